@@ -1,0 +1,4 @@
+//! The links as their users see them.
+
+mod conformance;
+mod memory;
