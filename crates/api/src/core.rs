@@ -1,0 +1,165 @@
+//! The one door from HTTP to the rest of the platform.
+//!
+//! Nothing here decides: implementations authenticate, authorise, propose, read and audit. Every method that
+//! reaches a tenant's data takes a [`Session`], which only a verification in `identity` can make.
+
+use crate::problem::Problem;
+use crate::types::*;
+use bytes::Bytes;
+use identity::Session;
+use std::time::Duration;
+
+/// What a method of [`Core`] answers.
+pub type Answer<T> = Result<T, Problem>;
+
+/// What the API asks of the platform.
+///
+/// Rules for every implementation:
+/// - an object of another tenant and one that does not exist are the same [`Problem::NotFound`];
+/// - names and keys arrive syntactically bounded (see `model::limit`) but otherwise unchecked;
+/// - a write returns only when it is durable as asked, or says [`Durable::Locally`].
+#[async_trait::async_trait]
+pub trait Core: Send + Sync + 'static {
+    // --- clocks, ids, hooks: called on every request, must not block ---
+
+    /// Time since an arbitrary start; never goes back.
+    fn monotonic(&self) -> Duration;
+    /// A new number for a request, unlikely ever to repeat.
+    fn request_id(&self) -> u128;
+    /// The secret that seals page tokens: the same on every node of the cluster, used for nothing else.
+    fn page_secret(&self) -> [u8; 32];
+    /// One request was answered: `route` is the route's template, never the path that came.
+    fn observe(&self, route: &'static str, status: u16, elapsed: Duration);
+
+    // --- health, without authentication ---
+
+    /// Whether the process works at all. `Err` becomes 503.
+    async fn health(&self) -> Answer<Health>;
+    /// Whether this node should get traffic: groups have leaders, state is recovered. `Err` becomes 503.
+    async fn ready(&self) -> Answer<Health>;
+    /// Where the cluster's regions answer: not secret, so that a client can fail over.
+    async fn endpoints(&self) -> Answer<Endpoints>;
+
+    // --- sessions ---
+
+    /// Begins a session locked to `caller.address`. Failures are audited by the implementation.
+    async fn login(&self, caller: &Caller, request: Login) -> Answer<LoggedIn>;
+    /// Verifies `caller.bearer` for `caller.address`. Absent bearer: [`Problem::unauthenticated`].
+    ///
+    /// A session whose password must change is an `Ok` here; methods other than `me`, `change_password` and
+    /// `logout` answer [`Problem::MustChangePassword`].
+    async fn authenticate(&self, caller: &Caller) -> Answer<Session>;
+    /// Ends the session in every region.
+    async fn logout(&self, caller: &Caller, session: &Session) -> Answer<()>;
+    /// Changes the password of the session's own user.
+    async fn change_password(&self, caller: &Caller, session: &Session, request: ChangePassword) -> Answer<()>;
+    /// Who the session is.
+    async fn me(&self, caller: &Caller, session: &Session) -> Answer<Me>;
+
+    // --- control plane ---
+
+    /// Creates a tenant.
+    async fn create_tenant(&self, caller: &Caller, session: &Session, request: NewTenant) -> Answer<TenantView>;
+    /// The tenants the session may see, in order of their names.
+    async fn tenants(&self, caller: &Caller, session: &Session) -> Answer<TenantList>;
+    /// One tenant.
+    async fn tenant(&self, caller: &Caller, session: &Session, tenant: &str) -> Answer<TenantView>;
+    /// Creates a user; the answer has the TOTP enrolment for roles that need it, this once.
+    async fn create_user(&self, caller: &Caller, session: &Session, request: NewUser) -> Answer<CreatedUser>;
+    /// The users the session may see, in order of their logins.
+    async fn users(&self, caller: &Caller, session: &Session) -> Answer<UserList>;
+    /// Creates a table; the API has checked nothing but the JSON's shape.
+    async fn create_table(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        tenant: &str,
+        request: NewTable,
+    ) -> Answer<TableView>;
+    /// The tables of a tenant, in order of their names.
+    async fn tables(&self, caller: &Caller, session: &Session, tenant: &str) -> Answer<TableList>;
+    /// One table.
+    async fn table(&self, caller: &Caller, session: &Session, tenant: &str, table: &str) -> Answer<TableView>;
+
+    // --- records ---
+
+    /// Reads one record. Absent: [`Problem::NotFound`]. A view is audited before this returns.
+    async fn get_record(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        at: &RecordAt,
+        read: &ReadOptions,
+    ) -> Answer<Read<RecordView>>;
+    /// Changes one record. See [`Precondition`] for what each one means for each [`Change`].
+    async fn write_record(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        at: &RecordAt,
+        change: Change,
+        precondition: Precondition,
+        write: &WriteOptions,
+    ) -> Answer<Written>;
+    /// Reads a range of keys in order. `range.limit` is within bounds; the token was unsealed into `range.from`.
+    async fn query(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        tenant: &str,
+        table: &str,
+        range: &KeyRange,
+        read: &ReadOptions,
+    ) -> Answer<Read<RecordPage>>;
+    /// Changes several records of one tenant: all or nothing.
+    async fn transact(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        tenant: &str,
+        operations: Vec<Operation>,
+        write: &WriteOptions,
+    ) -> Answer<Transacted>;
+    /// Concurrent overwrites whose loser was kept, newest first. `page.after` is what `next` was.
+    async fn conflicts(&self, caller: &Caller, session: &Session, tenant: &str, page: &Page) -> Answer<ConflictList>;
+    /// How far the writes of a session token (of `Holdfast-Session`) are durable in other regions.
+    async fn durability(&self, caller: &Caller, session: &Session, tenant: &str, token: &str)
+    -> Answer<DurabilityView>;
+
+    // --- audit ---
+
+    /// Entries of the audit log, newest first. `filter.page.after` is what `next` was.
+    async fn audit_entries(&self, caller: &Caller, session: &Session, filter: &AuditFilter) -> Answer<AuditList>;
+    /// The logs of this region, and each one's latest checkpoint.
+    async fn audit_logs(&self, caller: &Caller, session: &Session) -> Answer<AuditLogs>;
+    /// Bytes of a log: its checkpoint, a hash tile or a tile of entries (C2SP tlog-tiles).
+    async fn audit_log_file(&self, caller: &Caller, session: &Session, log: &str, file: LogFile) -> Answer<Bytes>;
+    /// Recomputes the region's logs against their checkpoints and says whether they hold.
+    async fn audit_verify(&self, caller: &Caller, session: &Session) -> Answer<AuditVerification>;
+
+    // --- detection ---
+
+    /// Takes events: each line is one JSON object, verbatim. Returns when they are durable.
+    async fn ingest(&self, caller: &Caller, session: &Session, source: &str, lines: Vec<Bytes>) -> Answer<Ingested>;
+    /// Alerts, newest first.
+    async fn alerts(&self, caller: &Caller, session: &Session, page: &Page) -> Answer<AlertList>;
+    /// Incidents, newest first.
+    async fn incidents(&self, caller: &Caller, session: &Session, filter: &IncidentFilter) -> Answer<IncidentList>;
+    /// One incident with its alerts, events and comments.
+    async fn incident(&self, caller: &Caller, session: &Session, id: &str) -> Answer<IncidentView>;
+    /// Acts on an incident: acknowledge, assign, comment, close.
+    async fn act_on_incident(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        id: &str,
+        action: IncidentAction,
+    ) -> Answer<IncidentView>;
+
+    // --- cluster ---
+
+    /// What runs, what is stuck, and why.
+    async fn cluster_status(&self, caller: &Caller, session: &Session) -> Answer<ClusterStatus>;
+    /// Hash and version vector of each partition here, for comparing regions.
+    async fn convergence(&self, caller: &Caller, session: &Session) -> Answer<Convergence>;
+}

@@ -1,0 +1,15 @@
+//! Requests and answers of [`crate::Core`]: plain data, no behaviour beyond their own syntax.
+
+mod admin;
+mod audit;
+mod caller;
+mod cluster;
+mod incident;
+mod record;
+
+pub use admin::*;
+pub use audit::*;
+pub use caller::*;
+pub use cluster::*;
+pub use incident::*;
+pub use record::*;
