@@ -1,1 +1,14 @@
-//! placeholder
+//! From raw events to incidents: sources, normalising to OCSF, Sigma rules, correlation on event time, incidents, sinks.
+//!
+//! All operators are pure: they read no clock, draw no entropy and open nothing; time is an argument.
+//! Only the listeners in [`source`] wait for bytes, on sockets and files that their caller opened.
+
+pub mod alert;
+pub mod engine;
+pub mod event;
+pub mod id;
+pub mod incident;
+
+pub use alert::{Alert, Entity, EntityKind, EventSummary, RuleReference, Severity};
+pub use event::{Event, LogSource, Position, RawEvent, Reject, RejectReason, SourceKind};
+pub use id::{AlertId, EventId, IncidentId, SemanticHash};

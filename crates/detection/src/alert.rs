@@ -1,0 +1,220 @@
+//! Alerts: what a rule said about which events, and whom they concern.
+//!
+//! Pure data. An alert's id is a function of what it says, so that a replay writes the same record again.
+
+use crate::event::Event;
+use crate::id::{AlertId, Digest, EventId, SemanticHash};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Most characters of a field's text kept in a summary.
+pub const SUMMARY_TEXT_CHARACTERS_MAX: usize = 256;
+
+/// How grave a rule's finding is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Of interest only beside others.
+    #[default]
+    Informational,
+    /// Notable.
+    Low,
+    /// To be looked at.
+    Medium,
+    /// To be looked at now.
+    High,
+    /// An incident for certain.
+    Critical,
+}
+
+impl Severity {
+    /// Its name in lower case, as rules write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Informational => "informational",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+    /// The severity of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Informational, Self::Low, Self::Medium, Self::High, Self::Critical]
+            .into_iter()
+            .find(|severity| severity.name() == name)
+    }
+}
+
+/// What kind of thing an entity is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EntityKind {
+    /// A login name.
+    User,
+    /// A network address, or the name a log gives for one.
+    Address,
+    /// A session.
+    Session,
+    /// A host that wrote logs.
+    Host,
+    /// A tenant.
+    Tenant,
+    /// A node of the platform.
+    Node,
+    /// A region of the platform.
+    Region,
+}
+
+/// Someone or something an alert concerns.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Entity {
+    /// What it is.
+    pub kind: EntityKind,
+    /// Its name, in lower case for users, addresses and hosts.
+    pub name: Arc<str>,
+}
+
+/// Which field names which kind of entity, in the order a summary shows them.
+const ENTITY_FIELDS: [(&str, EntityKind); 10] = [
+    ("user.name", EntityKind::User),
+    ("actor.user.name", EntityKind::User),
+    ("src_endpoint.ip", EntityKind::Address),
+    ("src_endpoint.name", EntityKind::Address),
+    ("actor.session.uid", EntityKind::Session),
+    ("session.uid", EntityKind::Session),
+    ("device.hostname", EntityKind::Host),
+    ("metadata.tenant_uid", EntityKind::Tenant),
+    ("unmapped.node", EntityKind::Node),
+    ("cloud.region", EntityKind::Region),
+];
+
+/// Whom an event concerns.
+pub fn entities(event: &Event) -> BTreeSet<Entity> {
+    ENTITY_FIELDS
+        .iter()
+        .filter_map(|&(field, kind)| {
+            let text = event.text(field).filter(|text| !text.is_empty())?;
+            let text: String = text.chars().take(SUMMARY_TEXT_CHARACTERS_MAX).collect();
+            let name = match kind {
+                EntityKind::User | EntityKind::Address | EntityKind::Host => text.to_lowercase(),
+                _ => text,
+            };
+            Some(Entity { kind, name: name.into() })
+        })
+        .collect()
+}
+
+/// An event in brief, as an alert and an incident list it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventSummary {
+    /// The event.
+    pub id: EventId,
+    /// When it happened.
+    pub time_ms: u64,
+    /// Its OCSF class.
+    pub class_uid: u32,
+    /// Its OCSF activity.
+    pub activity_id: u32,
+    /// One line on it: the message, or operation and outcome.
+    pub text: String,
+    /// Whom it concerns.
+    pub entities: BTreeSet<Entity>,
+}
+
+impl EventSummary {
+    /// The summary of an event.
+    pub fn of(event: &Event) -> Self {
+        let text = event.text("message").map_or_else(
+            || {
+                ["api.operation", "status", "status_detail", "resources.name"]
+                    .iter()
+                    .filter_map(|field| event.text(field))
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            },
+            str::to_owned,
+        );
+        Self {
+            id: event.id,
+            time_ms: event.time_ms,
+            class_uid: event.class_uid,
+            activity_id: event.activity_id,
+            text: text.chars().take(SUMMARY_TEXT_CHARACTERS_MAX).collect(),
+            entities: entities(event),
+        }
+    }
+}
+
+/// The rule an alert is of, as alerts and incidents name it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleReference {
+    /// The rule's id, or its name where it has none.
+    pub id: Arc<str>,
+    /// Its title.
+    pub title: Arc<str>,
+    /// What it means, hashed.
+    pub semantic_hash: SemanticHash,
+    /// Its tags, such as `attack.t1110`.
+    pub tags: Vec<Arc<str>>,
+}
+
+/// What a rule said about a set of events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert {
+    /// A function of tenant, rule, meaning, group key and events.
+    pub id: AlertId,
+    /// Whose rules these are.
+    pub tenant: Arc<str>,
+    /// The rule.
+    pub rule: RuleReference,
+    /// From the rule's level.
+    pub severity: Severity,
+    /// The fields the rule groups by and their values; empty for a rule on single events.
+    pub group_key: BTreeMap<String, String>,
+    /// Whom its events concern.
+    pub entities: BTreeSet<Entity>,
+    /// The minimal satisfying set of events, by time.
+    pub events: Vec<EventSummary>,
+    /// When the first of them happened.
+    pub first_ms: u64,
+    /// When the last of them happened.
+    pub last_ms: u64,
+    /// Whether an event came later than the allowed lateness.
+    pub late: bool,
+}
+
+impl Alert {
+    /// The alert of a rule on a set of events; `events` must not be empty.
+    pub fn new(
+        tenant: Arc<str>,
+        rule: RuleReference,
+        severity: Severity,
+        group_key: BTreeMap<String, String>,
+        events: Vec<EventSummary>,
+    ) -> Self {
+        let mut hash = Digest::new("holdfast alert 1");
+        hash.part(tenant.as_bytes()).part(rule.id.as_bytes()).part(rule.semantic_hash.as_bytes());
+        for (field, value) in &group_key {
+            hash.part(field.as_bytes()).part(value.as_bytes());
+        }
+        let ids: BTreeSet<EventId> = events.iter().map(|event| event.id).collect();
+        hash.part(b"events");
+        for id in &ids {
+            hash.part(id.as_bytes());
+        }
+        Self {
+            id: AlertId::of(hash),
+            tenant,
+            rule,
+            severity,
+            group_key,
+            entities: events.iter().flat_map(|event| event.entities.iter().cloned()).collect(),
+            first_ms: events.iter().map(|event| event.time_ms).min().unwrap_or_default(),
+            last_ms: events.iter().map(|event| event.time_ms).max().unwrap_or_default(),
+            events,
+            late: false,
+        }
+    }
+}
