@@ -1,0 +1,98 @@
+//! Time-based one-time passwords (RFC 6238): SHA-1, six digits, 30 seconds, one step either way.
+//!
+//! SHA-1 because authenticator applications ignore other algorithms silently; HMAC does not rest on collisions.
+//! Each code opens at most once: the caller stores the step that a check returns and gives it to the next.
+
+use model::entropy::Entropy;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use totp_rs::{Algorithm, Builder, Totp};
+
+/// Seconds of a step.
+pub const STEP_SECONDS: u64 = 30;
+/// Steps accepted before and after the current one.
+pub const SKEW_STEPS: u16 = 1;
+const DIGITS: u8 = 6;
+const SECRET_BYTES: usize = 20;
+
+/// The secret shared with a person's authenticator.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TotpSecret([u8; SECRET_BYTES]);
+
+impl fmt::Debug for TotpSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TotpSecret(..)")
+    }
+}
+
+/// A time step that a code belonged to: later steps are larger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TotpStep(u64);
+
+impl TotpStep {
+    /// The number of steps since 1970.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// Why a code does not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TotpError {
+    /// Not the code of this moment.
+    #[error("the code is wrong or too old")]
+    Wrong,
+    /// The code of a step that opened before.
+    #[error("the code was used before; wait for the next one")]
+    Replayed,
+}
+
+impl TotpSecret {
+    /// Draws a new secret.
+    pub fn generate(entropy: &dyn Entropy) -> Self {
+        let mut bytes = [0; SECRET_BYTES];
+        entropy.fill(&mut bytes);
+        Self(bytes)
+    }
+
+    /// The secret in base32 without padding, for those who cannot scan.
+    pub fn base32(&self) -> String {
+        self.totp("", "").secret().to_base32()
+    }
+
+    /// The `otpauth://` address that authenticators scan.
+    pub fn uri(&self, login: &str, issuer: &str) -> String {
+        // A colon separates issuer and account in the address.
+        let plain = |text: &str| text.replace(':', " ");
+        let login = if login.is_empty() { "account" } else { login };
+        self.totp(&plain(login), &plain(issuer)).to_url().expect("the account is named and has no colon")
+    }
+
+    /// The code of a moment: for tests, demonstrations and command-line clients.
+    pub fn code(&self, now_ms: u64) -> String {
+        self.totp("", "").generate(now_ms / 1000).to_string()
+    }
+
+    /// Checks a code. `last` is the step of the last code that opened: it and all before it are refused.
+    pub fn check(&self, code: &str, now_ms: u64, last: Option<TotpStep>) -> Result<TotpStep, TotpError> {
+        if code.len() != usize::from(DIGITS) || !code.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(TotpError::Wrong);
+        }
+        let step = self.totp("", "").check(code, now_ms / 1000).map(TotpStep).ok_or(TotpError::Wrong)?;
+        if last.is_some_and(|last| step <= last) { Err(TotpError::Replayed) } else { Ok(step) }
+    }
+
+    fn totp(&self, login: &str, issuer: &str) -> Totp {
+        Builder::new()
+            .with_algorithm(Algorithm::SHA1)
+            .with_digits(DIGITS)
+            .with_skew(SKEW_STEPS)
+            .with_step_duration(STEP_SECONDS)
+            .with_secret(self.0)
+            .with_account_name(login)
+            .with_issuer((!issuer.is_empty()).then_some(issuer))
+            .build()
+            .expect("algorithm, digits and the secret's size are constants that RFC 6238 allows")
+    }
+}
