@@ -28,8 +28,9 @@ pub trait Core: Send + Sync + 'static {
     fn request_id(&self) -> u128;
     /// The secret that seals page tokens: the same on every node of the cluster, used for nothing else.
     fn page_secret(&self) -> [u8; 32];
-    /// One request was answered: `route` is the route's template, never the path that came.
-    fn observe(&self, route: &'static str, status: u16, elapsed: Duration);
+    /// One request was answered: `route` is the route's template (`/v1/tenants/{tenant}`), never the path that came,
+    /// and `unmatched` for paths of no route; `method` is a standard one, or `OTHER`.
+    fn observe(&self, method: &'static str, route: &str, status: u16, elapsed: Duration);
 
     // --- health, without authentication ---
 

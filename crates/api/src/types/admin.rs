@@ -2,6 +2,7 @@
 
 use model::{FieldKind, Merge};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use utoipa::ToSchema;
 
@@ -64,21 +65,17 @@ pub struct Me {
     pub must_change_password: bool,
 }
 
-/// What a user is granted.
+/// A role held by a user, possibly narrowed to tables and, in each, to fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Grant {
-    /// The role's name: `platform_admin`, `tenant_admin`, `writer`, `reader`, `auditor`, `soc`, …
+    /// The role's name: see `identity::Role`.
+    #[schema(example = "agent")]
     pub role: String,
-    /// The tenant it is for; none: the platform.
+    /// Names of tables, and for each the names of fields; a table's `null`: all of its fields; none at all: all
+    /// tables of the user's tenant.
     #[serde(default)]
-    pub tenant: Option<String>,
-    /// The tables it is for; empty: all of the tenant.
-    #[serde(default)]
-    pub tables: Vec<String>,
-    /// The fields it is for; empty: all of the tables.
-    #[serde(default)]
-    pub fields: Vec<String>,
+    pub tables: Option<BTreeMap<String, Option<Vec<String>>>>,
 }
 
 /// Creates a user.
@@ -89,6 +86,9 @@ pub struct NewUser {
     pub login: String,
     /// The person's name: accounts belong to one person.
     pub person: String,
+    /// The name of the tenant whose data the user may be granted; none: the platform's own.
+    #[serde(default)]
+    pub tenant: Option<String>,
     /// The first password: it must be changed at the first login.
     pub password: String,
     /// What the user may do.
@@ -102,6 +102,8 @@ pub struct UserView {
     pub login: String,
     /// The person's name.
     pub person: String,
+    /// The name of the user's tenant; none: the platform.
+    pub tenant: Option<String>,
     /// What the user may do.
     pub grants: Vec<Grant>,
     /// Whether logins need a one-time code.

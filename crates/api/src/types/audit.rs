@@ -33,7 +33,8 @@ pub struct AuditFilter {
 pub struct AuditList {
     /// Newest first.
     pub entries: Vec<AuditEntry>,
-    /// Give as `after` for the next page.
+    /// What follows: the API seals it, clients give it as `page_token`.
+    #[serde(rename = "next_page_token")]
     pub next: Option<String>,
 }
 

@@ -66,7 +66,8 @@ pub struct AlertView {
 pub struct AlertList {
     /// Newest first.
     pub alerts: Vec<AlertView>,
-    /// Give as `after` for the next page.
+    /// What follows: the API seals it, clients give it as `page_token`.
+    #[serde(rename = "next_page_token")]
     pub next: Option<String>,
 }
 
@@ -86,7 +87,8 @@ pub struct IncidentFilter {
 pub struct IncidentList {
     /// Newest first, without their events.
     pub incidents: Vec<IncidentSummary>,
-    /// Give as `after` for the next page.
+    /// What follows: the API seals it, clients give it as `page_token`.
+    #[serde(rename = "next_page_token")]
     pub next: Option<String>,
 }
 

@@ -270,7 +270,8 @@ pub struct Page {
 pub struct ConflictList {
     /// Newest first.
     pub conflicts: Vec<ConflictView>,
-    /// Give as `after` for the next page.
+    /// What follows: the API seals it, clients give it as `page_token`.
+    #[serde(rename = "next_page_token")]
     pub next: Option<String>,
 }
 
