@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 pub const CHANGE_BYTES_MAX: usize = 2 * limit::TRANSACTION_BYTES_MAX;
 /// Origins a change may name in its dependencies: more than any cluster has regions and lives of them.
 pub const DEPS_MAX: usize = 1024;
+/// What a change without content counts for: its header and its chain.
+const CHANGE_WEIGHT_MIN: usize = 128;
 
 /// What every region may know of a change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -135,6 +137,12 @@ impl Change {
             Content::Body(body) => Some(body),
             Content::Withheld(_) => None,
         }
+    }
+    /// What the change counts against credits and batches: about its bytes. Both ends compute the same.
+    pub fn weight(&self) -> u64 {
+        let deps = self.header.deps.iter().count() * 8;
+        let ops = self.body().map_or(0, |body| body.ops.iter().map(Op::weight).sum());
+        (CHANGE_WEIGHT_MIN + deps + ops) as u64
     }
     /// Encodes for storage and for peers.
     pub fn encode(&self) -> Vec<u8> {

@@ -16,11 +16,19 @@ pub mod merge;
 pub mod apply;
 pub mod stamp;
 
+pub mod inbox;
+pub mod progress;
+pub mod serve;
+pub mod wire;
+
 pub mod convergence;
 
 pub use apply::{Admission, Position, admit};
 pub use change::{Body, Change, ChangeError, Content, Header};
 pub use conflict::{Conflict, ConflictId, Side};
 pub use digest::Digest;
+pub use inbox::Inbox;
 pub use merge::{FieldChange, Merged, Writer, merge, observe};
 pub use op::{FieldWrite, Op, OpError, OpKind};
+pub use progress::Progress;
+pub use serve::Serve;

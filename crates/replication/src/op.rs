@@ -92,6 +92,14 @@ pub enum OpError {
 }
 
 impl Op {
+    /// What the operation counts against credits: about its bytes.
+    pub fn weight(&self) -> usize {
+        let content: usize = match &self.kind {
+            OpKind::Upsert { fields } => fields.iter().map(|(_, write)| write.weight()).sum(),
+            OpKind::Delete { observed } => observed.values().map(|tallies| 8 + tallies.len() * 24).sum(),
+        };
+        self.key.len() + 16 + content
+    }
     /// Writes fields.
     pub fn upsert(table: TableId, key: impl Into<String>, fields: Vec<(FieldId, FieldWrite)>) -> Self {
         Self { table, key: key.into(), kind: OpKind::Upsert { fields } }
@@ -99,6 +107,15 @@ impl Op {
     /// Deletes a record; [`crate::observe`] adds what the deleter had seen.
     pub fn delete(table: TableId, key: impl Into<String>) -> Self {
         Self { table, key: key.into(), kind: OpKind::Delete { observed: BTreeMap::new() } }
+    }
+}
+
+impl FieldWrite {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Set { value, .. } => value.size_bytes() + 8,
+            Self::Increment { .. } => 12,
+        }
     }
 }
 
