@@ -198,3 +198,50 @@ impl Account {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logins_name_persons() {
+        for good in ["carol", "carol2", "mary-ann", "badminton", "rooty", "soccer"] {
+            assert_eq!(Login::parse(good).unwrap().as_str(), good);
+        }
+        for reserved in ["admin", "admin1", "root", "root_0", "support-2", "system", "test99", "info"] {
+            assert_eq!(Login::parse(reserved), Err(LoginError::Reserved { login: reserved.into() }));
+        }
+        for malformed in ["", "Carol", "1carol", "carol@example", "cärol", &"c".repeat(65)] {
+            assert!(matches!(Login::parse(malformed), Err(LoginError::Name(_))), "{malformed}");
+        }
+        assert!(serde_json::from_str::<Login>("\"root\"").is_err(), "stored logins are checked too");
+    }
+
+    #[test]
+    fn an_account_has_a_person_and_grants_that_fit_its_tenant() {
+        let account = |person: &str, tenant, grants: Vec<Grant>| Account {
+            id: UserId::new(1),
+            login: Login::parse("carol").unwrap(),
+            person: person.into(),
+            tenant: TenantId::new(tenant),
+            grants,
+            password: serde_json::from_str("\"\"").unwrap(),
+            totp: None,
+            totp_last: None,
+            must_change: false,
+            disabled: false,
+            epoch: 0,
+        };
+        let check = |person: &str, tenant, roles: &[Role]| {
+            account(person, tenant, roles.iter().copied().map(Grant::whole).collect()).check()
+        };
+        assert_eq!(check("Carol Ng", 5, &[Role::TenantAdmin, Role::Agent]), Ok(()));
+        assert_eq!(check("Carol Ng", 0, &[Role::PlatformAdmin]), Ok(()));
+        assert_eq!(check(" ", 5, &[Role::Agent]), Err(AccountError::Person));
+        assert_eq!(check("Carol\nNg", 5, &[Role::Agent]), Err(AccountError::Person));
+        assert_eq!(check("Carol Ng", 5, &[]), Err(AccountError::GrantCount { count: 0 }));
+        assert_eq!(check("Carol Ng", 5, &[Role::Agent; 17]), Err(AccountError::GrantCount { count: 17 }));
+        let role = Role::PlatformAdmin;
+        assert_eq!(check("Carol Ng", 5, &[role]), Err(AccountError::RoleOfPlatform { role }));
+    }
+}

@@ -175,3 +175,105 @@ fn suspects(user: Option<UserId>, address: IpAddr) -> impl Iterator<Item = (Susp
     let account = user.map(|user| (Suspect::Account(user), &LockoutPolicy::ACCOUNT));
     account.into_iter().chain(std::iter::once(address))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const POLICY: LockoutPolicy = LockoutPolicy { failures: 3, window_ms: 1000, lock_ms: 2000 };
+    const EU: RegionId = RegionId::new(1);
+    const US: RegionId = RegionId::new(2);
+
+    fn failed(times: &[(RegionId, u64)]) -> Failures {
+        let mut failures = Failures::default();
+        times.iter().for_each(|(region, now_ms)| failures.record_failure(*region, *now_ms, &POLICY));
+        failures
+    }
+
+    #[test]
+    fn enough_failures_lock_for_a_while() {
+        let failures = failed(&[(EU, 10_000), (EU, 10_001), (EU, 10_002)]);
+        assert_eq!(failures.check(10_002, &POLICY), Err(Locked { retry_after_ms: 2000 }));
+        assert_eq!(failures.check(12_001, &POLICY), Err(Locked { retry_after_ms: 1 }));
+        assert_eq!(failures.check(12_002, &POLICY), Ok(()));
+        assert_eq!(failed(&[(EU, 10_000), (EU, 10_001)]).check(10_001, &POLICY), Ok(()));
+        assert_eq!(failures.check(0, &POLICY), Err(Locked { retry_after_ms: 2000 }), "a clock that jumped back");
+    }
+
+    #[test]
+    fn failures_of_all_regions_add_up() {
+        let mut merged = failed(&[(EU, 10_000), (EU, 10_001)]);
+        merged.merge(&failed(&[(US, 10_001)]));
+        assert!(merged.check(10_001, &POLICY).is_err());
+    }
+
+    #[test]
+    fn quiet_time_forgets_and_a_success_clears_only_what_it_knew() {
+        let failures = failed(&[(EU, 10_000), (EU, 10_001), (EU, 20_000)]);
+        assert_eq!(failures.check(20_000, &POLICY), Ok(()));
+
+        let known = failed(&[(EU, 10_000), (EU, 10_001), (EU, 10_002)]);
+        let mut cleared = known.clone();
+        cleared.record_success();
+        assert_eq!(cleared.check(10_003, &POLICY), Ok(()));
+        cleared.merge(&known);
+        assert_eq!(cleared.check(10_003, &POLICY), Ok(()), "an old copy does not bring failures back");
+        cleared.merge(&failed(&[(US, 10_001), (US, 10_002), (US, 10_003)]));
+        assert!(cleared.check(10_003, &POLICY).is_err(), "failures the success did not know stand");
+    }
+
+    #[test]
+    fn an_address_stays_counted_whatever_logins_it_tries() {
+        let (mallory, carol) = ("192.0.2.1".parse().unwrap(), UserId::new(1));
+        let mut ledger = Ledger::default();
+        for n in 0..LockoutPolicy::ADDRESS.failures {
+            assert_eq!(ledger.check(None, mallory, 1_000 + n), Ok(()));
+            ledger.record_failure((n % 2 == 0).then(|| UserId::new(100 + n)), mallory, EU, 1_000 + n);
+        }
+        ledger.record_success(UserId::new(100));
+        assert!(ledger.check(None, mallory, 2_000).is_err());
+        assert!(ledger.check(None, "::ffff:192.0.2.1".parse().unwrap(), 2_000).is_err());
+        assert_eq!(ledger.check(Some(carol), "192.0.2.2".parse().unwrap(), 2_000), Ok(()));
+    }
+
+    #[test]
+    fn a_full_ledger_forgets_the_quietest() {
+        let address = |n: usize| IpAddr::from((n as u32).to_be_bytes());
+        let mut ledger = Ledger::default();
+        for n in 0..=SUBJECTS_MAX {
+            ledger.record_failure(None, address(n), EU, n as u64);
+        }
+        assert_eq!(ledger.0.len(), SUBJECTS_MAX);
+        assert!(!ledger.0.contains_key(&Suspect::Address(address(0))));
+    }
+
+    fn any_failures() -> impl Strategy<Value = Failures> {
+        proptest::collection::vec((0u16..3, 0u64..5000, any::<bool>()), 0..12).prop_map(|events| {
+            let mut failures = Failures::default();
+            for (region, now_ms, success) in events {
+                failures.record_failure(RegionId::new(region), now_ms, &POLICY);
+                if success {
+                    failures.record_success();
+                }
+            }
+            failures
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_commutative_associative_and_idempotent(
+            a in any_failures(), b in any_failures(), c in any_failures(),
+        ) {
+            let merge = |x: &Failures, y: &Failures| { let mut x = x.clone(); x.merge(y); x };
+            prop_assert_eq!(merge(&a, &b), merge(&b, &a));
+            prop_assert_eq!(merge(&merge(&a, &b), &c), merge(&a, &merge(&b, &c)));
+            prop_assert_eq!(merge(&a, &a), a.clone());
+            for (region, count) in merge(&a, &b).counts() {
+                let before = a.counts().find(|(id, _)| *id == region).map(|(_, count)| count).unwrap_or_default();
+                prop_assert!(count.failed >= before.failed && count.cleared >= before.cleared);
+            }
+        }
+    }
+}

@@ -58,3 +58,44 @@ impl FieldMask {
         self.record(record).version()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{Field, FieldKind, FieldState, Hlc, Merge, Origin, TableId, Value};
+
+    fn field(id: u16, name: &str) -> Field {
+        Field { id: FieldId::new(id), name: name.into(), kind: FieldKind::Text, merge: Merge::Lww }
+    }
+    fn written(at: u64) -> FieldState {
+        let stamp = Stamp { hlc: Hlc::new(at, 0), origin: Origin::default(), sequence: at };
+        FieldState::Register { value: Value::Int(1), stamp }
+    }
+
+    #[test]
+    fn a_masked_field_is_one_that_does_not_exist() {
+        let mask = FieldMask::only([FieldId::new(1)].into());
+        let name = field(1, "name");
+        let table = |fields: Vec<Field>| Table { id: TableId::new(1), name: "guests".into(), fields, version: 3 };
+        let with = table(vec![name.clone(), field(2, "card")]);
+        assert_eq!(*mask.table(&with), table(vec![name]));
+
+        let record = |fields: &[(u16, u64)]| Record {
+            fields: fields.iter().map(|(id, at)| (FieldId::new(*id), written(*at))).collect(),
+            tombstone: None,
+        };
+        let seen = record(&[(1, 10)]);
+        assert_eq!(*mask.record(&record(&[(1, 10), (2, 20)])), seen);
+        assert_eq!(mask.version(&record(&[(1, 10), (2, 20)])), seen.version(), "the entity tag does not tell");
+        assert!(!mask.record(&record(&[(2, 20)])).exists(), "a record of masked fields only is not there");
+    }
+
+    #[test]
+    fn the_whole_mask_copies_nothing_and_wins_every_union() {
+        let only = |id| FieldMask::only([FieldId::new(id)].into());
+        assert!(matches!(FieldMask::whole().record(&Record::default()), Cow::Borrowed(_)));
+        assert!(FieldMask::whole().union(only(1)).is_whole() && only(1).union(FieldMask::whole()).is_whole());
+        let both = only(1).union(only(2));
+        assert!(both.allows(FieldId::new(1)) && both.allows(FieldId::new(2)) && !both.allows(FieldId::new(3)));
+    }
+}

@@ -230,3 +230,75 @@ pub fn verify(password: &str, hash: Option<&PasswordHash>, cost: Cost) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Violation::*;
+
+    struct Fixed;
+    impl Entropy for Fixed {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(7);
+        }
+    }
+
+    fn check(password: &str, expect: &[Violation]) {
+        let found = check_policy(password, "carol").err().unwrap_or_default();
+        assert_eq!(found, expect, "{password:?}");
+    }
+
+    #[test]
+    fn every_broken_rule_is_listed_and_good_passwords_pass() {
+        check("Tr4velling-Lamp", &[]);
+        check("Grün-12-Blätter", &[]);
+        check("My password is 9 blue Whales", &[]);
+        check("Tr4velling-", &[TooShort]);
+        check("velling-lamp", &[NoUpperCase, NoDigit]);
+        check("VELLINGLAMP9", &[NoLowerCase, NoSpecial]);
+        check("", &[TooShort, NoUpperCase, NoLowerCase, NoDigit, NoSpecial, Common]);
+        check("Tr4velling-\u{7}Lamp", &[ControlCharacter]);
+        check(&"Tr4velling-Lamp".repeat(20), &[TooLong]);
+    }
+
+    #[test]
+    fn the_login_is_found_in_every_spelling() {
+        check("Hello-Carol-1848", &[ContainsLogin]);
+        check("Hello-c.A.r.0.l-1848", &[ContainsLogin]);
+        assert_eq!(check_policy("Bo-velling-Lamp9", "bo"), Ok(()), "two letters occur by chance");
+    }
+
+    #[test]
+    fn words_that_are_guessed_first_are_refused() {
+        check("Password123!", &[Common]);
+        check("P@ssw0rd1234", &[Common]);
+        check("Welcome-2026!", &[Common]);
+        check("Aa1!Aa1!Aa1!", &[Common]);
+        check("Holdfast-Admin-1", &[Common]);
+    }
+
+    #[test]
+    fn only_the_right_password_opens_and_nobodys_never_does() {
+        let hash = PasswordHash::new("Tr4velling-Lamp", Cost::Cheap, &Fixed);
+        assert!(verify("Tr4velling-Lamp", Some(&hash), Cost::Standard), "the cost is read from the hash");
+        assert!(!verify("Tr4velling-Lamq", Some(&hash), Cost::Cheap));
+        assert!(!verify("Tr4velling-Lamp", None, Cost::Cheap));
+        assert!(!verify(&"x".repeat(BYTES_MAX + 1), Some(&hash), Cost::Cheap));
+        assert!(!verify("", Some(&PasswordHash("no PHC string".into())), Cost::Cheap));
+        assert_eq!(format!("{hash:?}"), "PasswordHash(..)");
+    }
+
+    #[test]
+    fn the_standard_cost_is_written_into_the_hash() {
+        let hash = PasswordHash::new("Tr4velling-Lamp", Cost::Standard, &Fixed);
+        assert!(hash.0.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.0);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_text_never_panics(password in "\\PC{0,40}", login in "\\PC{0,10}", hash in "\\PC{0,60}") {
+            let _ = check_policy(&password, &login);
+            proptest::prop_assert!(!verify(&password, Some(&PasswordHash(hash)), Cost::Cheap));
+        }
+    }
+}

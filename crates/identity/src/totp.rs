@@ -96,3 +96,52 @@ impl TotpSecret {
             .expect("algorithm, digits and the secret's size are constants that RFC 6238 allows")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: TotpSecret = TotpSecret(*b"12345678901234567890");
+
+    #[test]
+    fn codes_are_those_of_rfc_6238() {
+        // Appendix B, SHA-1: the last six of eight digits.
+        for (seconds, code) in [(59, "287082"), (1_111_111_109, "081804"), (20_000_000_000, "353130")] {
+            assert_eq!(SECRET.code(seconds * 1000), code);
+            assert_eq!(SECRET.check(code, seconds * 1000, None).unwrap().get(), seconds / STEP_SECONDS);
+        }
+    }
+
+    #[test]
+    fn a_code_opens_once_and_one_step_either_way() {
+        let now_ms = 1_800_000_000_000;
+        let step_ms = STEP_SECONDS * 1000;
+        let code = SECRET.code(now_ms);
+        let step = SECRET.check(&code, now_ms, None).unwrap();
+        assert_eq!(SECRET.check(&code, now_ms, Some(step)), Err(TotpError::Replayed));
+        assert_eq!(SECRET.check(&code, now_ms + step_ms, None), Ok(step));
+        assert_eq!(SECRET.check(&code, now_ms - step_ms, None), Ok(step));
+        assert_eq!(SECRET.check(&code, now_ms + 2 * step_ms, None), Err(TotpError::Wrong));
+        let earlier = SECRET.code(now_ms - step_ms);
+        assert_eq!(SECRET.check(&earlier, now_ms, Some(step)), Err(TotpError::Replayed), "nor does an older one");
+        assert!(SECRET.check(&SECRET.code(now_ms + step_ms), now_ms, Some(step)).unwrap() > step);
+    }
+
+    #[test]
+    fn the_address_is_what_authenticators_scan() {
+        assert_eq!(
+            SECRET.uri("carol", "Holdfast: demo"),
+            "otpauth://totp/Holdfast%20%20demo:carol?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&issuer=Holdfast%20%20demo"
+        );
+        assert_eq!(SECRET.base32(), "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ");
+        assert!(SECRET.uri("", "").starts_with("otpauth://totp/account?"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_codes_and_clocks_never_panic(code in "\\PC{0,12}", now_ms in proptest::num::u64::ANY) {
+            let _ = SECRET.check(&code, now_ms, None);
+            let _ = SECRET.check("123456", now_ms, None);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! A scope has no default.
+
+fn main() {
+    let _ = identity::TenantScope::default();
+}

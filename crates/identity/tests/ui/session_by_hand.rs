@@ -1,0 +1,5 @@
+//! A session is made only by verifying a token.
+
+fn main() {
+    let _ = identity::Session { claims: todo!(), account: todo!() };
+}
