@@ -139,7 +139,10 @@ impl Cluster {
             (BTreeSet::new(), BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for region in &self.regions {
             if crate::schema::check_name(&region.name).is_err() {
-                return invalid(format!("region name '{}' must be lower-case letters, digits, '_' or '-'", region.name));
+                return invalid(format!(
+                    "region name '{}' must be lower-case letters, digits, '_' or '-'",
+                    region.name
+                ));
             }
             if !regions.insert(region.id) || !names.insert(region.name.clone()) {
                 return invalid(format!("region '{}' ({}) is given twice", region.name, region.id));

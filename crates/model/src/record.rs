@@ -27,12 +27,18 @@ pub struct Tally {
 /// The state of one field.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FieldState {
-    /// One value and who wrote it (`lww`, `max`, `min`).
+    /// One value and who wrote it (`lww`).
     Register {
         /// The value.
         value: Value,
         /// Its writer.
         stamp: Stamp,
+    },
+    /// Values that may be the greatest or the smallest (`max`, `min`), by writer: each later one is less extreme, and
+    /// counts should a deletion take those before it. At most one for each origin.
+    Extreme {
+        /// Never empty.
+        candidates: BTreeMap<Stamp, Value>,
     },
     /// Increments per origin, less what a deletion had seen of each.
     Counter {
@@ -50,12 +56,16 @@ impl FieldState {
     pub fn stamp(&self) -> Stamp {
         match self {
             Self::Register { stamp, .. } | Self::Counter { stamp, .. } => *stamp,
+            Self::Extreme { candidates } => candidates.last_key_value().map(|(stamp, _)| *stamp).unwrap_or_default(),
         }
     }
     /// What a reader sees.
     pub fn value(&self) -> Value {
         match self {
             Self::Register { value, .. } => value.clone(),
+            Self::Extreme { candidates } => {
+                candidates.first_key_value().map_or(Value::Null, |(_, value)| value.clone())
+            }
             Self::Counter { added, removed, .. } => {
                 let total = |tallies: &BTreeMap<Origin, Tally>| {
                     tallies.values().fold(0i64, |sum, tally| sum.wrapping_add(tally.total))

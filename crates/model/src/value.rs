@@ -80,9 +80,9 @@ impl Value {
             (Kind::Time, number) => Self::Time(number.as_i64().ok_or_else(wrong)?),
             (Kind::Float, number) => Self::Float(number.as_f64().filter(|n| n.is_finite()).ok_or_else(wrong)?),
             (Kind::Text, serde_json::Value::String(text)) => Self::Text(text.clone()),
-            (Kind::Bytes, serde_json::Value::String(text)) => Self::Bytes(
-                base64::engine::general_purpose::STANDARD.decode(text).map_err(|_| ValueError::NotBase64)?,
-            ),
+            (Kind::Bytes, serde_json::Value::String(text)) => {
+                Self::Bytes(base64::engine::general_purpose::STANDARD.decode(text).map_err(|_| ValueError::NotBase64)?)
+            }
             _ => return Err(wrong()),
         };
         let size_bytes = value.size_bytes();

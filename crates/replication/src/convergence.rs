@@ -76,6 +76,7 @@ pub fn bucket(tenant: TenantId, table: TableId, key: &str) -> u16 {
 #[derive(Serialize)]
 enum CanonicalField<'a> {
     Register(&'a Value, Stamp),
+    Extreme(&'a BTreeMap<Stamp, Value>),
     /// Per origin what deletions left of its increments. The history behind it may be collected.
     Counter(BTreeMap<Origin, i64>, Stamp),
 }
@@ -90,6 +91,7 @@ pub fn canonical_row(tenant: TenantId, table: TableId, key: &str, record: &Recor
 fn canonical_field(state: &FieldState) -> CanonicalField<'_> {
     match state {
         FieldState::Register { value, stamp } => CanonicalField::Register(value, *stamp),
+        FieldState::Extreme { candidates } => CanonicalField::Extreme(candidates),
         FieldState::Counter { added, removed, stamp } => {
             let mut left: BTreeMap<Origin, i64> = BTreeMap::new();
             for (origin, tally) in added {

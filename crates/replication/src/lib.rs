@@ -10,6 +10,7 @@ pub mod op;
 
 pub mod change;
 
+pub mod collect;
 pub mod conflict;
 pub mod merge;
 
@@ -25,6 +26,7 @@ pub mod convergence;
 
 pub use apply::{Admission, Position, admit};
 pub use change::{Body, Change, ChangeError, Content, Header};
+pub use collect::{Collected, collect};
 pub use conflict::{Conflict, ConflictId, Side};
 pub use digest::Digest;
 pub use inbox::Inbox;

@@ -4,16 +4,18 @@
 //! schema, no arrival order: only stamps, dependencies and values decide.
 //!
 //! - `lww`: the greatest stamp (HLC, origin, sequence) wins.
-//! - `max`, `min`: value and stamp grow independently, so such a field never falls back, not even over a deletion.
+//! - `max`, `min`: the most extreme value that no deletion took; the less extreme later ones stand behind it.
 //! - `counter`: a running total per origin; a deletion takes away the totals it had seen, and no others.
 //! - deletion: the greatest stamp stays as tombstone; a field is visible when its stamp is later.
+//!   Values that are not are dropped at once; counters stay, because their totals run on.
 //!
-//! A field keeps its rule for life. Should a counter and a register meet under one id, the counter stays.
+//! A field keeps its rule for life. Should rules meet under one id all the same, counters go before extremes before
+//! registers.
 
 use crate::conflict::{Conflict, Side};
 use crate::op::{FieldWrite, Op, OpKind};
 use model::record::Tally;
-use model::{FieldId, FieldState, Merge, Origin, Record, Stamp, TableId, TenantId, Value, VersionVector};
+use model::{FieldId, FieldState, Merge, Origin, Record, Stamp, TenantId, Value, VersionVector};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
@@ -61,15 +63,30 @@ pub struct Merged {
     pub touched: Vec<FieldChange>,
 }
 
-/// Completes a local operation with what only the record knows: a deletion takes the counters' tallies it sees.
+/// Completes a local operation with what only the record knows: a deletion takes the counters' tallies it sees, and
+/// a `max` or `min` that does not exceed what is there is left out. The result is what goes into the change.
 #[must_use]
 pub fn observe(old: Option<&Record>, op: Op) -> Op {
-    let OpKind::Delete { .. } = op.kind else { return op };
-    let counters = old.into_iter().flat_map(|record| &record.fields).filter_map(|(id, state)| match state {
-        FieldState::Counter { added, .. } => Some((*id, added.clone())),
-        FieldState::Register { .. } => None,
-    });
-    Op { kind: OpKind::Delete { observed: counters.collect() }, ..op }
+    let Some(old) = old else { return op };
+    let kind = match op.kind {
+        OpKind::Upsert { mut fields } => {
+            fields.retain(|(id, write)| match (write, old.fields.get(id)) {
+                (FieldWrite::Set { value, merge }, Some(state @ FieldState::Extreme { .. })) => {
+                    !at_least(*merge, &state.value(), value)
+                }
+                _ => true,
+            });
+            OpKind::Upsert { fields }
+        }
+        OpKind::Delete { .. } => {
+            let counters = old.fields.iter().filter_map(|(id, state)| match state {
+                FieldState::Counter { added, .. } => Some((*id, added.clone())),
+                FieldState::Register { .. } | FieldState::Extreme { .. } => None,
+            });
+            OpKind::Delete { observed: counters.collect() }
+        }
+    };
+    Op { kind, ..op }
 }
 
 /// Merges one operation of `writer`'s change into a record.
@@ -81,7 +98,7 @@ pub fn merge(old: Option<&Record>, writer: Writer<'_>, op: &Op) -> Merged {
         OpKind::Upsert { fields } => {
             for (id, write) in fields {
                 conflicts.extend(conflict_of_write(&before, writer, op, *id, write));
-                merge_field(&mut record.fields, writer.stamp, *id, write);
+                merge_field(&mut record, writer.stamp, *id, write);
             }
             fields.iter().map(|(id, _)| *id).collect()
         }
@@ -100,27 +117,26 @@ pub fn merge(old: Option<&Record>, writer: Writer<'_>, op: &Op) -> Merged {
     Merged { record, conflicts, touched }
 }
 
-fn merge_field(fields: &mut BTreeMap<FieldId, FieldState>, stamp: Stamp, id: FieldId, write: &FieldWrite) {
+fn merge_field(record: &mut Record, stamp: Stamp, id: FieldId, write: &FieldWrite) {
+    let is_dead = record.tombstone.is_some_and(|tombstone| stamp <= tombstone);
     match write {
-        FieldWrite::Set { value, merge } => match fields.get_mut(&id) {
-            None => {
-                fields.insert(id, FieldState::Register { value: value.clone(), stamp });
-            }
-            Some(FieldState::Register { value: known, stamp: written }) => {
-                let wins = match merge {
-                    Merge::Lww | Merge::Counter => stamp >= *written,
-                    Merge::Max => extreme(value, known) == Ordering::Greater,
-                    Merge::Min => is_null(known) || !is_null(value) && extreme(value, known) == Ordering::Less,
-                };
-                if wins {
-                    *known = value.clone();
+        FieldWrite::Set { .. } if is_dead => {}
+        FieldWrite::Set { value, merge: merge @ (Merge::Max | Merge::Min) } => {
+            merge_extreme(&mut record.fields, stamp, id, value, *merge);
+        }
+        FieldWrite::Set { value, merge: Merge::Lww | Merge::Counter } => {
+            let incoming = FieldState::Register { value: value.clone(), stamp };
+            match record.fields.get_mut(&id) {
+                Some(FieldState::Register { stamp: written, .. }) if stamp < *written => {}
+                Some(known @ FieldState::Register { .. }) => *known = incoming,
+                Some(FieldState::Extreme { .. } | FieldState::Counter { .. }) => {}
+                None => {
+                    record.fields.insert(id, incoming);
                 }
-                *written = stamp.max(*written);
             }
-            Some(FieldState::Counter { .. }) => {}
-        },
+        }
         FieldWrite::Increment { by } => {
-            let (added, _, latest) = counter(fields, id);
+            let (added, _, latest) = counter(&mut record.fields, id);
             let tally = added.entry(stamp.origin).or_default();
             // A running total holds each of the origin's changes once, however often it arrives.
             if stamp.sequence > tally.sequence {
@@ -128,6 +144,25 @@ fn merge_field(fields: &mut BTreeMap<FieldId, FieldState>, stamp: Stamp, id: Fie
                 tally.sequence = stamp.sequence;
             }
             *latest = stamp.max(*latest);
+        }
+    }
+}
+
+/// Keeps the candidates of which none is both earlier and less extreme than another.
+fn merge_extreme(fields: &mut BTreeMap<FieldId, FieldState>, stamp: Stamp, id: FieldId, value: &Value, rule: Merge) {
+    let alone = || FieldState::Extreme { candidates: BTreeMap::from([(stamp, value.clone())]) };
+    match fields.get_mut(&id) {
+        Some(FieldState::Extreme { candidates }) => {
+            if candidates.range(stamp..).any(|(_, later)| at_least(rule, later, value)) {
+                return;
+            }
+            candidates.retain(|known, other| *known > stamp || !at_least(rule, value, other));
+            candidates.insert(stamp, value.clone());
+        }
+        Some(FieldState::Counter { .. }) => {}
+        Some(register @ FieldState::Register { .. }) => *register = alone(),
+        None => {
+            fields.insert(id, alone());
         }
     }
 }
@@ -143,6 +178,15 @@ fn merge_delete(record: &mut Record, stamp: Stamp, observed: &BTreeMap<FieldId, 
         }
     }
     record.tombstone = record.tombstone.max(Some(stamp));
+    let tombstone = record.tombstone.expect("it was just set");
+    record.fields.retain(|_, state| match state {
+        FieldState::Register { stamp, .. } => *stamp > tombstone,
+        FieldState::Extreme { candidates } => {
+            candidates.retain(|stamp, _| *stamp > tombstone);
+            !candidates.is_empty()
+        }
+        FieldState::Counter { .. } => true,
+    });
 }
 
 type Tallies = BTreeMap<Origin, Tally>;
@@ -151,16 +195,16 @@ type Tallies = BTreeMap<Origin, Tally>;
 fn counter(fields: &mut BTreeMap<FieldId, FieldState>, id: FieldId) -> (&mut Tallies, &mut Tallies, &mut Stamp) {
     let empty = || FieldState::Counter { added: BTreeMap::new(), removed: BTreeMap::new(), stamp: Stamp::default() };
     let state = fields.entry(id).or_insert_with(empty);
-    if matches!(state, FieldState::Register { .. }) {
+    if !matches!(state, FieldState::Counter { .. }) {
         *state = empty();
     }
     match state {
         FieldState::Counter { added, removed, stamp } => (added, removed, stamp),
-        FieldState::Register { .. } => unreachable!("a register was just replaced by a counter"),
+        _ => unreachable!("anything else was just replaced by a counter"),
     }
 }
 
-/// A write conflicts with the value it meets, and with a deletion, when its writer had seen neither.
+/// An `lww` write conflicts with the value it meets, and with a deletion, when its writer had seen neither.
 fn conflict_of_write(old: &Record, writer: Writer<'_>, op: &Op, field: FieldId, write: &FieldWrite) -> Vec<Conflict> {
     let FieldWrite::Set { value, merge: Merge::Lww } = write else { return Vec::new() };
     let incoming = Side { stamp: writer.stamp, value: Some(value.clone()) };
@@ -181,25 +225,31 @@ fn conflict_of_write(old: &Record, writer: Writer<'_>, op: &Op, field: FieldId, 
 
 /// A deletion conflicts with every visible value its writer had not seen. Counters never conflict.
 fn conflicts_of_delete(old: &Record, writer: Writer<'_>, op: &Op) -> Vec<Conflict> {
-    let (tenant, table): (TenantId, TableId) = (writer.tenant, op.table);
-    old.visible()
-        .filter_map(|(field, state)| match state {
-            FieldState::Register { value, stamp } if !writer.had_seen(*stamp) => {
-                let deletion = Side { stamp: writer.stamp, value: None };
-                let met = Side { stamp: *stamp, value: Some(value.clone()) };
-                Some(Conflict::between(tenant, table, &op.key, field, deletion, met))
-            }
-            FieldState::Register { .. } | FieldState::Counter { .. } => None,
+    let unseen = old.visible().filter_map(|(field, state)| match state {
+        FieldState::Register { value, stamp } if !writer.had_seen(*stamp) => Some((field, value, stamp)),
+        _ => None,
+    });
+    unseen
+        .map(|(field, value, stamp)| {
+            let deletion = Side { stamp: writer.stamp, value: None };
+            let met = Side { stamp: *stamp, value: Some(value.clone()) };
+            Conflict::between(writer.tenant, op.table, &op.key, field, deletion, met)
         })
         .collect()
 }
 
-fn is_null(value: &Value) -> bool {
-    matches!(value, Value::Null)
+/// Whether `one` is at least as extreme as `other`. Null is less than everything, under both rules.
+fn at_least(rule: Merge, one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (_, Value::Null) => true,
+        (Value::Null, _) => false,
+        _ if rule == Merge::Min => compare(one, other).is_le(),
+        _ => compare(one, other).is_ge(),
+    }
 }
 
-/// A total order of values: kinds by rank, then by content. Null is below everything.
-fn extreme(one: &Value, other: &Value) -> Ordering {
+/// A total order of values: kinds by rank, then by content.
+fn compare(one: &Value, other: &Value) -> Ordering {
     match (one, other) {
         (Value::Bool(one), Value::Bool(other)) => one.cmp(other),
         (Value::Int(one), Value::Int(other)) | (Value::Time(one), Value::Time(other)) => one.cmp(other),
