@@ -27,4 +27,9 @@ pub use status::{GroupStatus, Pulse, Role};
 pub use wire::group_of;
 
 #[cfg(test)]
+extern crate self as consensus;
+#[cfg(test)]
 mod suite;
+#[cfg(test)]
+#[path = "../tests/support/machine.rs"]
+mod test_machine;
