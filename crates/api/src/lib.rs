@@ -4,8 +4,21 @@
 //! It must never reach a tenant's data without a verified [`identity::Session`].
 
 pub mod core;
+mod extract;
+mod guard;
+mod headers;
+pub mod limit;
+pub mod openapi;
+mod page;
 pub mod problem;
+mod render;
+mod routes;
+mod server;
 pub mod types;
 
-pub use crate::core::Core;
+pub use crate::core::{Answer, Core};
+pub use guard::Peer;
+pub use openapi::{document, router};
 pub use problem::{Missing, Problem, Unauthenticated, Unavailable, Violation};
+pub use render::TYPE_BASE;
+pub use server::serve;

@@ -78,22 +78,8 @@ pub struct AuditLogView {
 pub enum LogFile {
     /// The latest signed checkpoint.
     Checkpoint,
-    /// Hashes.
-    Tile {
-        /// 0 to 5.
-        level: u8,
-        /// Which tile of the level.
-        index: u64,
-        /// Hashes in it: 256 for a full one.
-        width: u16,
-    },
-    /// Entries, each with its length in two bytes.
-    Entries {
-        /// Which bundle.
-        index: u64,
-        /// Entries in it: 256 for a full one.
-        width: u16,
-    },
+    /// A tile of hashes or of entries.
+    Tile(audit::Tile),
 }
 
 /// Whether the region's logs hold.

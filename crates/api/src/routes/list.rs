@@ -1,0 +1,37 @@
+//! What lists have in common: their parameters, and the page token around the place where they go on.
+
+use crate::extract::page_limit;
+use crate::page::Seal;
+use crate::problem::Problem;
+use crate::types::Page;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+/// Which part of a list.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListQuery {
+    /// Items of a page: 1 to 500, 100 when not given.
+    limit: Option<usize>,
+    /// `next_page_token` of the page before; the other parameters must be the same.
+    page_token: Option<String>,
+}
+
+/// The page that a request asks for.
+pub(crate) fn page(seal: &Seal, limit: Option<usize>, token: Option<&str>) -> Result<Page, Problem> {
+    Ok(Page { limit: page_limit(limit)?, after: seal.open(token)? })
+}
+
+/// Seals the place where a list goes on.
+pub(crate) fn seal_next(seal: &Seal, next: &mut Option<String>) {
+    if let Some(place) = next.take() {
+        *next = Some(seal.seal(&place));
+    }
+}
+
+impl ListQuery {
+    pub(crate) fn page(&self, seal: &Seal) -> Result<Page, Problem> {
+        page(seal, self.limit, self.page_token.as_deref())
+    }
+}
