@@ -2,8 +2,15 @@
 //!
 //! A peer's node, region and zone come from its certificate, never from what it says.
 
+pub mod authority;
+mod frame;
+pub mod identity;
 pub mod link;
 pub mod memory;
+pub mod quic;
 
+pub use authority::{Authority, AuthorityError, Issued};
+pub use identity::{Identity, IdentityError, is_described};
 pub use link::{FRAME_BYTES_MAX, FrameSink, FrameSource, FrameStream, Handler, Link, LinkError, Peer, Service};
 pub use memory::{Conditions, Leg, MemoryLink, MemoryNetwork};
+pub use quic::{PeerStatus, QuicError, QuicLink, QuicOptions, QuicStatus};

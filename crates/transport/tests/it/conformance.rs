@@ -135,9 +135,9 @@ async fn streams(a: &dyn Link, echo: &Echo) {
     assert_eq!(echo.streamed.load(Ordering::SeqCst), before + 203);
 }
 
-/// The sender stops long before 256 MiB while the receiver does not read, and everything arrives once it does.
+/// The sender stops long before 64 MiB while the receiver does not read, and everything arrives once it does.
 async fn back_pressure(a: &dyn Link, echo: &Echo) {
-    const FRAMES: usize = 256;
+    const FRAMES: usize = 64;
     let before = echo.streamed.load(Ordering::SeqCst);
     let mut stream = a.open(NodeId::new(2), Service::Snapshot).await.expect("opens");
     let frame = body(1 << 20);

@@ -2,3 +2,7 @@
 
 mod conformance;
 mod memory;
+mod mesh;
+mod quic;
+mod refusals;
+mod wire;
