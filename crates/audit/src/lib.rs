@@ -12,6 +12,8 @@ pub mod merkle;
 pub mod proof;
 pub mod tile;
 
+pub mod bia;
+
 pub use checkpoint::Checkpoint;
 pub use event::{Action, AuditEvent, Detail, Outcome};
 pub use merkle::{Frontier, Hash, Node};
