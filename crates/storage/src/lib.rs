@@ -4,6 +4,7 @@
 
 pub mod engine;
 pub mod memory;
+pub mod rocks;
 pub mod suite;
 
 mod checked;
@@ -11,3 +12,4 @@ mod name;
 
 pub use engine::{Batch, Checkpoint, Done, Engine, FileMeta, Install, Keyspace, Log, LogCounters, LogWrite, Space};
 pub use memory::MemoryEngine;
+pub use rocks::RocksEngine;
