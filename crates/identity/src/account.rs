@@ -148,7 +148,8 @@ pub struct Account {
     pub must_change: bool,
     /// It cannot log in, and its sessions are void.
     pub disabled: bool,
-    /// Raised when password, second factor or grants change: sessions begun before are void.
+    /// Raised when password, second factor, grants or `must_change` change: sessions begun before are void, and a
+    /// remembered [`Capability`](crate::Capability) is of one epoch.
     pub epoch: u32,
 }
 

@@ -2,14 +2,14 @@
 //!
 //! Cedar decides; the capability only remembers. Policies cannot tell one table from another, except by how much of
 //! it a grant covers, nor one customer from another, except for the subject's own: so a few questions stand for all.
-//! It must never outlive its session's [`Session::account`](crate::Session::account): derive it again when the
-//! account changes.
+//! It is of one (account, epoch, second factor) and must never serve another: derive it again when the account
+//! changes. Deriving asks dozens of questions for each grant: callers keep the result, in a bounded cache.
 
 use crate::policy::{Denied, Policy, Resource, Subject, Verdict};
 use crate::role::{Action, Cover, Grant};
 use crate::{Decision, FieldMask};
 use model::{TableId, TenantId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a subject may do, in its own tenant and beyond.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,16 +50,17 @@ impl Capability {
             if Place::of(own, tenant) != place {
                 continue;
             }
+            let table = policy.scene(subject, Resource::Table(tenant, TableId::new(0)));
+            let whole = policy.scene(subject, Resource::Tenant(tenant));
             for action in Action::ALL.iter().copied() {
-                let (resource, covers) = if action.is_of_table() {
-                    (Resource::Table(tenant, TableId::new(0)), &Cover::ALL[..])
-                } else {
-                    (Resource::Tenant(tenant), &[Cover::Whole][..])
-                };
+                let (scene, covers) =
+                    if action.is_of_table() { (&table, &Cover::ALL[..]) } else { (&whole, &[Cover::Whole][..]) };
+                // Without a scene nothing is remembered, which denies.
+                let Some(scene) = scene else { continue };
                 for cover in covers.iter().copied() {
-                    let judged = subject.account.grants.iter();
-                    let judged = judged.map(|grant| policy.judge(subject, grant, cover, action, resource));
-                    verdicts.insert((action, place, cover), judged.collect());
+                    let grants = subject.account.grants.iter();
+                    let judged = grants.map(|grant| policy.judge(scene, grant, cover, action)).collect();
+                    verdicts.insert((action, place, cover), judged);
                 }
             }
         }
@@ -89,7 +90,7 @@ impl Capability {
         };
         let place = Place::of(self.tenant, tenant);
         let mut shown: Option<FieldMask> = None;
-        let mut denied = Denied { action, fences: std::collections::BTreeSet::new() };
+        let mut denied = Denied { action, fences: BTreeSet::new() };
         if action.is_of_table() != table.is_some() {
             return Err(denied);
         }

@@ -50,6 +50,12 @@ pub struct Count {
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Failures(BTreeMap<RegionId, Count>);
 
+impl FromIterator<(RegionId, Count)> for Failures {
+    fn from_iter<I: IntoIterator<Item = (RegionId, Count)>>(counts: I) -> Self {
+        Self(counts.into_iter().collect())
+    }
+}
+
 /// The answer to a login: try, or wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many failed logins; locked for {} more seconds", .retry_after_ms.div_ceil(1000))]

@@ -7,9 +7,9 @@ use crate::role::{Action, Cover, Grant, Role};
 use crate::{Account, FieldMask};
 use cedar_policy::{
     Authorizer, Context, Decision as CedarDecision, Effect, Entities, Entity, EntityId, EntityTypeName, EntityUid,
-    PolicySet, Request, RestrictedExpression, Schema, ValidationMode, Validator,
+    PolicyId, PolicySet, Request, RestrictedExpression, Schema, ValidationMode, Validator,
 };
-use model::{TableId, TenantId, UserId};
+use model::{TableId, TenantId};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// The schema, in Cedar's syntax.
@@ -113,6 +113,15 @@ pub type Decision = Result<FieldMask, Denied>;
 /// What Cedar said about one grant: allowed, or the fences that forbid.
 pub(crate) type Verdict = Result<(), BTreeSet<String>>;
 
+/// Everything around a question that its action and grant do not change: building it costs more than the question.
+pub(crate) struct Scene<'a> {
+    subject: Subject<'a>,
+    user: EntityUid,
+    asked: EntityUid,
+    is_table: bool,
+    entities: Entities,
+}
+
 /// A checked set of policies, ready to decide.
 pub struct Policy {
     set: PolicySet,
@@ -161,7 +170,7 @@ impl Policy {
                     return Err(PolicyError::Literal { policy: name, literal: literal.to_string() });
                 }
             }
-            let policy = policy.new_id(cedar_policy::PolicyId::new(&name));
+            let policy = policy.new_id(PolicyId::new(&name));
             set.add(policy).map_err(|_| PolicyError::Unnamed { policy: name })?;
         }
         let (schema, _) = Schema::from_cedarschema_str(SCHEMA).expect("the schema is checked by tests");
@@ -179,12 +188,15 @@ impl Policy {
     pub fn decide(&self, subject: Subject<'_>, action: Action, resource: Resource) -> Decision {
         let mut shown: Option<FieldMask> = None;
         let mut fences = BTreeSet::new();
+        let Some(scene) = self.scene(subject, resource) else {
+            return Err(Denied { action, fences });
+        };
         for grant in &subject.account.grants {
             let (cover, mask) = match resource {
                 Resource::Tenant(_) => (Cover::Whole, FieldMask::whole()),
                 Resource::Table(_, table) => (grant.cover(table), grant.mask(table)),
             };
-            match self.judge(subject, grant, cover, action, resource) {
+            match self.judge(&scene, grant, cover, action) {
                 Ok(()) => shown = Some(shown.map_or(mask.clone(), |shown| shown.union(mask))),
                 Err(by) => fences.extend(by),
             }
@@ -193,83 +205,70 @@ impl Policy {
     }
 
     /// Asks Cedar about one grant.
-    pub(crate) fn judge(
-        &self,
-        subject: Subject<'_>,
-        grant: &Grant,
-        cover: Cover,
-        action: Action,
-        resource: Resource,
-    ) -> Verdict {
-        if action.is_of_table() != matches!(resource, Resource::Table(..)) {
+    pub(crate) fn judge(&self, scene: &Scene<'_>, grant: &Grant, cover: Cover, action: Action) -> Verdict {
+        if action.is_of_table() != scene.is_table {
             return Err(BTreeSet::new());
         }
-        let Some((request, entities)) = self.question(subject, grant.role, cover, action, resource) else {
+        let Some(request) = self.request(scene, grant.role, cover, action) else {
             return Err(BTreeSet::new());
         };
-        let answer = self.authorizer.is_authorized(&request, &self.set, &entities);
+        let answer = self.authorizer.is_authorized(&request, &self.set, &scene.entities);
         let is_clean = answer.diagnostics().errors().next().is_none();
         if answer.decision() == CedarDecision::Allow && is_clean {
             return Ok(());
         }
-        let forbids =
-            |id: &&cedar_policy::PolicyId| self.set.policy(id).is_some_and(|policy| policy.effect() == Effect::Forbid);
+        let forbids = |id: &&PolicyId| self.set.policy(id).is_some_and(|policy| policy.effect() == Effect::Forbid);
         Err(answer.diagnostics().reason().filter(forbids).map(ToString::to_string).collect())
     }
 
-    /// The request and the entities around it; `None` if they do not fit the schema, which denies.
-    fn question(
-        &self,
-        subject: Subject<'_>,
-        role: Role,
-        cover: Cover,
-        action: Action,
-        resource: Resource,
-    ) -> Option<(Request, Entities)> {
+    /// Sets the scene of a subject before a resource; `None` if it does not fit the schema, which denies.
+    pub(crate) fn scene<'a>(&self, subject: Subject<'a>, resource: Resource) -> Option<Scene<'a>> {
         let account = subject.account;
-        let (tenant, asked) = match resource {
-            Resource::Tenant(tenant) => (tenant, tenant_uid(tenant)),
-            Resource::Table(tenant, table) => (tenant, uid("Table", &format!("{tenant}/{table}"))),
+        let (tenant, asked, is_table) = match resource {
+            Resource::Tenant(tenant) => (tenant, tenant_uid(tenant), false),
+            Resource::Table(tenant, table) => (tenant, uid("Table", &format!("{tenant}/{table}")), true),
         };
-        let user = user_uid(account.id);
-        let roles: HashSet<_> = account.grants.iter().map(|grant| role_uid(grant.role)).collect();
+        let user = uid("User", &account.id.to_string());
+        let roles = account.roles();
         let home = RestrictedExpression::new_entity_uid(tenant_uid(account.tenant));
+        let held = roles.iter().copied().map(role_uid).collect();
         let mut entities = vec![
-            Entity::new(user.clone(), HashMap::from([("tenant".to_owned(), home)]), roles).ok()?,
+            Entity::new(user.clone(), HashMap::from([("tenant".to_owned(), home)]), held).ok()?,
             tenant_entity(account.tenant)?,
         ];
         if tenant != account.tenant {
             entities.push(tenant_entity(tenant)?);
         }
-        if let Resource::Table(..) = resource {
+        if is_table {
             entities.push(Entity::new_no_attrs(asked.clone(), HashSet::from([tenant_uid(tenant)])));
         }
-        let held: BTreeSet<_> = account.grants.iter().map(|grant| grant.role).collect();
-        entities.extend(held.into_iter().map(|role| Entity::new_no_attrs(role_uid(role), HashSet::new())));
+        entities.extend(roles.into_iter().map(|role| Entity::new_no_attrs(role_uid(role), HashSet::new())));
         let entities = Entities::from_entities(entities, Some(&self.schema)).ok()?;
+        Some(Scene { subject, user, asked, is_table, entities })
+    }
+
+    /// `None` if the request does not fit the schema, which denies.
+    fn request(&self, scene: &Scene<'_>, role: Role, cover: Cover, action: Action) -> Option<Request> {
         let cover = match cover {
             Cover::None => "none",
             Cover::Masked => "masked",
             Cover::Whole => "whole",
         };
         let context = Context::from_pairs([
-            ("second_factor".to_owned(), RestrictedExpression::new_bool(subject.second_factor)),
-            ("must_change".to_owned(), RestrictedExpression::new_bool(account.must_change)),
+            ("second_factor".to_owned(), RestrictedExpression::new_bool(scene.subject.second_factor)),
+            ("must_change".to_owned(), RestrictedExpression::new_bool(scene.subject.account.must_change)),
             ("role".to_owned(), RestrictedExpression::new_entity_uid(role_uid(role))),
             ("cover".to_owned(), RestrictedExpression::new_string(cover.to_owned())),
         ])
         .ok()?;
-        let request = Request::new(user, uid("Action", action.name()), asked, context, Some(&self.schema)).ok()?;
-        Some((request, entities))
+        let action = uid("Action", action.name());
+        Request::new(scene.user.clone(), action, scene.asked.clone(), context, Some(&self.schema)).ok()
     }
 }
 
 fn uid(kind: &str, id: &str) -> EntityUid {
     let kind: EntityTypeName = kind.parse().expect("kinds are constants of this file");
     EntityUid::from_type_name_and_id(kind, EntityId::new(id))
-}
-fn user_uid(user: UserId) -> EntityUid {
-    uid("User", &user.to_string())
 }
 fn role_uid(role: Role) -> EntityUid {
     uid("Role", role.name())

@@ -1,5 +1,6 @@
 //! The crate from outside: sessions, policies, and what must not compile.
 
+mod golden;
 mod policy;
 mod session;
 mod ui;

@@ -131,6 +131,35 @@ fn a_refused_policy_says_where_and_why() {
 }
 
 #[test]
+fn each_fence_holds_something_back_that_nothing_else_does() {
+    let whole = |tenant, role| account(tenant, vec![Grant::whole(role)]);
+    let tables = Some(BTreeMap::from([(TableId::new(1), Some([FieldId::new(1)].into()))]));
+    let masked = account(5, vec![Grant { role: Role::Agent, tables }]);
+    let fresh = Account { must_change: true, ..whole(5, Role::Agent) };
+    let (home, other) = (TenantId::new(5), TenantId::new(6));
+    let cases = [
+        ("fence-tenant", whole(5, Role::Agent), true, Action::RecordRead, Resource::Table(other, TableId::new(1))),
+        ("fence-platform", whole(5, Role::PlatformAdmin), true, Action::UserManage, Resource::Tenant(home)),
+        ("fence-cluster", whole(5, Role::Soc), true, Action::ClusterRead, Resource::Tenant(home)),
+        ("fence-second-factor", whole(5, Role::TenantAdmin), false, Action::UserManage, Resource::Tenant(home)),
+        ("fence-must-change", fresh, true, Action::RecordRead, own(Action::RecordRead)),
+        ("fence-table", masked.clone(), true, Action::RecordRead, Resource::Table(home, TableId::new(2))),
+        ("fence-delete", masked, true, Action::RecordDelete, own(Action::RecordDelete)),
+    ];
+    let fences: Vec<_> = FENCES.split("@id").skip(1).collect();
+    assert_eq!(fences.len(), cases.len());
+    for (name, account, second_factor, action, resource) in cases {
+        let others = fences.iter().filter(|text| !text.starts_with(&format!("(\"{name}\")")));
+        let without: String = others.map(|text| format!("@id{text}")).collect();
+        let subject = Subject::new(&account, second_factor);
+        let denied = POLICY.decide(subject, action, resource).unwrap_err();
+        assert_eq!(denied.fences, [name.to_owned()].into());
+        let opened = Policy::parse(&[ROLES, &without].concat()).unwrap().decide(subject, action, resource);
+        assert!(opened.is_ok(), "without {name}: {opened:?}");
+    }
+}
+
+#[test]
 fn nothing_is_permitted_by_no_policies() {
     let empty = Policy::parse("").unwrap();
     let carol = account(5, vec![Grant::whole(Role::Agent)]);
