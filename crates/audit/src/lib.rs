@@ -11,6 +11,7 @@ pub mod checkpoint;
 pub mod merkle;
 pub mod proof;
 pub mod tile;
+pub mod verify;
 
 pub mod bia;
 
