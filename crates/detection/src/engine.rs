@@ -2,10 +2,18 @@
 //!
 //! Pure and deterministic: the time is an argument, and the same inputs give the same effects in the same order.
 
-use crate::alert::Alert;
-use crate::event::Event;
-use crate::id::AlertId;
+mod streams;
+
+use crate::alert::{Alert, EventSummary, RuleReference, Severity};
+use crate::correlation::{Correlator, Entry, GroupKey, OrderKey, Outcome};
+use crate::event::{Event, Fields, LogSource};
+use crate::id::{AlertId, Digest, EventId, SemanticHash};
+use crate::rules::{Feed, Origin, RuleSet, Shape};
+use crate::sigma::View;
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use streams::{Arrival, Streams};
 
 /// Bounds and times of a detector.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,4 +100,296 @@ pub struct Counts {
     pub keys: u64,
     /// Events remembered now.
     pub remembered: u64,
+}
+
+/// Most distinct log sources whose rules are remembered.
+const LOG_SOURCES_MAX: usize = 1_024;
+/// How often folded state is forgotten.
+const SWEEP_EVERY_MS: u64 = 5_000;
+
+/// The detector: rules, and the state of their correlations.
+#[derive(Debug)]
+pub struct Detector {
+    options: Options,
+    rules: Arc<RuleSet>,
+    /// For each correlation, its keys.
+    correlators: Vec<Correlator>,
+    /// For each rule or correlation, the correlations it feeds and as which of their rules.
+    feeds: BTreeMap<Origin, Vec<(usize, usize)>>,
+    /// For each log source seen, the rules for it.
+    by_source: BTreeMap<LogSource, Arc<[usize]>>,
+    streams: Streams,
+    counts: Counts,
+    swept_ms: u64,
+    blind_told_ms: Option<u64>,
+}
+
+/// Something to put into a correlation or take out of it again.
+enum Work {
+    Insert { correlation: usize, group: GroupKey, entry: Entry },
+    Remove { correlation: usize, group: GroupKey, key: OrderKey },
+}
+
+impl Detector {
+    /// A detector without state.
+    pub fn new(rules: RuleSet, options: Options) -> Self {
+        let rules = Arc::new(rules);
+        let mut feeds: BTreeMap<Origin, Vec<(usize, usize)>> = BTreeMap::new();
+        for (correlation, plan) in rules.correlations.iter().enumerate() {
+            for (place, feed) in plan.feeds.iter().enumerate() {
+                feeds.entry(feed.origin).or_default().push((correlation, place));
+            }
+        }
+        let correlators = rules
+            .correlations
+            .iter()
+            .map(|plan| Correlator::new(plan.clone(), options.tenant.clone(), options.keys_max))
+            .collect();
+        let streams = Streams::new(&options);
+        Self {
+            options,
+            rules,
+            correlators,
+            feeds,
+            by_source: BTreeMap::new(),
+            streams,
+            counts: Counts::default(),
+            swept_ms: 0,
+            blind_told_ms: None,
+        }
+    }
+
+    /// One step; appends what follows from it to `effects`.
+    pub fn step(&mut self, now_ms: u64, input: Input, effects: &mut Vec<Effect>) {
+        match input {
+            Input::Event(event) => self.event(now_ms, event, effects),
+            Input::Tick => self.tick(now_ms),
+        }
+    }
+
+    /// What it has done so far.
+    pub fn counts(&self) -> Counts {
+        let keys = self.correlators.iter().map(|correlator| correlator.key_count() as u64).sum();
+        Counts { keys, remembered: self.streams.remembered() as u64, ..self.counts }
+    }
+
+    /// The rules it works with.
+    pub fn rules(&self) -> &RuleSet {
+        &self.rules
+    }
+
+    fn tick(&mut self, now_ms: u64) {
+        if now_ms < self.swept_ms.saturating_add(SWEEP_EVERY_MS) {
+            return;
+        }
+        self.swept_ms = now_ms;
+        self.streams.tick(now_ms);
+        let quiet_ms = self.options.idle_after_ms.saturating_add(self.options.allowed_lateness_ms);
+        let watermarks = |stream| self.streams.watermark(stream);
+        for correlator in &mut self.correlators {
+            correlator.sweep(now_ms, quiet_ms, &watermarks);
+        }
+    }
+
+    fn event(&mut self, now_ms: u64, mut event: Event, effects: &mut Vec<Effect>) {
+        self.counts.events += 1;
+        if event.time_ms > now_ms.saturating_add(self.options.ahead_max_ms) {
+            self.counts.ahead += 1;
+            event.time_ms = event.received_ms.min(now_ms);
+        }
+        let (stream, arrival) = self.streams.arrive(now_ms, &event);
+        match arrival {
+            Arrival::New => {}
+            Arrival::Late => self.counts.late += 1,
+            Arrival::Duplicate => {
+                self.counts.duplicates += 1;
+                return;
+            }
+        }
+        let rules = Arc::clone(&self.rules);
+        let candidates = self.candidates(&event.logsource);
+        let view = View::new(&rules.names, &event);
+        let mut summary: Option<Arc<EventSummary>> = None;
+        for &place in candidates.iter() {
+            let rule = &rules.rules[place];
+            if !rule.matches(&view) {
+                continue;
+            }
+            self.counts.matches += 1;
+            let summary = summary.get_or_insert_with(|| Arc::new(EventSummary::of(&event)));
+            if rules.rule_alerts[place] {
+                let mut alert = Alert::new(
+                    self.options.tenant.clone(),
+                    rule.header.reference.clone(),
+                    rule.header.severity,
+                    BTreeMap::new(),
+                    vec![summary.as_ref().clone()],
+                );
+                alert.late = arrival == Arrival::Late;
+                self.counts.alerts += 1;
+                effects.push(Effect::Alert(alert));
+            }
+            if arrival == Arrival::New {
+                let key = OrderKey {
+                    time_ms: event.time_ms,
+                    sequence: event.position.as_ref().map_or(0, |position| position.sequence),
+                    id: event.id,
+                    slot: 0,
+                };
+                let events: Arc<[Arc<EventSummary>]> = Arc::new([Arc::clone(summary)]);
+                let text = |field: &str| text_of(&event.fields, field);
+                let work = self.fed(Origin::Rule(place), key, &events, &text);
+                self.correlate(now_ms, stream, work, effects);
+            }
+        }
+    }
+
+    fn candidates(&mut self, source: &LogSource) -> Arc<[usize]> {
+        if let Some(rules) = self.by_source.get(source) {
+            return Arc::clone(rules);
+        }
+        if self.by_source.len() >= LOG_SOURCES_MAX {
+            self.by_source.clear();
+        }
+        let rules: Arc<[usize]> = self
+            .rules
+            .rules
+            .iter()
+            .enumerate()
+            .filter(|(_, rule)| rule.source.admits(source))
+            .map(|(place, _)| place)
+            .collect();
+        self.by_source.insert(source.clone(), Arc::clone(&rules));
+        rules
+    }
+
+    /// What an event or satisfied window puts into the correlations it feeds.
+    fn fed(
+        &self,
+        origin: Origin,
+        key: OrderKey,
+        events: &Arc<[Arc<EventSummary>]>,
+        text: &dyn Fn(&str) -> Option<String>,
+    ) -> Vec<Work> {
+        let feeds = self.feeds.get(&origin).map_or(&[][..], Vec::as_slice);
+        feeds
+            .iter()
+            .filter_map(|&(correlation, place)| {
+                let plan = &self.rules.correlations[correlation];
+                let feed: &Feed = &plan.feeds[place];
+                // An event without one of the fields belongs to no group.
+                let group: GroupKey = feed.group_fields.iter().map(|field| text(field)).collect::<Option<_>>()?;
+                let value = if !feed.value_fields.is_empty() {
+                    let values: Vec<String> = feed.value_fields.iter().map(|f| text(f)).collect::<Option<_>>()?;
+                    Some(values.join("\u{1f}").into())
+                } else if matches!(plan.shape, Shape::Distinct { .. }) {
+                    Some(feed.slot.to_string().into())
+                } else {
+                    None
+                };
+                let key = OrderKey { slot: feed.slot, ..key };
+                Some(Work::Insert { correlation, group, entry: Entry { key, value, events: Arc::clone(events) } })
+            })
+            .collect()
+    }
+
+    /// Does the work and the work that follows from it; ends because correlations do not refer to each other in circles.
+    fn correlate(&mut self, now_ms: u64, stream: u32, mut work: Vec<Work>, effects: &mut Vec<Effect>) {
+        while let Some(next) = work.pop() {
+            let watermarks = |stream| self.streams.watermark(stream);
+            let (correlation, group, outcome) = match next {
+                Work::Insert { correlation, group, entry } => {
+                    let correlator = &mut self.correlators[correlation];
+                    let outcome = correlator.insert(now_ms, &group, stream, &watermarks, entry);
+                    (correlation, group, outcome)
+                }
+                Work::Remove { correlation, group, key } => {
+                    let outcome = self.correlators[correlation].remove(&group, &key);
+                    (correlation, group, outcome)
+                }
+            };
+            self.tell(now_ms, correlation, &outcome, effects);
+            let origin = Origin::Correlation(correlation);
+            if !self.feeds.contains_key(&origin) {
+                continue;
+            }
+            let plan = self.rules.correlations[correlation].clone();
+            let text = |field: &str| {
+                let place = plan.group_by.iter().position(|name| name == field)?;
+                group.get(place).cloned()
+            };
+            // Removals are done before insertions: the last pushed is the first done.
+            for occurrence in outcome.appeared {
+                work.extend(self.fed(origin, occurrence.key, &occurrence.events, &text));
+            }
+            for key in outcome.vanished {
+                let none: Arc<[Arc<EventSummary>]> = Arc::new([]);
+                work.extend(self.fed(origin, key, &none, &text).into_iter().map(|work| match work {
+                    Work::Insert { correlation, group, entry } => Work::Remove { correlation, group, key: entry.key },
+                    remove => remove,
+                }));
+            }
+        }
+    }
+
+    fn tell(&mut self, now_ms: u64, correlation: usize, outcome: &Outcome, effects: &mut Vec<Effect>) {
+        self.counts.late += u64::from(outcome.late);
+        if outcome.keys_evicted > 0 {
+            self.counts.keys_evicted += outcome.keys_evicted;
+            self.tell_blind(now_ms, correlation, effects);
+        }
+        if !self.correlators[correlation].plan.alerts {
+            return;
+        }
+        self.counts.alerts += outcome.raised.len() as u64;
+        effects.extend(outcome.raised.iter().cloned().map(Effect::Alert));
+        for (old, by) in &outcome.superseded {
+            self.counts.superseded += 1;
+            effects.push(Effect::Superseded { old: *old, by: by.unwrap_or(*old) });
+        }
+        if let Some((alert, count, last_ms)) = outcome.extended {
+            effects.push(Effect::Extended { alert, count, last_ms });
+        }
+    }
+
+    /// State was evicted: from here on something may be missed, and whoever relies on the detector must know.
+    fn tell_blind(&mut self, now_ms: u64, correlation: usize, effects: &mut Vec<Effect>) {
+        if self.blind_told_ms.is_some_and(|told_ms| now_ms < told_ms.saturating_add(BLIND_EVERY_MS)) {
+            return;
+        }
+        self.blind_told_ms = Some(now_ms);
+        let rule = &self.rules.correlations[correlation].header.reference;
+        let mut hash = Digest::new("holdfast detector blind 1");
+        hash.part(rule.id.as_bytes()).part(&now_ms.to_le_bytes());
+        let event = EventSummary {
+            id: EventId::of(hash),
+            time_ms: now_ms,
+            class_uid: 0,
+            activity_id: 0,
+            text: format!("state of \"{}\" was evicted: it may miss what began before", rule.title),
+            entities: std::collections::BTreeSet::new(),
+        };
+        let reference = RuleReference {
+            id: "holdfast-detector-state-evicted".into(),
+            title: "Detector evicted correlation state".into(),
+            semantic_hash: SemanticHash::of(Digest::new("holdfast-detector-state-evicted")),
+            tags: Vec::new(),
+        };
+        let key = BTreeMap::from([("rule".to_owned(), rule.id.to_string())]);
+        self.counts.alerts += 1;
+        let tenant = self.options.tenant.clone();
+        effects.push(Effect::Alert(Alert::new(tenant, reference, Severity::High, key, vec![event])));
+    }
+}
+
+/// How often the detector repeats that it evicts state.
+const BLIND_EVERY_MS: u64 = 60_000;
+
+fn text_of(fields: &Fields, name: &str) -> Option<String> {
+    match fields.get(name)? {
+        Value::Null => None,
+        Value::String(text) if text.is_empty() => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
 }

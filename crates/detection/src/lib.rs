@@ -4,10 +4,13 @@
 //! Only the listeners in [`source`] wait for bytes, on sockets and files that their caller opened.
 
 pub mod alert;
+mod correlation;
 pub mod engine;
 pub mod event;
 pub mod id;
 pub mod incident;
+pub mod rules;
+pub mod sigma;
 
 pub use alert::{Alert, Entity, EntityKind, EventSummary, RuleReference, Severity};
 pub use event::{Event, LogSource, Position, RawEvent, Reject, RejectReason, SourceKind};

@@ -1,0 +1,139 @@
+//! Correlation on event time: for each group key a small exact state, right for every order of arrival.
+//!
+//! A correlation is a [`sweep::Sweep`]: an automaton that reads the entries of one key in the order of their event
+//! time. What lies behind the watermark is folded into it and forgotten; what lies before it is kept sorted, so that
+//! an event that comes late is put in its place and only that part is read again. So the alerts are a function
+//! of the set of events, never of their order of arrival.
+
+mod key;
+mod sweep;
+
+pub(crate) use key::Outcome;
+
+use crate::alert::{Alert, EventSummary};
+use crate::id::EventId;
+use crate::rules::CorrelationPlan;
+use key::KeyState;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Most entries of one key that wait for the watermark; beyond it the older half is folded early.
+pub const OPEN_MAX: usize = 4_096;
+
+/// The order of entries: by event time, then by place in the stream, then by id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct OrderKey {
+    pub(crate) time_ms: u64,
+    pub(crate) sequence: u64,
+    pub(crate) id: EventId,
+    /// Which of the correlation's rules it is of.
+    pub(crate) slot: u32,
+}
+
+/// Up to when a stream is complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Watermark {
+    pub(crate) time_ms: u64,
+    /// A stream that is silent holds nothing open while another is awake.
+    pub(crate) is_awake: bool,
+}
+
+/// Something a correlation counts: an event that matched a rule, or a satisfied window of another correlation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) key: OrderKey,
+    /// What must be distinct, for those that count distinct values.
+    pub(crate) value: Option<Arc<str>>,
+    /// The events it rests on.
+    pub(crate) events: Arc<[Arc<EventSummary>]>,
+}
+
+/// The values of the fields a correlation groups by.
+pub(crate) type GroupKey = Vec<String>;
+
+/// One correlation and the states of all its keys.
+#[derive(Debug)]
+pub(crate) struct Correlator {
+    pub(crate) plan: Arc<CorrelationPlan>,
+    tenant: Arc<str>,
+    keys: BTreeMap<GroupKey, KeyState>,
+    keys_max: usize,
+}
+
+impl Correlator {
+    pub(crate) fn new(plan: Arc<CorrelationPlan>, tenant: Arc<str>, keys_max: usize) -> Self {
+        Self { plan, tenant, keys: BTreeMap::new(), keys_max: keys_max.max(1) }
+    }
+
+    pub(crate) fn key_count(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Puts an entry in its place. `watermark` is of the stream it came from.
+    pub(crate) fn insert(
+        &mut self,
+        now_ms: u64,
+        group: &GroupKey,
+        stream: u32,
+        watermarks: &dyn Fn(u32) -> Watermark,
+        entry: Entry,
+    ) -> Outcome {
+        let mut evicted = 0;
+        if !self.keys.contains_key(group) {
+            if self.keys.len() >= self.keys_max {
+                evicted = self.evict_oldest();
+            }
+            self.keys.insert(group.clone(), KeyState::new(&self.plan));
+        }
+        let Some(state) = self.keys.get_mut(group) else { return Outcome::default() };
+        let make = alert_maker(&self.plan, &self.tenant, group);
+        state.touch(now_ms, stream);
+        state.fold(&self.plan, state.watermark(watermarks), &make);
+        let mut outcome = state.insert(&self.plan, entry, &make);
+        outcome.keys_evicted = evicted;
+        outcome
+    }
+
+    /// Takes an entry out again: the window it stands for was replaced.
+    pub(crate) fn remove(&mut self, group: &GroupKey, key: &OrderKey) -> Outcome {
+        let Some(state) = self.keys.get_mut(group) else { return Outcome::default() };
+        let make = alert_maker(&self.plan, &self.tenant, group);
+        state.remove(&self.plan, key, &make)
+    }
+
+    /// Folds what the watermark has passed and forgets keys in which nothing can begin any more.
+    pub(crate) fn sweep(&mut self, now_ms: u64, idle_after_ms: u64, watermarks: &dyn Fn(u32) -> Watermark) {
+        let (plan, tenant) = (&self.plan, &self.tenant);
+        self.keys.retain(|group, state| {
+            let watermark = state.watermark(watermarks);
+            state.fold(plan, watermark, &alert_maker(plan, tenant, group));
+            !state.is_over(watermark, plan.timespan_ms)
+                && !state.is_abandoned(now_ms, plan.timespan_ms.saturating_add(idle_after_ms))
+        });
+    }
+
+    /// Makes room: the quarter of the keys that was touched longest ago goes.
+    fn evict_oldest(&mut self) -> u64 {
+        let mut touched: Vec<(u64, GroupKey)> =
+            self.keys.iter().map(|(group, state)| (state.touched_ms(), group.clone())).collect();
+        touched.sort_unstable();
+        touched.truncate((self.keys_max / 4).max(1));
+        for (_, group) in &touched {
+            self.keys.remove(group);
+        }
+        touched.len() as u64
+    }
+}
+
+/// Makes the alert of a satisfying set.
+fn alert_maker<'a>(
+    plan: &'a CorrelationPlan,
+    tenant: &'a Arc<str>,
+    group: &'a GroupKey,
+) -> impl Fn(&[Arc<EventSummary>]) -> Alert + 'a {
+    move |events| {
+        let key = plan.group_by.iter().cloned().zip(group.iter().cloned()).collect();
+        let events = events.iter().map(|event| event.as_ref().clone()).collect();
+        Alert::new(tenant.clone(), plan.header.reference.clone(), plan.header.severity, key, events)
+    }
+}

@@ -1,0 +1,119 @@
+//! What can be wrong with a rule, and where.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A rule that was not taken: file, line and reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleError {
+    /// The file's name as it was given.
+    pub file: Arc<str>,
+    /// The line, from 1; the beginning of the document where it is not known better.
+    pub line: u32,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl fmt::Display for RuleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.file, self.line, self.reason)
+    }
+}
+impl std::error::Error for RuleError {}
+
+/// Why a rule was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// The file could not be read.
+    #[error("cannot be read: {cause}")]
+    Unreadable {
+        /// What the system said.
+        cause: String,
+    },
+    /// Larger than [`super::FILE_SIZE_BYTES_MAX`].
+    #[error("the file is too large")]
+    TooLarge,
+    /// Not YAML.
+    #[error("not YAML: {cause}")]
+    NotYaml {
+        /// What the parser said.
+        cause: String,
+    },
+    /// Not a mapping.
+    #[error("a rule must be a mapping")]
+    NotAMapping,
+    /// A key that must be there is not.
+    #[error("{key} is missing")]
+    Missing {
+        /// The key.
+        key: String,
+    },
+    /// A value of the wrong type or out of range.
+    #[error("{key} must be {expected}")]
+    Wrong {
+        /// The key.
+        key: String,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// A modifier that does not exist.
+    #[error("unknown modifier {modifier}")]
+    UnknownModifier {
+        /// The modifier.
+        modifier: String,
+    },
+    /// Modifiers that do not go together.
+    #[error("modifier {modifier} cannot be used here")]
+    ModifierConflict {
+        /// The modifier.
+        modifier: String,
+    },
+    /// A regular expression that does not compile, or needs what linear-time matching cannot do.
+    #[error("bad regular expression: {cause}")]
+    BadRegex {
+        /// What the compiler said.
+        cause: String,
+    },
+    /// A network that is not address/prefix.
+    #[error("{text} is not a network in CIDR notation")]
+    BadCidr {
+        /// The text.
+        text: String,
+    },
+    /// A condition that does not parse.
+    #[error("the condition does not parse at {at:?}")]
+    BadCondition {
+        /// Where parsing stopped.
+        at: String,
+    },
+    /// A condition that names a selection that is not there.
+    #[error("the condition names {name}, which no selection is called")]
+    UnknownSelection {
+        /// The name.
+        name: String,
+    },
+    /// Nested deeper than [`super::DEPTH_MAX`].
+    #[error("nested too deeply")]
+    TooDeep,
+    /// Something of Sigma that this engine does not do.
+    #[error("{what} is not supported")]
+    Unsupported {
+        /// What.
+        what: String,
+    },
+    /// A correlation of a rule that is not loaded.
+    #[error("refers to {name}, which no rule is called")]
+    UnknownRule {
+        /// The id or name.
+        name: String,
+    },
+    /// Correlations that refer to each other in a circle.
+    #[error("refers to itself through other correlations")]
+    Circular,
+    /// A second rule of that id or name.
+    #[error("{name} is taken by another rule")]
+    Duplicate {
+        /// The id or name.
+        name: String,
+    },
+}
