@@ -137,8 +137,6 @@ pub struct QuicStatus {
     pub refused: u64,
     /// The latest of these: where from, and why.
     pub refusals: Vec<(SocketAddr, String)>,
-    /// Streams that did not keep to the protocol.
-    pub malformed: u64,
     /// Calls and streams refused because too many were running.
     pub overloaded: u64,
 }
@@ -160,6 +158,8 @@ pub struct PeerStatus {
     pub sent_bytes: u64,
     /// Bytes of bodies and frames received.
     pub received_bytes: u64,
+    /// Its streams that did not keep to the protocol.
+    pub malformed: u64,
 }
 
 /// One node's door to the others over QUIC. Dropping it ends everything it runs.
@@ -183,7 +183,6 @@ struct Shared {
     accepted: AtomicU64,
     refused: AtomicU64,
     refusals: Mutex<VecDeque<(SocketAddr, String)>>,
-    malformed: AtomicU64,
     overloaded: AtomicU64,
 }
 
@@ -223,7 +222,6 @@ impl QuicLink {
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             refusals: Mutex::new(VecDeque::new()),
-            malformed: AtomicU64::new(0),
             overloaded: AtomicU64::new(0),
         };
         Ok(Self { shared: Arc::new(shared), credentials })
@@ -273,7 +271,6 @@ impl QuicLink {
             accepted: shared.accepted.load(Ordering::Relaxed),
             refused: shared.refused.load(Ordering::Relaxed),
             refusals: shared.refusals.lock().expect("no holder panics").iter().cloned().collect(),
-            malformed: shared.malformed.load(Ordering::Relaxed),
             overloaded: shared.overloaded.load(Ordering::Relaxed),
         }
     }

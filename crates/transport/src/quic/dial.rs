@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// How long a connection may take to be made, hello included.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// In the handshake, but nobody looks at it: names are in certificates.
 const SERVER_NAME: &str = "node.holdfast";
 

@@ -151,7 +151,7 @@ async fn serve_stream(shared: &Shared, slot: Arc<Slot>, peer: &Peer, send: SendS
     let opening = timeout(REQUEST_TIMEOUT, stream::read(&mut decoder, &mut receive, Decoder::opening)).await;
     let opening = match opening {
         Ok(Ok(Some(opening))) => opening,
-        Ok(Ok(None) | Err(ReadError::Frame(_))) => return malformed(shared, send, receive),
+        Ok(Ok(None) | Err(ReadError::Frame(_))) => return malformed(&slot, send, receive),
         Ok(Err(ReadError::Stream(_))) | Err(_) => return send.abandon(Code::Abandoned),
     };
     let places = &shared.services[&opening.service()];
@@ -176,15 +176,15 @@ async fn serve_stream(shared: &Shared, slot: Arc<Slot>, peer: &Peer, send: SendS
                     }
                     let _ = timeout(REQUEST_TIMEOUT, send_answer(send, answer)).await;
                 }
-                Err(ReadError::Frame(_)) => malformed(shared, send, receive),
+                Err(ReadError::Frame(_)) => malformed(&slot, send, receive),
                 Err(ReadError::Stream(_)) => send.abandon(Code::Abandoned),
             }
         }
     }
 }
 
-fn malformed(shared: &Shared, send: SendHalf, mut receive: RecvStream) {
-    shared.malformed.fetch_add(1, Ordering::Relaxed);
+fn malformed(slot: &Slot, send: SendHalf, mut receive: RecvStream) {
+    slot.count_malformed();
     send.abandon(Code::Malformed);
     let _ = receive.stop(Code::Malformed.into());
 }
@@ -224,6 +224,7 @@ async fn answer_call(
     let (_held, request) = match read {
         Ok(read) => read,
         Err(size_bytes) => {
+            slot.count_malformed();
             let _ = receive.stop(Code::Malformed.into());
             return Ok(Answer::TooLarge { size_bytes });
         }

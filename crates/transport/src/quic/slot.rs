@@ -13,7 +13,7 @@ use tokio::time::Instant;
 /// After the first failure; doubled with each, up to [`BACKOFF_MAX`], and less by up to a half at random.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// The longest time in which a node is not dialled.
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// A connection after the hello.
 #[derive(Clone)]
@@ -54,6 +54,7 @@ pub(super) struct Slot {
     failures: AtomicU64,
     sent_bytes: AtomicU64,
     received_bytes: AtomicU64,
+    malformed: AtomicU64,
 }
 
 struct State {
@@ -74,6 +75,7 @@ impl Slot {
             failures: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
+            malformed: AtomicU64::new(0),
         })
     }
 
@@ -178,6 +180,10 @@ impl Slot {
         self.received_bytes.fetch_add(size_bytes as u64, Ordering::Relaxed);
     }
 
+    pub(super) fn count_malformed(&self) {
+        self.malformed.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn status(&self) -> PeerStatus {
         let state = self.state.lock().expect("no holder panics");
         let rtt = match &state.path {
@@ -194,6 +200,7 @@ impl Slot {
             error: state.error.clone(),
             sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
             received_bytes: self.received_bytes.load(Ordering::Relaxed),
+            malformed: self.malformed.load(Ordering::Relaxed),
         }
     }
 }

@@ -120,7 +120,10 @@ pub(super) struct QuicStream {
 impl QuicStream {
     /// From a QUIC stream whose opening is written or read.
     pub(super) fn new(slot: Arc<Slot>, send: SendStream, receive: RecvStream, decoder: Decoder) -> Self {
-        Self { sink: Sink { slot: slot.clone(), send: SendHalf::new(send) }, source: Source { slot, receive, decoder } }
+        Self {
+            sink: Sink { slot: slot.clone(), send: SendHalf::new(send) },
+            source: Source { slot, receive, decoder, malformed: false },
+        }
     }
 }
 
@@ -161,6 +164,8 @@ struct Source {
     slot: Arc<Slot>,
     receive: RecvStream,
     decoder: Decoder,
+    /// Counted already.
+    malformed: bool,
 }
 
 #[async_trait]
@@ -171,9 +176,17 @@ impl FrameSource for Source {
                 self.slot.count_received(frame.as_ref().map_or(0, Bytes::len));
                 Ok(frame)
             }
-            // Both are what they are for a call too: the other side broke off.
-            Err(ReadError::Frame(FrameError::TooLarge { size_bytes })) => Err(LinkError::TooLarge { size_bytes }),
-            Err(_) => Err(LinkError::Closed(self.slot.node())),
+            Err(ReadError::Stream(_)) => Err(LinkError::Closed(self.slot.node())),
+            Err(ReadError::Frame(error)) => {
+                if !std::mem::replace(&mut self.malformed, true) {
+                    self.slot.count_malformed();
+                    let _ = self.receive.stop(Code::Malformed.into());
+                }
+                match error {
+                    FrameError::TooLarge { size_bytes } => Err(LinkError::TooLarge { size_bytes }),
+                    FrameError::Malformed => Err(LinkError::Closed(self.slot.node())),
+                }
+            }
         }
     }
 }

@@ -5,7 +5,8 @@ use crate::mesh::{Mesh, YEAR_MS, address, eventually};
 use model::NodeId;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use transport::{Link, LinkError, QuicError, QuicLink, Service};
 
 const ONE: NodeId = NodeId::new(1);

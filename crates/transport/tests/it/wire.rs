@@ -107,7 +107,7 @@ async fn what_is_malformed_closes_its_stream_only_and_is_counted() {
     let too_large = ((FRAME_BYTES_MAX + 1) as u32).to_be_bytes();
     let refused = say(&connection, &[&[1, raft], too_large.as_slice()].concat()).await;
     assert_eq!(refused, Some([&[2], too_large.as_slice()].concat()));
-    let malformed: [&[u8]; 7] = [
+    let malformed: [&[u8]; 9] = [
         &[],
         &[1],
         &[3, raft, 0, 0, 0, 0],
@@ -115,15 +115,25 @@ async fn what_is_malformed_closes_its_stream_only_and_is_counted() {
         &[1, raft],
         &[1, raft, 0, 0],
         &[1, raft, 0, 0, 0, 9, b'x'],
+        &[2, 0, 0, 0, 0, 0],
+        &[0],
     ];
     for bytes in malformed {
         assert_eq!(say(&connection, bytes).await, None, "{bytes:?}");
     }
-    assert_eq!(server.status().malformed, malformed.len() as u64);
-    for _ in 0..200 {
+    let counted = || server.status().peers[&NodeId::new(2)].malformed;
+    // The frame that was too large is one of them.
+    assert_eq!(counted(), malformed.len() as u64 + 1);
+    let pull = Service::Pull as u8;
+    for bytes in [&[2, pull, 0xff, 0, 0, 0], [2, pull, 0, 0, 0, 9].as_slice()] {
+        let before = counted();
+        assert_eq!(say(&connection, bytes).await, Some(Vec::new()), "the handler has ended its side");
+        assert_eq!(counted(), before + 1);
+    }
+    for opening in [[1, raft], [2, pull], [3, raft], [1, 0]].into_iter().cycle().take(200) {
         let mut noise = [0; 48];
         Random.fill(&mut noise);
-        let _ = say(&connection, &noise).await;
+        let _ = say(&connection, &[opening.as_slice(), &noise].concat()).await;
     }
     held.0.write_all(&[0, 1, b'x']).await.expect("writes");
     let answer = held.1.read_to_end(100).await.expect("a neighbour's noise changes nothing");
