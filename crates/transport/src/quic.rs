@@ -51,6 +51,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 64 * 1024 * 1024;
 const SEND_WINDOW_BYTES: u64 = 16 * 1024 * 1024;
 /// Refusals that `status` remembers.
 const REFUSALS_MAX: usize = 16;
+/// How long a stream may take to be opened: dialling, and waiting for another stream to end.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long `close` waits for the others to have heard it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Small bodies are copied behind their header, to be one write.
@@ -301,7 +303,8 @@ impl Link for QuicLink {
     }
 
     async fn open(&self, to: NodeId, service: Service) -> Result<Box<dyn FrameStream>, LinkError> {
-        let (slot, mut send, receive) = self.shared.open(to).await?;
+        let opened = timeout(OPEN_TIMEOUT, self.shared.open(to)).await;
+        let (slot, mut send, receive) = opened.unwrap_or(Err(LinkError::Unreachable(to)))?;
         let opening = Bytes::copy_from_slice(&Opening::Stream(service).encode());
         send.write_chunk(opening).await.map_err(|_| LinkError::Closed(to))?;
         Ok(Box::new(QuicStream::new(slot, send, receive, Decoder::default())))
