@@ -57,7 +57,7 @@ pub struct FieldChange {
 pub struct Merged {
     /// To be stored.
     pub record: Record,
-    /// What lost against what, for the conflict list.
+    /// What lost against what, for the conflict list. Exact when each change is merged once, as admission ensures.
     pub conflicts: Vec<Conflict>,
     /// The fields the operation touched, in order: for the audit entry. Also those whose value stayed.
     pub touched: Vec<FieldChange>,

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Moments remembered per partition to tell the age of what waits; when full, every second is forgotten.
 const MARKS_MAX: usize = 256;
-/// Changes within this time share one mark, in milliseconds.
+/// Changes within this time share one mark, in milliseconds; twice as long each time the marks are full.
 const MARK_MS: u64 = 20;
 
 /// A region's changes from `sequence` on were committed at `at_ms` or later.
@@ -17,6 +17,13 @@ const MARK_MS: u64 = 20;
 struct Mark {
     sequence: u64,
     at_ms: u64,
+}
+
+/// Marks in order, at least `spacing_ms` apart.
+#[derive(Clone, Debug)]
+struct Marks {
+    queue: VecDeque<Mark>,
+    spacing_ms: u64,
 }
 
 /// A proof in progress that nothing concurrent with `candidate` is still under way.
@@ -35,7 +42,7 @@ pub struct Progress {
     peers: BTreeMap<RegionId, Vectors>,
     rounds: BTreeMap<PartitionId, Round>,
     stable: Vectors,
-    marks: BTreeMap<PartitionId, VecDeque<Mark>>,
+    marks: BTreeMap<PartitionId, Marks>,
 }
 
 impl Progress {
@@ -61,8 +68,8 @@ impl Progress {
         for (partition, vector) in durable {
             known.entry(*partition).or_default().join(vector);
         }
-        for marks in durable.keys() {
-            self.forget_durable(*marks);
+        for partition in durable.keys() {
+            self.forget_durable(*partition);
         }
     }
 
@@ -110,19 +117,21 @@ impl Progress {
         if self.peers.is_empty() {
             return;
         }
-        let marks = self.marks.entry(partition).or_default();
-        if marks.back().is_some_and(|last| at_ms < last.at_ms.saturating_add(MARK_MS)) {
+        let fresh = || Marks { queue: VecDeque::new(), spacing_ms: MARK_MS };
+        let Marks { queue, spacing_ms } = self.marks.entry(partition).or_insert_with(fresh);
+        if queue.back().is_some_and(|last| at_ms < last.at_ms.saturating_add(*spacing_ms)) {
             return;
         }
-        if marks.len() >= MARKS_MAX {
+        if queue.len() >= MARKS_MAX {
             // A mark speaks for all changes up to the next: with fewer marks ages are only overestimated.
             let mut keep = false;
-            marks.retain(|_| {
+            queue.retain(|_| {
                 keep = !keep;
                 keep
             });
+            *spacing_ms = spacing_ms.saturating_mul(2);
         }
-        marks.push_back(Mark { sequence, at_ms });
+        queue.push_back(Mark { sequence, at_ms });
     }
 
     /// The age of this region's oldest change that no other region has, in milliseconds; 0 when there is none.
@@ -134,7 +143,7 @@ impl Progress {
         if safe >= head {
             return 0;
         }
-        let marks = self.marks.get(&partition).into_iter().flatten();
+        let marks = self.marks.get(&partition).into_iter().flat_map(|marks| &marks.queue);
         let oldest = marks.take_while(|mark| mark.sequence <= safe + 1).last();
         oldest.map_or(0, |mark| now_ms.saturating_sub(mark.at_ms))
     }
@@ -147,9 +156,12 @@ impl Progress {
 
     fn forget_durable(&mut self, partition: PartitionId) {
         let safe = self.best(partition);
-        let Some(marks) = self.marks.get_mut(&partition) else { return };
-        while marks.get(1).is_some_and(|second| second.sequence <= safe + 1) {
-            marks.pop_front();
+        let Some(Marks { queue, spacing_ms }) = self.marks.get_mut(&partition) else { return };
+        while queue.get(1).is_some_and(|second| second.sequence <= safe + 1) {
+            queue.pop_front();
+        }
+        if queue.len() == 1 {
+            *spacing_ms = MARK_MS;
         }
     }
 }
