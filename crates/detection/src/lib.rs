@@ -9,8 +9,11 @@ pub mod engine;
 pub mod event;
 pub mod id;
 pub mod incident;
+pub mod normalise;
 pub mod rules;
 pub mod sigma;
+pub mod sink;
+pub mod source;
 
 pub use alert::{Alert, Entity, EntityKind, EventSummary, RuleReference, Severity};
 pub use event::{Event, LogSource, Position, RawEvent, Reject, RejectReason, SourceKind};

@@ -1,0 +1,60 @@
+//! Events that are JSON already: flattened, with time, class and log source read from the fields that hold them.
+
+use super::{Draft, class, flat};
+use crate::event::{LogSource, RejectReason};
+use crate::source::syslog::rfc3339_ms;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Fields that hold the time, the first found counts: milliseconds or RFC 3339.
+const TIME_FIELDS: [&str; 6] = ["time", "time_ms", "@timestamp", "timestamp", "TimeCreated", "UtcTime"];
+/// Numbers below this are seconds, not milliseconds: it is the year 1973 in one and 5138 in the other.
+const SECONDS_BELOW: f64 = 1e11;
+
+pub(super) fn draft(bytes: &[u8], received_ms: u64) -> Result<Draft, RejectReason> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(RejectReason::Empty);
+    }
+    let value: Value =
+        serde_json::from_slice(bytes).map_err(|error| RejectReason::NotJson { column: error.column() as u64 })?;
+    let Value::Object(object) = &value else { return Err(RejectReason::NotAnObject) };
+    let mut draft = Draft { time_ms: received_ms, ..Draft::default() };
+    flat::flatten(object, &mut draft.fields)?;
+    if let Some((field, value)) = TIME_FIELDS.iter().find_map(|field| Some((field, draft.fields.get(*field)?))) {
+        draft.time_ms = time_ms(value).ok_or_else(|| RejectReason::BadField { field: (*field).to_owned() })?;
+    }
+    let number = |field: &str, default: u32| match draft.fields.get(field) {
+        None => Ok(default),
+        Some(value) => value
+            .as_u64()
+            .and_then(|number| u32::try_from(number).ok())
+            // type_uid is class times a hundred plus activity: it must fit.
+            .filter(|number| *number <= 1_000_000)
+            .ok_or_else(|| RejectReason::BadField { field: field.to_owned() }),
+    };
+    let (class_uid, activity_id) = (number("class_uid", class::BASE)?, number("activity_id", 0)?);
+    let severity_id = number("severity_id", 0)?;
+    (draft.class_uid, draft.activity_id, draft.severity_id) = (class_uid, activity_id, severity_id);
+    let text = |field: &str| -> Option<Arc<str>> {
+        let nested = format!("logsource.{field}");
+        let value = draft.fields.get(&nested).or_else(|| draft.fields.get(field))?;
+        value.as_str().map(Arc::from)
+    };
+    draft.logsource = LogSource {
+        product: text("product"),
+        category: text("category"),
+        services: text("service").into_iter().collect(),
+    };
+    Ok(draft)
+}
+
+fn time_ms(value: &Value) -> Option<u64> {
+    match value {
+        Value::Number(number) => {
+            let number = number.as_f64().filter(|number| (0.0..1e15).contains(number))?;
+            Some(if number < SECONDS_BELOW { number * 1_000.0 } else { number } as u64)
+        }
+        Value::String(text) => rfc3339_ms(text).or_else(|| rfc3339_ms(&format!("{}Z", text.replacen(' ', "T", 1)))),
+        _ => None,
+    }
+}
