@@ -1,0 +1,224 @@
+//! Alerts and incidents as the SOC sees them, and events of others coming in.
+
+use super::wait::failed;
+use crate::driver::detect::{self, HOME};
+use crate::machine::command::Command;
+use crate::machine::note::Note;
+use crate::node::Node;
+use api::core::Answer;
+use api::problem::Problem;
+use api::types::{
+    AlertList, AlertView, Caller, IncidentAction, IncidentFilter, IncidentList, IncidentNote, IncidentStatus,
+    IncidentSummary, IncidentView, Ingested, Page, Severity,
+};
+use bytes::Bytes;
+use detection::incident::{Act, Deed, Effect, Incident, Input, Refusal, Status};
+use detection::{Alert, RawEvent, SourceKind};
+use identity::{Action, Session};
+use model::TenantId;
+use model::codec::encode;
+use std::collections::BTreeMap;
+
+/// Bytes of events in one command.
+const BATCH_BYTES_MAX: usize = 512 * 1024;
+
+impl Node {
+    /// Takes events: durable when this returns.
+    pub(crate) async fn ingest(&self, caller: &Caller, session: &Session, source: &str, lines: Vec<Bytes>) -> Answer<Ingested> {
+        self.permit(caller, session, Action::EventIngest, session.tenant(), "events").await?;
+        let accepted = lines.len() as u64;
+        // A syslog line wrapped for transport is a syslog line; anything else is an event of its own.
+        let kind = if source == "syslog" { SourceKind::Syslog } else { SourceKind::Ndjson };
+        let resource = Some(format!("events/{source}"));
+        let note = Note { resource, ..self.note(caller, session, "ingest") };
+        self.ingest_raw(kind, lines, note).await?;
+        Ok(Ingested { accepted })
+    }
+
+    /// Writes events to the region's log, where the detector reads them.
+    pub(crate) async fn ingest_raw(&self, source: SourceKind, lines: Vec<Bytes>, note: Note) -> Answer<()> {
+        let received_ms = self.world.clock.wall_ms();
+        let mut events = Vec::new();
+        let mut size_bytes = 0;
+        for bytes in lines {
+            let raw = encode(&RawEvent { source, received_ms, position: None, bytes });
+            size_bytes += raw.len();
+            events.push(raw);
+            if size_bytes >= BATCH_BYTES_MAX {
+                size_bytes = 0;
+                let command = Command::Ingest { events: std::mem::take(&mut events), note: note.clone() };
+                self.propose(HOME, &command).await.map_err(failed)?;
+            }
+        }
+        if !events.is_empty() {
+            self.propose(HOME, &Command::Ingest { events, note }).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    async fn may_see(&self, caller: &Caller, session: &Session, what: &str) -> Answer<()> {
+        // Incidents are the platform's: they may name several tenants.
+        self.permit(caller, session, Action::IncidentRead, TenantId::PLATFORM, what).await?;
+        self.viewed(caller, session, what).await
+    }
+
+    /// Alerts, newest first.
+    pub(crate) async fn alerts(&self, caller: &Caller, session: &Session, page: &Page) -> Answer<AlertList> {
+        self.may_see(caller, session, "alerts").await?;
+        let of = incident_of(&detect::incidents(self)?);
+        let mut alerts: Vec<AlertView> = detect::alerts(self)?.iter().map(|alert| alert_view(alert, &of)).collect();
+        alerts.sort_by(|one, other| (other.time_ms, &other.id).cmp(&(one.time_ms, &one.id)));
+        let (alerts, next) = paged(alerts, page)?;
+        Ok(AlertList { alerts, next })
+    }
+
+    /// Incidents, newest first.
+    pub(crate) async fn incidents(&self, caller: &Caller, session: &Session, filter: &IncidentFilter) -> Answer<IncidentList> {
+        self.may_see(caller, session, "incidents").await?;
+        let stored = detect::incidents(self)?;
+        let wanted = |summary: &IncidentSummary| {
+            filter.status.is_none_or(|status| status == summary.status)
+                && (filter.tenant.is_none() || filter.tenant == summary.tenant)
+        };
+        let mut incidents: Vec<_> = stored.iter().map(|(incident, _)| summary(incident)).filter(wanted).collect();
+        incidents.sort_by(|one, other| (other.opened_ms, &other.id).cmp(&(one.opened_ms, &one.id)));
+        let (incidents, next) = paged(incidents, &filter.page)?;
+        Ok(IncidentList { incidents, next })
+    }
+
+    /// One incident.
+    pub(crate) async fn incident(&self, caller: &Caller, session: &Session, id: &str) -> Answer<IncidentView> {
+        self.may_see(caller, session, &format!("incidents/{}", id.chars().take(64).collect::<String>())).await?;
+        self.incident_view(id)
+    }
+
+    fn incident_view(&self, id: &str) -> Answer<IncidentView> {
+        let stored = detect::incidents(self)?;
+        let of = incident_of(&stored);
+        let found = stored.iter().find(|(incident, _)| incident.id.to_string() == id);
+        let (incident, _) = found.ok_or(Problem::not_found("incident"))?;
+        let all = detect::alerts(self)?;
+        let mut alerts: Vec<&Alert> = all.iter().filter(|alert| incident.alerts.contains_key(&alert.id)).collect();
+        alerts.sort_by_key(|alert| (alert.last_ms, alert.id));
+        let json = |event| serde_json::to_value(event).unwrap_or_default();
+        Ok(IncidentView {
+            summary: summary(incident),
+            alerts: alerts.into_iter().map(|alert| alert_view(alert, &of)).collect(),
+            events: incident.events.iter().map(json).collect(),
+            history: incident.history.iter().map(history).collect(),
+        })
+    }
+
+    /// Acts on an incident.
+    pub(crate) async fn act_on_incident(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        id: &str,
+        action: IncidentAction,
+    ) -> Answer<IncidentView> {
+        let resource = format!("incidents/{}", id.chars().take(64).collect::<String>());
+        self.permit(caller, session, Action::IncidentManage, TenantId::PLATFORM, &resource).await?;
+        let stored = detect::incidents(self)?;
+        let found = stored.iter().find(|(incident, _)| incident.id.to_string() == id);
+        let incident = found.map(|(incident, _)| incident.id).ok_or(Problem::not_found("incident"))?;
+        let act = match action {
+            IncidentAction::Acknowledge => Act::Acknowledge,
+            IncidentAction::Assign(assign) => Act::Assign { to: assign.assignee },
+            IncidentAction::Comment(comment) => Act::Comment { text: comment.text },
+            IncidentAction::Close(close) => {
+                Act::Close { post_mortem: format!("Cause: {}\nActions: {}", close.cause, close.actions) }
+            }
+        };
+        let by = session.account().login.as_str().to_owned();
+        let input = Input::Act { incident, by, why: None, act };
+        let base = self.note(caller, session, "incident.update");
+        let effects = detect::act(self, &input, |note| Note { resource: note.resource, ..base.clone() }).await?;
+        for effect in effects {
+            if let Effect::Refused { reason, .. } = effect {
+                return Err(match reason {
+                    Refusal::Unknown => Problem::not_found("incident"),
+                    Refusal::TextRequired | Refusal::TextTooLong => Problem::invalid("text", reason.to_string()),
+                    Refusal::Closed | Refusal::AlreadyAcknowledged | Refusal::HistoryFull => Problem::conflict(reason.to_string()),
+                });
+            }
+        }
+        self.incident_view(id)
+    }
+}
+
+/// The incident of each alert.
+fn incident_of(stored: &[(Incident, model::Stamp)]) -> BTreeMap<detection::AlertId, String> {
+    let pairs = stored.iter().flat_map(|(incident, _)| {
+        incident.alerts.keys().map(move |alert| (*alert, incident.id.to_string()))
+    });
+    pairs.collect()
+}
+
+fn alert_view(alert: &Alert, of: &BTreeMap<detection::AlertId, String>) -> AlertView {
+    AlertView {
+        id: alert.id.to_string(),
+        rule: alert.rule.id.to_string(),
+        title: alert.rule.title.to_string(),
+        severity: severity(alert.severity),
+        time_ms: alert.last_ms,
+        tenant: Some(alert.tenant.to_string()),
+        group: serde_json::to_value(&alert.group_key).unwrap_or_default(),
+        incident: of.get(&alert.id).cloned(),
+    }
+}
+
+fn summary(incident: &Incident) -> IncidentSummary {
+    IncidentSummary {
+        id: incident.id.to_string(),
+        title: incident.title.to_string(),
+        severity: severity(incident.severity),
+        status: match incident.status {
+            Status::Open => IncidentStatus::Open,
+            Status::Acknowledged => IncidentStatus::Acknowledged,
+            Status::Closed => IncidentStatus::Closed,
+        },
+        tenant: Some(incident.tenant.to_string()),
+        assignee: incident.assignee.clone(),
+        first_ms: incident.first_ms,
+        last_ms: incident.last_ms,
+        opened_ms: incident.opened_ms,
+        alert_count: incident.alerts.len() as u64,
+    }
+}
+
+fn history(change: &detection::incident::Change) -> IncidentNote {
+    let (act, text) = match &change.deed {
+        Deed::Opened { alert } => ("opened", alert.to_string()),
+        Deed::AlertJoined { alert, .. } => ("alert_joined", alert.to_string()),
+        Deed::AlertSuperseded { by, .. } => ("alert_superseded", by.to_string()),
+        Deed::AlertExtended { alert, count, .. } => ("alert_extended", format!("{alert}: {count} events")),
+        Deed::Acknowledged => ("acknowledged", String::new()),
+        Deed::Assigned { to } => ("assigned", to.clone()),
+        Deed::Commented { text } => ("commented", text.clone()),
+        Deed::Closed { post_mortem } => ("closed", post_mortem.clone()),
+    };
+    IncidentNote { time_ms: change.at_ms, actor: change.by.clone(), act: act.into(), text }
+}
+
+const fn severity(severity: detection::Severity) -> Severity {
+    match severity {
+        detection::Severity::Informational => Severity::Informational,
+        detection::Severity::Low => Severity::Low,
+        detection::Severity::Medium => Severity::Medium,
+        detection::Severity::High => Severity::High,
+        detection::Severity::Critical => Severity::Critical,
+    }
+}
+
+/// One page of a list that is in memory; `after` is how many came before.
+fn paged<T>(items: Vec<T>, page: &Page) -> Answer<(Vec<T>, Option<String>)> {
+    let skip = match &page.after {
+        Some(after) => after.parse::<usize>().map_err(|_| Problem::invalid("page_token", "not one of ours"))?,
+        None => 0,
+    };
+    let total = items.len();
+    let items: Vec<T> = items.into_iter().skip(skip).take(page.limit).collect();
+    let next = (skip + items.len() < total).then(|| (skip + items.len()).to_string());
+    Ok((items, next))
+}

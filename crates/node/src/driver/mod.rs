@@ -1,0 +1,10 @@
+//! Drivers: each waits, steps one state machine, and carries out its effects in order.
+//!
+//! No decision of the domain is made here.
+
+pub mod anchor;
+pub mod detect;
+pub mod proposer;
+pub mod pull;
+pub mod route;
+pub mod serve;

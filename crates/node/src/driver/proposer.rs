@@ -1,0 +1,227 @@
+//! Carries commands to a group's leader, many at a time.
+//!
+//! Commands that arrive while a batch is on its way share the next one: under load an entry of the
+//! log, a round trip and a sync are shared by hundreds of commands. Knows nothing of what they say.
+
+use bytes::Bytes;
+use consensus::{Group, ProposeError};
+use model::codec::{decode, encode};
+use model::time::Clock;
+use model::{GroupId, NodeId};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+use transport::{Link, LinkError, Service};
+
+/// Batches on their way at once, per group and node: one to fill while others travel.
+const BATCHES_IN_FLIGHT: usize = 3;
+/// Commands of one entry.
+const BATCH_COMMANDS_MAX: usize = 512;
+/// Bytes of one entry.
+const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Commands waiting at this node for one group; more are refused as `Busy`.
+const QUEUE_COMMANDS_MAX: usize = 4096;
+/// How long a command may look for a leader before it is given up.
+const LEADER_WAIT: Duration = Duration::from_secs(3);
+/// How long an answer of the leader may take.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// The pause before asking again who leads, unless a change of leader ends it.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// One entry of a group's log: the clock of the leader, and encoded commands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The leader's wall clock when it proposed.
+    pub wall_ms: u64,
+    /// In the order in which they take effect.
+    pub commands: Vec<Bytes>,
+}
+
+/// Why a command was not, or may not have been, carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum ProposeFailed {
+    /// No leader could be reached in time: nothing was done.
+    #[error("no leader could be reached in time")]
+    NoLeader,
+    /// The leader was lost on the way: it may or may not have been done.
+    #[error("the leader was lost on the way: the outcome is unknown")]
+    Unknown,
+    /// Too much is waiting already: nothing was done.
+    #[error("too many commands are waiting")]
+    Busy,
+    /// This node is shutting down: nothing was done.
+    #[error("the node is shutting down")]
+    Stopped,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Forwarded {
+    group: GroupId,
+    commands: Vec<Bytes>,
+}
+
+/// A leader's answer to forwarded commands.
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    Results(Vec<Bytes>),
+    NotLeader,
+    Unknown,
+}
+
+struct Waiting {
+    command: Bytes,
+    reply: oneshot::Sender<Result<Bytes, ProposeFailed>>,
+}
+
+/// The way to one group's leader.
+#[derive(Clone)]
+pub struct Proposer {
+    queue: mpsc::Sender<Waiting>,
+}
+
+impl Proposer {
+    /// Starts the driver in `tasks`.
+    pub fn start(group: Group, id: GroupId, local: NodeId, link: Arc<dyn Link>, clock: Arc<dyn Clock>, tasks: &mut JoinSet<()>) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE_COMMANDS_MAX);
+        let courier = Arc::new(Courier { group, id, local, link, clock });
+        tasks.spawn(courier.run(waiting));
+        Self { queue }
+    }
+
+    /// Has a command carried out; its result is what the state machine answered.
+    pub async fn propose(&self, command: Bytes) -> Result<Bytes, ProposeFailed> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.try_send(Waiting { command, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => ProposeFailed::Busy,
+            mpsc::error::TrySendError::Closed(_) => ProposeFailed::Stopped,
+        })?;
+        answer.await.unwrap_or(Err(ProposeFailed::Stopped))
+    }
+}
+
+struct Courier {
+    group: Group,
+    id: GroupId,
+    local: NodeId,
+    link: Arc<dyn Link>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Courier {
+    async fn run(self: Arc<Self>, mut waiting: mpsc::Receiver<Waiting>) {
+        let in_flight = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT));
+        let mut batches = JoinSet::new();
+        loop {
+            while batches.try_join_next().is_some() {}
+            let Some(first) = waiting.recv().await else { break };
+            // While this waits its turn, more commands come and share the batch.
+            let permit = Arc::clone(&in_flight).acquire_owned().await.expect("the semaphore is never closed");
+            let mut size_bytes = first.command.len();
+            let mut batch = vec![first];
+            while batch.len() < BATCH_COMMANDS_MAX && size_bytes < BATCH_BYTES_MAX {
+                let Ok(next) = waiting.try_recv() else { break };
+                size_bytes += next.command.len();
+                batch.push(next);
+            }
+            let courier = Arc::clone(&self);
+            batches.spawn(async move {
+                let commands: Vec<Bytes> = batch.iter().map(|waiting| waiting.command.clone()).collect();
+                let result = courier.deliver(commands).await;
+                drop(permit);
+                answer_all(batch, result);
+            });
+        }
+        while batches.join_next().await.is_some() {}
+    }
+
+    /// Takes a batch to whoever leads, looking for a leader until [`LEADER_WAIT`] is over.
+    async fn deliver(&self, commands: Vec<Bytes>) -> Result<Vec<Bytes>, ProposeFailed> {
+        let deadline = tokio::time::Instant::now() + LEADER_WAIT;
+        let mut changes = self.group.changes();
+        loop {
+            let attempt = match self.group.leader() {
+                Some(leader) if leader == self.local => propose_here(&self.group, &*self.clock, commands.clone()).await,
+                Some(leader) => self.forward(leader, &commands).await,
+                None => Answer::NotLeader,
+            };
+            match attempt {
+                Answer::Results(results) if results.len() == commands.len() => return Ok(results),
+                Answer::Results(_) | Answer::Unknown => return Err(ProposeFailed::Unknown),
+                Answer::NotLeader if tokio::time::Instant::now() >= deadline => return Err(ProposeFailed::NoLeader),
+                Answer::NotLeader => {
+                    // Either something changes in the group, or it is time to look again.
+                    let _ = tokio::time::timeout(RETRY_PAUSE, changes.changed()).await;
+                }
+            }
+        }
+    }
+
+    /// Sends to a leader elsewhere, and gives up as soon as the group has another one.
+    async fn forward(&self, leader: NodeId, commands: &[Bytes]) -> Answer {
+        let request = encode(&Forwarded { group: self.id, commands: commands.to_vec() });
+        let call = self.link.call(leader, Service::Propose, request.into(), ANSWER_WAIT);
+        tokio::pin!(call);
+        let mut changes = self.group.changes();
+        let answer = loop {
+            tokio::select! {
+                biased;
+                answer = &mut call => break answer,
+                changed = changes.changed() => {
+                    if changed.is_err() || self.group.leader().is_some_and(|now| now != leader) {
+                        return Answer::Unknown;
+                    }
+                }
+            }
+        };
+        match answer {
+            Ok(bytes) => decode(&bytes).unwrap_or(Answer::Unknown),
+            Err(LinkError::Unreachable(_) | LinkError::Refused(_) | LinkError::TooLarge { .. }) => Answer::NotLeader,
+            Err(LinkError::Timeout(_) | LinkError::Closed(_)) => Answer::Unknown,
+        }
+    }
+}
+
+fn answer_all(batch: Vec<Waiting>, result: Result<Vec<Bytes>, ProposeFailed>) {
+    // A caller that has gone away is no reason to stop: its command is done or not all the same.
+    match result {
+        Ok(results) => {
+            for (waiting, result) in batch.into_iter().zip(results) {
+                let _ = waiting.reply.send(Ok(result));
+            }
+        }
+        Err(failed) => {
+            for waiting in batch {
+                let _ = waiting.reply.send(Err(failed));
+            }
+        }
+    }
+}
+
+async fn propose_here(group: &Group, clock: &dyn Clock, commands: Vec<Bytes>) -> Answer {
+    let entry = Entry { wall_ms: clock.wall_ms(), commands };
+    match group.propose(encode(&entry).into()).await {
+        Ok(applied) => decode(&applied.result).map_or(Answer::Unknown, Answer::Results),
+        Err(ProposeError::NotLeader { .. }) => Answer::NotLeader,
+        // Batches are bounded well below it, and a single command is bounded by the request it came from.
+        Err(ProposeError::TooLarge { .. }) => Answer::Unknown,
+        Err(ProposeError::Unknown | ProposeError::Stopped) => Answer::Unknown,
+    }
+}
+
+/// The group that forwarded commands are for, to find it before [`answer_forwarded`].
+pub fn forwarded_group(request: &[u8]) -> Option<GroupId> {
+    decode::<Forwarded>(request).ok().map(|forwarded| forwarded.group)
+}
+
+/// Carries out commands that another node forwarded, if this node leads.
+pub async fn answer_forwarded(group: &Group, clock: &dyn Clock, request: &[u8]) -> Option<Bytes> {
+    let forwarded: Forwarded = decode(request).ok()?;
+    if forwarded.commands.len() > BATCH_COMMANDS_MAX {
+        return None;
+    }
+    let answer =
+        if group.is_leader() { propose_here(group, clock, forwarded.commands).await } else { Answer::NotLeader };
+    Some(encode(&answer).into())
+}

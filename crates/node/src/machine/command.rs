@@ -1,0 +1,235 @@
+//! What can be asked of a data group, and what it answers.
+//!
+//! Everything in a command was decided before it was proposed, except what depends on the state.
+
+use crate::machine::note::Note;
+use model::{FieldId, Hlc, Merge, PartitionId, Record, RegionId, Stamp, TableId, TenantId, Value, VersionVector};
+use replication::Change;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One command.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// A transaction of one tenant.
+    Transact(Transact),
+    /// A linearizable read, done and recorded at its place in the log.
+    Read(Read),
+    /// Something that happened and must be recorded: a view, a login, a refusal.
+    Note(Note),
+    /// Changes of other regions, in order.
+    Foreign {
+        /// The region they were pulled from.
+        from: RegionId,
+        /// Each with whether its tenant's data may be here.
+        changes: Vec<(Change, bool)>,
+    },
+    /// What another region has made durable.
+    Progress {
+        /// That region.
+        region: RegionId,
+        /// Per partition.
+        vectors: BTreeMap<PartitionId, VersionVector>,
+    },
+    /// Events of others, for the detector.
+    Ingest {
+        /// Encoded raw events.
+        events: Vec<Vec<u8>>,
+        /// Who sent them.
+        note: Note,
+    },
+    /// What detection has read, so that a takeover goes on from there.
+    Detected {
+        /// Encoded cursor.
+        cursor: Vec<u8>,
+    },
+}
+
+/// A transaction: all of it or nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Transact {
+    /// Whose.
+    pub tenant: TenantId,
+    /// The version of the tables the operations were made for.
+    pub schema_version: u32,
+    /// What is done, in order.
+    pub acts: Vec<Act>,
+    /// The caller's idempotency key, and a digest of the request it belongs to.
+    pub idempotency: Option<Idempotency>,
+    /// Who asks; each act becomes a leaf of its own.
+    pub note: Note,
+}
+
+/// What is done to one record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Act {
+    /// The table.
+    pub table: TableId,
+    /// The record.
+    pub key: String,
+    /// What must hold before.
+    pub must: Must,
+    /// Which fields the caller knows: an entity tag is made from these only.
+    pub seen: Option<BTreeSet<FieldId>>,
+    /// What changes.
+    pub change: ActChange,
+    /// What the audit log calls the record.
+    pub resource: String,
+    /// What the audit log calls the fields.
+    pub names: BTreeMap<FieldId, String>,
+}
+
+/// How a record changes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ActChange {
+    /// The fields the caller knows become exactly these.
+    Put(Vec<(FieldId, Merge, Value)>),
+    /// These fields change.
+    Patch {
+        /// To these values.
+        set: Vec<(FieldId, Merge, Value)>,
+        /// By these amounts.
+        increment: Vec<(FieldId, i64)>,
+    },
+    /// As a patch, but creates the record where it is not: for the platform's own tables.
+    Upsert {
+        /// To these values.
+        set: Vec<(FieldId, Merge, Value)>,
+        /// By these amounts.
+        increment: Vec<(FieldId, i64)>,
+    },
+    /// The record goes.
+    Delete,
+    /// Nothing: only the precondition counts.
+    Check,
+}
+
+/// What must hold of a record before it changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Must {
+    /// Anything.
+    Nothing,
+    /// A put may create, but overwriting needs a precondition.
+    BeAbsentOrStated,
+    /// It exists.
+    Exist,
+    /// It does not exist.
+    BeAbsent,
+    /// It exists and its version is one of these.
+    BeAt(Vec<Stamp>),
+    /// It is absent, or its version is none of these.
+    NotBeAt(Vec<Stamp>),
+}
+
+/// An idempotency key with the digest of its request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Idempotency {
+    /// The caller's.
+    pub key: String,
+    /// A digest of the request.
+    pub digest: [u8; 32],
+}
+
+/// A read of records or of a range of one table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Read {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Which table.
+    pub table: TableId,
+    /// Which records.
+    pub select: Select,
+    /// How the audit log describes it.
+    pub note: Note,
+}
+
+/// Which records a read wants.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Select {
+    /// One record.
+    Key(String),
+    /// Records with `from <= key < to`, after `after` if given.
+    Range {
+        /// First key.
+        from: String,
+        /// End, exclusive.
+        to: Option<String>,
+        /// Only keys later than this one.
+        after: Option<String>,
+        /// At most this many.
+        limit: u32,
+    },
+}
+
+/// What a command came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The transaction is durable here.
+    Written(Written),
+    /// The transaction changed nothing.
+    Refused(Refusal),
+    /// What was read, and the vector it was read at.
+    Records(Found),
+    /// Recorded.
+    Noted,
+    /// The command could not be read, and changed nothing.
+    Malformed,
+    /// Foreign changes: how many changed something, and why the rest was not taken.
+    Taken {
+        /// How many changed something here.
+        applied: u32,
+        /// Why the rest was not taken.
+        refused: Option<String>,
+    },
+}
+
+/// Records that were read.
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+pub struct Found {
+    /// Existing records in order of their keys.
+    pub records: Vec<(String, Record)>,
+    /// The key to go on after, if there may be more.
+    pub more: Option<String>,
+    /// The partition's vector.
+    pub vector: VersionVector,
+}
+
+/// A durable transaction.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Written {
+    /// Its stamp.
+    pub stamp: Stamp,
+    /// The partition's vector after it.
+    pub vector: VersionVector,
+    /// For each act: whether the record existed before, and its version for the caller afterwards.
+    pub acts: Vec<(bool, Option<Stamp>)>,
+    /// It had been done before under the same idempotency key.
+    pub replayed: bool,
+}
+
+/// Why a transaction changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The record of this act does not exist.
+    NotFound(u32),
+    /// The record of this act exists, and overwriting it needs a precondition.
+    PreconditionRequired(u32),
+    /// The precondition of this act did not hold.
+    PreconditionFailed(u32),
+    /// The idempotency key belongs to another request.
+    IdempotencyReuse,
+}
+
+/// When an idempotency row may go.
+pub const IDEMPOTENCY_KEPT_MS: u64 = 24 * 3600 * 1000;
+
+/// A stored result of an idempotent request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IdempotencyRow {
+    /// Digest of the request; unknown when it was another region's.
+    pub digest: Option<[u8; 32]>,
+    /// Its result.
+    pub written: Written,
+    /// When.
+    pub hlc: Hlc,
+}

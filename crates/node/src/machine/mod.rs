@@ -1,0 +1,12 @@
+//! The state machines behind the Raft groups: what commands mean.
+//!
+//! Deterministic: no clock, no randomness, nothing outside the entry and the group's own space.
+
+pub mod command;
+pub mod control;
+pub mod data;
+pub mod keys;
+pub mod ledger;
+pub mod note;
+pub mod transact;
+mod view;

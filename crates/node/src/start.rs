@@ -1,0 +1,277 @@
+//! Starting and stopping a node: spaces, state machines, groups, drivers, in that order.
+//!
+//! Nothing here knows RocksDB or QUIC: the simulator starts the same node on its own world.
+
+use crate::driver::proposer::Proposer;
+use crate::driver::route::Router;
+use crate::driver::{anchor, detect, pull};
+use crate::machine::control::{ControlCommand, ControlMachine, ControlOutcome};
+use crate::machine::data::{DataMachine, Observer};
+use crate::machine::keys::KEYSPACES;
+use crate::machine::ledger::Ledger;
+use crate::machine::note::Note;
+use crate::node::{ControlGroup, DataGroup, Node};
+use crate::telemetry::metrics::Metrics;
+use crate::world::World;
+use consensus::{Group, GroupOptions, StartError, Timing};
+use identity::{Account, Policy, SessionKey};
+use keyring::SigningKey;
+use model::cluster::{Cluster, Node as Place, Region};
+use model::time::Clock;
+use model::{GroupId, Hlc, NodeId, Origin};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// The control group spans regions: everything takes that much longer there.
+const CONTROL_SLOWER: u64 = 4;
+/// How long leadership is given to be handed over before a node stops.
+const HANDOVER_WAIT: Duration = Duration::from_millis(500);
+
+/// What a node is started with.
+pub struct Start {
+    /// The cluster's description.
+    pub cluster: Arc<Cluster>,
+    /// This node's name in it.
+    pub name: String,
+    /// The doors to the world.
+    pub world: World,
+    /// Raft timing inside the region.
+    pub timing: Timing,
+    /// Signs this region's audit checkpoints.
+    pub audit_key: SigningKey,
+    /// How long sessions live.
+    pub session_ms: u64,
+    /// How dear passwords are to verify.
+    pub password_cost: identity::password::Cost,
+    /// What detection looks for.
+    pub rules: detection::rules::RuleSet,
+    /// Where incidents are announced.
+    pub announce: Option<Arc<dyn detect::Announce>>,
+    /// Only for the first start of a cluster: this node's disk is empty because it is new, not because it was lost.
+    pub first: bool,
+    /// Only for the first start of a cluster: the first session key and administrator.
+    pub bootstrap: Option<(SessionKey, Account)>,
+    /// **For tests only.** See [`GroupOptions::plant_leader_restore`].
+    pub plant_leader_restore: bool,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartFailed {
+    /// The description does not know the node.
+    #[error("node '{0}' is not in the cluster's description")]
+    Unknown(String),
+    /// A disk failed, or holds what cannot be read.
+    #[error("the disk failed: {0}")]
+    Disk(#[from] io::Error),
+    /// A group did not start.
+    #[error(transparent)]
+    Group(#[from] StartError),
+}
+
+/// A started node and the tasks that drive it.
+pub struct Running {
+    /// The node.
+    pub node: Arc<Node>,
+    tasks: JoinSet<()>,
+}
+
+struct Watcher {
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    cluster: Arc<Cluster>,
+}
+
+impl Observer for Watcher {
+    fn command(&self, group: GroupId, kind: &'static str) {
+        self.metrics.commands.with_label_values(&[&group.to_string(), kind]).inc();
+    }
+    fn foreign(&self, _group: GroupId, origin: Origin, hlc: Hlc) {
+        let behind_ms = self.clock.wall_ms().saturating_sub(hlc.wall_ms());
+        let from = self.cluster.region(origin.region).map_or_else(|| origin.region.to_string(), |region| region.name.clone());
+        self.metrics.remote_durable_seconds.with_label_values(&[&from]).observe(behind_ms as f64 / 1000.0);
+    }
+    fn conflict(&self, group: GroupId) {
+        self.metrics.conflicts.with_label_values(&[&group.to_string()]).inc();
+    }
+}
+
+/// The groups of a node while it starts.
+struct Groups<'a> {
+    start: &'a Start,
+    region: &'a Region,
+    place: &'a Place,
+    tasks: &'a mut JoinSet<()>,
+}
+
+impl Groups<'_> {
+    async fn consensus(&self, id: GroupId, machine: Arc<dyn consensus::Machine>, slower: u64) -> Result<Group, StartError> {
+        let timing = self.start.timing;
+        let timing = Timing {
+            heartbeat_ms: timing.heartbeat_ms * slower,
+            election_min_ms: timing.election_min_ms * slower,
+            election_max_ms: timing.election_max_ms * slower,
+            ..timing
+        };
+        let options = GroupOptions {
+            timing,
+            plant_leader_restore: self.start.plant_leader_restore,
+            ..GroupOptions::new(id, self.place.id)
+        };
+        let world = &self.start.world;
+        Group::start(options, world.engine.log(), Arc::clone(&world.link), machine).await
+    }
+
+    fn proposer(&mut self, group: &Group, id: GroupId) -> Proposer {
+        let world = &self.start.world;
+        let (link, clock) = (Arc::clone(&world.link), Arc::clone(&world.clock));
+        Proposer::start(group.clone(), id, self.place.id, link, clock, self.tasks)
+    }
+
+    async fn control(&mut self) -> Result<ControlGroup, StartFailed> {
+        let cluster = &self.start.cluster;
+        let space = self.start.world.engine.space("control", &KEYSPACES)?;
+        let ledger = Ledger::new(Arc::clone(cluster), "control", GroupId::CONTROL);
+        let machine = Arc::new(ControlMachine::open(space, Arc::clone(cluster), ledger)?);
+        let group = self.consensus(GroupId::CONTROL, Arc::clone(&machine) as Arc<dyn consensus::Machine>, CONTROL_SLOWER).await?;
+        let proposer = self.proposer(&group, GroupId::CONTROL);
+        Ok(ControlGroup { group, machine, proposer })
+    }
+
+    async fn data(&mut self, id: GroupId, observer: Arc<dyn Observer>) -> Result<DataGroup, StartFailed> {
+        let cluster = &self.start.cluster;
+        let space = self.start.world.engine.space(&format!("data-{}", id.get()), &KEYSPACES)?;
+        let ledger = Ledger::new(Arc::clone(cluster), self.region.name.as_str(), id);
+        let machine = DataMachine::open(id, self.region.origin(), cluster.partitions, space, ledger, observer)?;
+        let machine = Arc::new(machine);
+        let group = self.consensus(id, Arc::clone(&machine) as Arc<dyn consensus::Machine>, 1).await?;
+        let proposer = self.proposer(&group, id);
+        Ok(DataGroup { group, machine, proposer })
+    }
+}
+
+impl Running {
+    /// Starts a node; it elects, replicates and detects from now on.
+    pub async fn start(mut start: Start) -> Result<Self, StartFailed> {
+        let cluster = Arc::clone(&start.cluster);
+        let (region, place) = cluster.node_named(&start.name).ok_or_else(|| StartFailed::Unknown(start.name.clone()))?;
+        let router = Arc::new(Router::default());
+        start.world.link.serve(Arc::clone(&router) as Arc<dyn transport::Handler>);
+        let metrics = Arc::new(Metrics::new());
+        let clock = Arc::clone(&start.world.clock);
+        let watcher = Arc::new(Watcher { metrics: Arc::clone(&metrics), clock, cluster: Arc::clone(&cluster) });
+        let mut tasks = JoinSet::new();
+        let mut groups = Groups { start: &start, region, place, tasks: &mut tasks };
+        let control = groups.control().await?;
+        let mut data = BTreeMap::new();
+        for id in (0..cluster.groups).map(GroupId::new) {
+            data.insert(id, groups.data(id, Arc::clone(&watcher) as Arc<dyn Observer>).await?);
+        }
+        let all = data.values().map(|data| data.group.clone()).chain([control.group.clone()]).collect();
+        router.groups(all);
+        if start.first {
+            initialize(&cluster, region, &control, &data).await;
+        }
+        let (bootstrap, announce) = (start.bootstrap.take(), start.announce.take());
+        let rules = std::mem::take(&mut start.rules);
+        let node = Arc::new(Node {
+            region: region.clone(),
+            place: place.clone(),
+            world: start.world.clone(),
+            control,
+            data,
+            metrics,
+            audit_key: Arc::new(start.audit_key),
+            session_ms: start.session_ms,
+            password_cost: start.password_cost,
+            stopping: AtomicBool::new(false),
+            policy: Policy::builtin(),
+            capabilities: Mutex::default(),
+            session_keys: Mutex::default(),
+            links: Mutex::default(),
+            cluster: Arc::clone(&cluster),
+        });
+        router.node(&node);
+        let mut running = Self { node, tasks };
+        running.drive(bootstrap, rules, announce);
+        Ok(running)
+    }
+
+    fn drive(
+        &mut self,
+        bootstrap: Option<(SessionKey, Account)>,
+        rules: detection::rules::RuleSet,
+        announce: Option<Arc<dyn detect::Announce>>,
+    ) {
+        let node = &self.node;
+        for group in node.data.keys() {
+            for peer in node.cluster.regions.iter().filter(|peer| peer.id != node.region.id) {
+                self.tasks.spawn(pull::run(Arc::clone(node), *group, peer.id));
+            }
+        }
+        self.tasks.spawn(anchor::run(Arc::clone(node)));
+        self.tasks.spawn(detect::run(Arc::clone(node), rules, announce));
+        if let Some((key, account)) = bootstrap {
+            self.tasks.spawn(set_up(Arc::clone(node), key, account));
+        }
+    }
+
+    /// Hands over what this node leads, then stops everything. What was acknowledged is durable already.
+    pub async fn stop(mut self) {
+        self.node.stopping.store(true, Ordering::Release);
+        let groups: Vec<Group> =
+            self.node.data.values().map(|data| data.group.clone()).chain([self.node.control.group.clone()]).collect();
+        for group in &groups {
+            if group.is_leader() {
+                let others = group.status().voters.into_iter().find(|voter| *voter != self.node.place.id);
+                if let Some(other) = others {
+                    let _ = tokio::time::timeout(HANDOVER_WAIT, group.transfer_leader(other)).await;
+                }
+            }
+        }
+        self.tasks.shutdown().await;
+        for group in groups {
+            group.shutdown().await;
+        }
+        self.node.world.link.close().await;
+    }
+}
+
+/// First start: every node says the same, so that it does not matter which is heard first.
+async fn initialize(cluster: &Cluster, region: &Region, control: &ControlGroup, data: &BTreeMap<GroupId, DataGroup>) {
+    let all: BTreeSet<NodeId> = cluster.nodes().map(|(_, node)| node.id).collect();
+    let here: BTreeSet<NodeId> = region.nodes.iter().map(|node| node.id).collect();
+    let groups = data.values().map(|data| (&data.group, &here)).chain([(&control.group, &all)]);
+    for (group, voters) in groups {
+        if let Err(error) = group.initialize(voters).await {
+            tracing::warn!(group = %group.id(), %error, "the group was not initialized");
+        }
+    }
+}
+
+/// Gives a new cluster its first session key and administrator; whichever node comes first does it.
+async fn set_up(node: Arc<Node>, key: SessionKey, account: Account) {
+    let mut changes = node.control.machine.changes();
+    while node.control().keys.is_empty() {
+        let note = Note {
+            action: "cluster.bootstrap".into(),
+            user: Some(account.login.as_str().to_owned()),
+            node: node.place.id,
+            ..Note::default()
+        };
+        let command = ControlCommand::Bootstrap { key: key.clone(), account: account.clone(), note };
+        match node.propose_control(&command).await {
+            Ok(ControlOutcome::User(_)) => tracing::info!("the cluster is set up"),
+            Ok(_) => return,
+            // No leader yet: something will change.
+            Err(_) => {
+                let _ = tokio::time::timeout(Duration::from_secs(1), changes.changed()).await;
+            }
+        }
+    }
+}

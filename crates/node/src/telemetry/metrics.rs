@@ -1,0 +1,127 @@
+//! What a node counts and measures, in Prometheus' terms (`/metrics`).
+//!
+//! Names follow Prometheus' conventions: base units, `_total` for counters. Labels never hold what
+//! a client can choose freely.
+
+use prometheus::{
+    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Every instrument of a node.
+pub struct Metrics {
+    registry: Registry,
+    /// Requests by route and status.
+    pub requests: IntCounterVec,
+    /// Time to answer a request, by route.
+    pub request_seconds: HistogramVec,
+    /// Commands applied by group and kind.
+    pub commands: IntCounterVec,
+    /// The applied index of each group.
+    pub applied_index: IntGaugeVec,
+    /// 1 where this node leads the group.
+    pub leading: IntGaugeVec,
+    /// Log writes: syncs, entries, bytes.
+    pub log: GaugeVec,
+    /// From a change's commit in its region to its commit here.
+    pub remote_durable_seconds: HistogramVec,
+    /// The oldest change of this region that no other region has yet.
+    pub exposure_seconds: GaugeVec,
+    /// State of each link between regions: 1 for the state it is in.
+    pub link_state: IntGaugeVec,
+    /// Concurrent writes that lost, by group.
+    pub conflicts: IntCounterVec,
+    /// Detector's counts, by what was counted.
+    pub detection: IntCounterVec,
+    /// Leaves of the audit log, by group.
+    pub audit_leaves: IntGaugeVec,
+    /// Bytes of this process in memory.
+    pub resident_bytes: Gauge,
+    /// Open QUIC work: calls, streams, bytes, by kind.
+    pub transport: GaugeVec,
+}
+
+const SECONDS: [f64; 14] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+
+impl Metrics {
+    /// Creates and registers every instrument.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let metrics = Self {
+            requests: counter("holdfast_api_requests_total", "Requests answered.", &["method", "route", "status"]),
+            request_seconds: histogram("holdfast_api_request_duration_seconds", "Time to answer a request.", &["method", "route"]),
+            commands: counter("holdfast_commands_total", "Commands applied by the state machine.", &["group", "kind"]),
+            applied_index: int_gauge("holdfast_raft_applied_index", "Applied log index.", &["group"]),
+            leading: int_gauge("holdfast_raft_leading", "1 where this node leads the group.", &["group"]),
+            log: gauge("holdfast_log_writes", "Shared log since the start: syncs, entries, bytes.", &["what"]),
+            remote_durable_seconds: histogram(
+                "holdfast_replication_remote_durable_seconds",
+                "From a change's commit in its region to its commit here.",
+                &["from"],
+            ),
+            exposure_seconds: gauge(
+                "holdfast_replication_exposure_seconds",
+                "Age of the oldest change of this region that the other region has not made durable.",
+                &["group", "to"],
+            ),
+            link_state: int_gauge("holdfast_replication_link_state", "1 for the state the link is in.", &["group", "from", "state"]),
+            conflicts: counter("holdfast_conflicts_total", "Concurrent writes that lost.", &["group"]),
+            detection: counter("holdfast_detection_events_total", "Events by what became of them.", &["what"]),
+            audit_leaves: int_gauge("holdfast_audit_leaves", "Leaves of the audit log.", &["group"]),
+            resident_bytes: Gauge::with_opts(Opts::new("holdfast_resident_memory_bytes", "Memory of this process."))
+                .expect("the name is well formed"),
+            transport: gauge("holdfast_transport", "Links between nodes, by what is counted.", &["what"]),
+            registry,
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&self) {
+        let instruments: [Box<dyn prometheus::core::Collector>; 14] = [
+            Box::new(self.requests.clone()),
+            Box::new(self.request_seconds.clone()),
+            Box::new(self.commands.clone()),
+            Box::new(self.applied_index.clone()),
+            Box::new(self.leading.clone()),
+            Box::new(self.log.clone()),
+            Box::new(self.remote_durable_seconds.clone()),
+            Box::new(self.exposure_seconds.clone()),
+            Box::new(self.link_state.clone()),
+            Box::new(self.conflicts.clone()),
+            Box::new(self.detection.clone()),
+            Box::new(self.audit_leaves.clone()),
+            Box::new(self.resident_bytes.clone()),
+            Box::new(self.transport.clone()),
+        ];
+        for instrument in instruments {
+            self.registry.register(instrument).expect("every name is registered once");
+        }
+    }
+
+    /// The text exposition.
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("writing to memory cannot fail");
+        String::from_utf8(text).expect("the encoder writes text")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn counter(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    IntCounterVec::new(Opts::new(name, help), labels).expect("names and labels are well formed")
+}
+fn gauge(name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+    GaugeVec::new(Opts::new(name, help), labels).expect("names and labels are well formed")
+}
+fn int_gauge(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    IntGaugeVec::new(Opts::new(name, help), labels).expect("names and labels are well formed")
+}
+fn histogram(name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+    let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+    HistogramVec::new(options, labels).expect("names and labels are well formed")
+}

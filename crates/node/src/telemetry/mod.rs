@@ -1,0 +1,3 @@
+//! What a node tells about itself: metrics, logs, traces.
+
+pub mod metrics;
