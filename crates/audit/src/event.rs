@@ -322,6 +322,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
         #[test]
         fn every_event_fits_and_comes_back(
             texts in proptest::collection::vec(proptest::option::of(".{0,400}"), 8),
