@@ -51,6 +51,8 @@ pub struct CorrelationPlan {
     pub(crate) slots: Vec<u32>,
     /// Whether it raises alerts itself, or only feeds others.
     pub(crate) alerts: bool,
+    /// Whether other correlations are about it.
+    pub(crate) feeds_others: bool,
 }
 
 /// Rules and correlations, ready for a [`crate::engine::Detector`].
@@ -203,11 +205,15 @@ fn plan(set: &mut RuleSet, correlation: Correlation, origins: &[Origin]) -> Corr
         hash.part(part.as_bytes());
     }
     header.reference.semantic_hash = SemanticHash::of(hash);
-    if !generate {
-        for origin in origins {
-            match origin {
-                Origin::Rule(place) => set.rule_alerts[*place] = false,
-                Origin::Correlation(place) => Arc::make_mut(&mut set.correlations[*place]).alerts = false,
+    for origin in origins {
+        match origin {
+            Origin::Rule(place) => {
+                set.rule_alerts[*place] &= generate || set.rules[*place].header.always_alerts;
+            }
+            Origin::Correlation(place) => {
+                let other = Arc::make_mut(&mut set.correlations[*place]);
+                other.alerts &= generate || other.header.always_alerts;
+                other.feeds_others = true;
             }
         }
     }
@@ -246,5 +252,5 @@ fn plan(set: &mut RuleSet, correlation: Correlation, origins: &[Origin]) -> Corr
             value_fields: values.iter().map(field).collect(),
         });
     }
-    CorrelationPlan { header, shape, timespan_ms, group_by, feeds, slots, alerts: true }
+    CorrelationPlan { header, shape, timespan_ms, group_by, feeds, slots, alerts: true, feeds_others: false }
 }

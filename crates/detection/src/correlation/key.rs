@@ -1,6 +1,6 @@
 //! The state of one group key: what is folded, what waits for the watermark, and what was said about it.
 
-use super::sweep::{Chain, Sweep, events_of};
+use super::sweep::{Chain, Sweep};
 use super::{Entry, OPEN_MAX, OrderKey, Watermark};
 use crate::alert::{Alert, EventSummary};
 use crate::id::AlertId;
@@ -52,12 +52,16 @@ impl Reading {
         entry: &Entry,
         make: &dyn Fn(&[Arc<EventSummary>]) -> Alert,
     ) -> Option<Said> {
-        let set = self.sweep.step(plan, entry)?;
-        let events = events_of(&set);
-        let begins = self.chain.begins(entry.key.time_ms, plan.timespan_ms, events.len());
+        if !self.sweep.step(plan, entry) {
+            return None;
+        }
+        let begins = self.chain.begins(entry.key.time_ms, plan.timespan_ms);
+        // Only who tells of a window, or feeds others with it, needs to know its events.
+        let events = if begins || plan.feeds_others { self.sweep.events() } else { Arc::new([]) };
         let alert = begins.then(|| Box::new(make(&events)));
         if let Some(alert) = &alert {
             self.alert = Some(alert.id);
+            self.chain.count = events.len() as u64;
         }
         Some(Said { occurrence: Occurrence { key: entry.key, events }, alert })
     }

@@ -4,6 +4,7 @@
 //! distinct values, or for each rule of a sequence the sequence up to it that began last.
 
 use super::Entry;
+use crate::alert::EventSummary;
 use crate::rules::{CorrelationPlan, Shape};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,8 +29,8 @@ impl Sweep {
         }
     }
 
-    /// Reads the next entry; the satisfying set if one ends here.
-    pub(super) fn step(&mut self, plan: &CorrelationPlan, entry: &Entry) -> Option<Vec<Entry>> {
+    /// Reads the next entry; whether a window is satisfied that ends with it.
+    pub(super) fn step(&mut self, plan: &CorrelationPlan, entry: &Entry) -> bool {
         let span_ms = plan.timespan_ms;
         let within = |first: &Entry| entry.key.time_ms.saturating_sub(first.key.time_ms) <= span_ms;
         match (self, &plan.shape) {
@@ -38,7 +39,7 @@ impl Sweep {
                 while newest.len() > *at_least as usize || newest.front().is_some_and(|first| !within(first)) {
                     newest.pop_front();
                 }
-                (newest.len() == *at_least as usize).then(|| newest.iter().cloned().collect())
+                newest.len() == *at_least as usize
             }
             (Self::Distinct(newest), Shape::Distinct { at_least }) => {
                 newest.retain(|known| known.value != entry.value && within(known));
@@ -46,10 +47,10 @@ impl Sweep {
                 if newest.len() > *at_least as usize {
                     newest.remove(0);
                 }
-                (newest.len() == *at_least as usize).then(|| newest.clone())
+                newest.len() == *at_least as usize
             }
             (Self::Ordered(best), Shape::Ordered) => {
-                let mut satisfied = None;
+                let mut satisfied = false;
                 for step in (0..best.len()).rev().filter(|step| plan.slots[*step] == entry.key.slot) {
                     let mut sequence = match step.checked_sub(1) {
                         None => Vec::with_capacity(best.len()),
@@ -59,15 +60,26 @@ impl Sweep {
                         },
                     };
                     sequence.push(entry.clone());
-                    if step + 1 == best.len() {
-                        satisfied = Some(sequence.clone());
-                    }
+                    satisfied |= step + 1 == best.len();
                     best[step] = Some(sequence);
                 }
                 satisfied
             }
-            _ => None,
+            _ => false,
         }
+    }
+
+    /// The events that the window just satisfied rests on, each once, by time.
+    pub(super) fn events(&self) -> Arc<[Arc<EventSummary>]> {
+        let entries: Vec<&Entry> = match self {
+            Self::Count(newest) => newest.iter().collect(),
+            Self::Distinct(newest) => newest.iter().collect(),
+            Self::Ordered(best) => best.last().and_then(Option::as_ref).map_or_else(Vec::new, |s| s.iter().collect()),
+        };
+        let mut events: Vec<_> = entries.into_iter().flat_map(|entry| entry.events.iter().cloned()).collect();
+        events.sort_by_key(|event| (event.time_ms, event.id));
+        events.dedup_by_key(|event| event.id);
+        events.into()
     }
 }
 
@@ -82,18 +94,10 @@ pub(super) struct Chain {
 
 impl Chain {
     /// Takes in a satisfied window: whether a new burst begins with it.
-    pub(super) fn begins(&mut self, end_ms: u64, span_ms: u64, events: usize) -> bool {
+    pub(super) fn begins(&mut self, end_ms: u64, span_ms: u64) -> bool {
         let begins = self.last_ms.is_none_or(|last_ms| end_ms.saturating_sub(last_ms) > span_ms);
         self.last_ms = Some(end_ms);
-        self.count = if begins { events as u64 } else { self.count.saturating_add(1) };
+        self.count = if begins { 0 } else { self.count.saturating_add(1) };
         begins
     }
-}
-
-/// The events a satisfying set rests on, each once, by time.
-pub(super) fn events_of(set: &[Entry]) -> Arc<[Arc<crate::alert::EventSummary>]> {
-    let mut events: Vec<_> = set.iter().flat_map(|entry| entry.events.iter().cloned()).collect();
-    events.sort_by_key(|event| (event.time_ms, event.id));
-    events.dedup_by_key(|event| event.id);
-    events.into()
 }

@@ -39,7 +39,8 @@ pub(super) struct Streams {
     remembered_max: usize,
     remembered: usize,
     next_number: u32,
-    by_name: BTreeMap<Arc<str>, Stream>,
+    /// By stream and the host that wrote the event.
+    by_name: BTreeMap<(Arc<str>, Arc<str>), Stream>,
     /// By number; with whether the stream is awake.
     watermarks: BTreeMap<u32, Watermark>,
 }
@@ -68,10 +69,12 @@ impl Streams {
 
     /// Takes an event in: the number of its stream, and how it arrived.
     pub(super) fn arrive(&mut self, now_ms: u64, event: &Event) -> (u32, Arrival) {
-        let name: Arc<str> = match &event.position {
+        let stream: Arc<str> = match &event.position {
             Some(position) => position.stream.clone(),
             None => event.logsource.product.clone().unwrap_or_else(|| "".into()),
         };
+        // Hosts have clocks and delays of their own: a log replayed from one must not be late because others are live.
+        let name = (stream, Arc::from(event.text("device.hostname").unwrap_or_default()));
         if !self.by_name.contains_key(&name) {
             self.make_room();
             let number = self.next_number;

@@ -105,7 +105,8 @@ fn header(file: &Arc<str>, line: u32, root: &Mapping, semantic_hash: SemanticHas
         Some(_) => return Err(wrong("tags", "a list")),
     };
     let reference = RuleReference { id, title, semantic_hash, tags };
-    Ok(Header { reference, name, severity, file: file.clone(), line })
+    let always_alerts = root.get("generate").and_then(Value::as_bool) == Some(true);
+    Ok(Header { reference, name, severity, always_alerts, file: file.clone(), line })
 }
 
 fn rule(file: &Arc<str>, line: u32, root: &Mapping, names: &mut FieldNames) -> Result<Rule, Failure> {
@@ -188,8 +189,7 @@ fn correlation(file: &Arc<str>, line: u32, root: &Mapping, value: &Value) -> Res
         None | Some(Value::Null) => BTreeMap::new(),
         Some(aliases) => self::aliases(aliases).ok_or_else(|| wrong("aliases", "fields by alias and rule"))?,
     };
-    let generate =
-        [body.get("generate"), root.get("generate")].into_iter().flatten().any(|v| v.as_bool() == Some(true));
+    let generate = body.get("generate").and_then(Value::as_bool) == Some(true);
     let mut hash = Digest::new("holdfast sigma correlation 1");
     hash.part(canonical(Some(value)).as_bytes());
     let header = header(file, line, root, SemanticHash::of(hash))?;

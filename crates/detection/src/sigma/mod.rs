@@ -35,6 +35,8 @@ pub struct Header {
     pub name: Option<Arc<str>>,
     /// Its level.
     pub severity: Severity,
+    /// `generate: true` beside the title: it raises alerts also where a correlation is about it.
+    pub always_alerts: bool,
     /// The file it came from.
     pub file: Arc<str>,
     /// The line its document begins at.
@@ -119,7 +121,7 @@ pub struct Correlation {
     pub aliases: BTreeMap<String, BTreeMap<String, String>>,
     /// Within what time.
     pub timespan_ms: u64,
-    /// Whether the rules it is about raise alerts of their own.
+    /// `generate: true` inside the correlation: all the rules it is about raise alerts of their own.
     pub generate: bool,
 }
 
