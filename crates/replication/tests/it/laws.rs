@@ -1,7 +1,7 @@
 //! The laws of merging, and proof that each of them is really tested: a planted bug must break it.
 
 use crate::world::{
-    LWW, PARTITION, Rules, SHIPPED, SHIPPED_COLLECTING, Step, TABLE, TENANT, World, had_seen, lww_writes, origin,
+    LWW, PARTITION, Rules, SHIPPED, SHIPPED_COLLECTING, Step, TABLE, TENANT, What, World, had_seen, lww_writes, origin,
     replay, steps,
 };
 use model::{FieldState, Hlc, Origin, Record, Stamp, VersionVector};
@@ -12,13 +12,20 @@ use replication::{FieldWrite, Merged, Op, OpKind, Progress, Writer, merge};
 
 const REGIONS: usize = 4;
 
-/// Runs a law over random scripts; whether it held.
-fn holds(
-    cases: u32,
-    collects: bool,
-    law: impl Fn(&[Step], &[usize]) -> Result<(), TestCaseError>,
-) -> Result<(), String> {
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 300, ..Config::default() };
+type Law = Result<(), TestCaseError>;
+
+/// Asserts a law over random scripts.
+fn holds(cases: u32, collects: bool, law: impl Fn(&[Step], &[usize]) -> Law) {
+    run(cases, 300, collects, law).expect("the law holds");
+}
+
+/// Asserts that some script breaks a law.
+fn breaks(cases: u32, collects: bool, law: impl Fn(&[Step], &[usize]) -> Law) {
+    run(cases, 0, collects, law).expect_err("the planted bug is found");
+}
+
+fn run(cases: u32, shrinks: u32, collects: bool, law: impl Fn(&[Step], &[usize]) -> Law) -> Result<(), String> {
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: shrinks, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let input = (steps(REGIONS, collects), proptest::collection::vec(0usize..1_000, 40));
     runner.run(&input, |(steps, draws)| law(&steps, &draws)).map_err(|failure| failure.to_string())
@@ -201,8 +208,19 @@ fn a_planted_clock_order_is_found() {
 
 #[test]
 fn a_planted_early_tombstone_removal_is_found() {
-    let rules = Rules { merge, cut: Some(early_cut) };
-    breaks(20_000, true, collection_is_invisible(rules));
+    let write = |at, wall, what| Step::Write { at, wall, key: 0, what: vec![what] };
+    let mut script = vec![write(0, 0, What::Set(0, 1))];
+    script.extend((1..REGIONS).map(|to| Step::Deliver { from: 0, to }));
+    // Region 2 writes before region 1's deletion reaches it, and that write is still under way to region 0.
+    script.extend([write(1, 3, What::Delete), write(2, 1, What::Set(0, 2))]);
+    script.extend([0, 2, 3].map(|to| Step::Deliver { from: 1, to }));
+    for _ in 0..2 {
+        script.extend((1..REGIONS).map(|from| Step::Acknowledge { from, to: 0 }));
+        script.push(Step::Collect { at: 0 });
+    }
+    collection_is_invisible(SHIPPED_COLLECTING)(&script, &[]).expect("the cut waits for what is under way");
+    let planted = Rules { merge, cut: Some(early_cut) };
+    collection_is_invisible(planted)(&script, &[]).expect_err("the deleted record returns");
 }
 
 #[test]
