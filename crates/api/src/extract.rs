@@ -183,6 +183,10 @@ impl<T: DeserializeOwned> FromRequest<Api> for Json<T> {
 
 /// Reads JSON: what is not JSON is 400, what is not this request's JSON is 422.
 pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // Serde would read an array as the members of an object, in their order.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::invalid("body", "expected an object, found an array"));
+    }
     serde_json::from_slice(bytes).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => Problem::invalid("body", error.to_string()),
         _ => Problem::malformed(format!("the body is not JSON: {error}")),

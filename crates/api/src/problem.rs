@@ -1,5 +1,6 @@
 //! What went wrong, as RFC 9457 problem details.
 
+use identity::SessionError;
 use serde::Serialize;
 use std::time::Duration;
 use utoipa::ToSchema;
@@ -192,5 +193,16 @@ impl Problem {
     /// 503.
     pub fn unavailable(reason: Unavailable, detail: impl Into<String>, retry_after: Duration) -> Self {
         Self::Unavailable { reason, detail: detail.into(), retry_after }
+    }
+}
+
+impl From<SessionError> for Problem {
+    fn from(error: SessionError) -> Self {
+        Self::Unauthenticated(match error {
+            SessionError::Malformed | SessionError::UnknownKey => Unauthenticated::SessionInvalid,
+            SessionError::Expired(_) => Unauthenticated::SessionExpired,
+            SessionError::AddressMismatch(_) => Unauthenticated::SessionIpMismatch,
+            SessionError::Revoked(_) | SessionError::AccountDisabled(_) => Unauthenticated::SessionRevoked,
+        })
     }
 }

@@ -1,0 +1,414 @@
+//! A core in memory that does just enough for the API to be tested against it.
+
+use api::types::*;
+use api::{Answer, Core, Problem, Unauthenticated};
+use bytes::Bytes;
+use identity::{Account, Grant as IdentityGrant, Role, Session, SessionKey, SessionKeys};
+use model::entropy::Entropy;
+use model::{TenantId, UserId};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+const NOW_MS: u64 = 1_800_000_000_000;
+
+struct Fixed;
+
+impl Entropy for Fixed {
+    fn fill(&self, bytes: &mut [u8]) {
+        bytes.fill(7);
+    }
+}
+
+#[derive(Default)]
+pub struct Fake {
+    /// The next method answers this.
+    pub problem: Mutex<Option<Problem>>,
+    /// By key: version and fields.
+    pub records: Mutex<BTreeMap<String, (u64, Fields)>>,
+    /// What `observe` was told.
+    pub observed: Mutex<Vec<(&'static str, String, u16)>>,
+    /// What the last write was given.
+    pub write: Mutex<Option<WriteOptions>>,
+    /// What the last transaction was given.
+    pub operations: Mutex<Vec<Operation>>,
+    /// What the last caller was.
+    pub caller: Mutex<Option<Caller>>,
+    /// What the last ingestion was given.
+    pub lines: Mutex<Vec<Bytes>>,
+    /// A read of the key `held` has come in.
+    pub entered: Notify,
+    /// Lets a read of the key `held` go on.
+    pub release: Notify,
+    count: AtomicU64,
+}
+
+fn keys() -> SessionKeys {
+    let key = SessionKey::generate(serde_json::from_str("1").unwrap(), &Fixed);
+    SessionKeys::new([&key]).unwrap()
+}
+
+fn account(login: &str) -> Account {
+    Account {
+        id: UserId::new(login.len() as u64),
+        login: identity::Login::parse(login).unwrap(),
+        person: login.into(),
+        tenant: TenantId::new(1),
+        grants: vec![IdentityGrant::whole(Role::Agent)],
+        password: serde_json::from_str("\"\"").unwrap(),
+        totp: None,
+        totp_last: None,
+        must_change: false,
+        disabled: false,
+        epoch: 0,
+    }
+}
+
+impl Fake {
+    /// A token of this login's session from this address.
+    pub fn token(&self, login: &str, address: IpAddr) -> String {
+        keys().issue(&account(login), address, false, NOW_MS, 1000, &Fixed).token
+    }
+
+    fn trip(&self) -> Answer<()> {
+        self.problem.lock().unwrap().take().map_or(Ok(()), Err)
+    }
+
+    fn tenant_exists(&self, tenant: &str) -> Answer<()> {
+        self.trip()?;
+        if tenant == "acme" { Ok(()) } else { Err(Problem::not_found("tenant")) }
+    }
+
+    fn etag(version: u64) -> Etag {
+        Etag::new(format!("v{version}")).unwrap()
+    }
+}
+
+fn user(login: &str) -> UserView {
+    UserView { login: login.into(), person: login.into(), tenant: None, grants: vec![], mfa: false }
+}
+
+fn alert() -> AlertView {
+    AlertView {
+        id: "a1".into(),
+        rule: "r".into(),
+        title: "t".into(),
+        severity: Severity::High,
+        time_ms: 1,
+        tenant: None,
+        group: serde_json::json!({"ip": "192.0.2.9"}),
+        incident: None,
+    }
+}
+
+fn summary(id: &str) -> IncidentSummary {
+    IncidentSummary {
+        id: id.into(),
+        title: "t".into(),
+        severity: Severity::Low,
+        status: IncidentStatus::Open,
+        tenant: None,
+        assignee: None,
+        first_ms: 1,
+        last_ms: 2,
+        opened_ms: 3,
+        alert_count: 1,
+    }
+}
+
+fn table(name: &str) -> TableView {
+    TableView { id: 1, name: name.into(), version: 1, fields: vec![] }
+}
+
+fn tenant(name: &str) -> TenantView {
+    TenantView { id: 1, name: name.into(), allowed_regions: vec!["eu".into()], continuity_class: 1 }
+}
+
+fn health() -> Health {
+    Health { status: "ok", node: "eu-1".into(), region: "eu".into() }
+}
+
+#[async_trait::async_trait]
+impl Core for Fake {
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.count.load(Ordering::Relaxed))
+    }
+    fn request_id(&self) -> u128 {
+        u128::from(self.count.fetch_add(1, Ordering::Relaxed)) + 1
+    }
+    fn page_secret(&self) -> [u8; 32] {
+        [9; 32]
+    }
+    fn observe(&self, method: &'static str, route: &str, status: u16, _: Duration) {
+        self.observed.lock().unwrap().push((method, route.to_owned(), status));
+    }
+    async fn health(&self) -> Answer<Health> {
+        self.trip()?;
+        Ok(health())
+    }
+    async fn ready(&self) -> Answer<Health> {
+        self.trip()?;
+        Ok(health())
+    }
+    async fn endpoints(&self) -> Answer<Endpoints> {
+        self.trip()?;
+        Ok(Endpoints { cluster: "c".into(), region: "eu".into(), regions: vec![] })
+    }
+    async fn login(&self, caller: &Caller, request: Login) -> Answer<LoggedIn> {
+        self.trip()?;
+        if request.password != "right" {
+            return Err(Problem::Unauthenticated(Unauthenticated::CredentialsRefused));
+        }
+        let token = self.token(&request.login, caller.address);
+        Ok(LoggedIn { token, expires_ms: NOW_MS, must_change_password: false, user: user(&request.login) })
+    }
+    async fn authenticate(&self, caller: &Caller) -> Answer<Session> {
+        *self.caller.lock().unwrap() = Some(caller.clone());
+        let token = caller.bearer.as_deref().ok_or_else(Problem::unauthenticated)?;
+        let find = |id: UserId| ["bob", "alice"].into_iter().map(account).find(|a| a.id == id).map(Arc::new);
+        Ok(keys().verify(token, caller.address, NOW_MS, |_| false, find)?)
+    }
+    async fn logout(&self, _: &Caller, _: &Session) -> Answer<()> {
+        self.trip()
+    }
+    async fn change_password(&self, _: &Caller, _: &Session, _: ChangePassword) -> Answer<()> {
+        self.trip()
+    }
+    async fn me(&self, _: &Caller, session: &Session) -> Answer<Me> {
+        self.trip()?;
+        let user = user(session.account().login.as_str());
+        let address = session.address().to_string();
+        Ok(Me { user, address, expires_ms: session.expires_ms(), must_change_password: false })
+    }
+    async fn create_tenant(&self, _: &Caller, _: &Session, request: NewTenant) -> Answer<TenantView> {
+        self.trip()?;
+        Ok(tenant(&request.name))
+    }
+    async fn tenants(&self, _: &Caller, _: &Session) -> Answer<TenantList> {
+        self.trip()?;
+        Ok(TenantList { tenants: vec![tenant("acme")] })
+    }
+    async fn tenant(&self, _: &Caller, _: &Session, name: &str) -> Answer<TenantView> {
+        self.tenant_exists(name)?;
+        Ok(tenant(name))
+    }
+    async fn create_user(&self, _: &Caller, _: &Session, request: NewUser) -> Answer<CreatedUser> {
+        self.trip()?;
+        Ok(CreatedUser { user: user(&request.login), totp_uri: Some("otpauth://totp/x".into()) })
+    }
+    async fn users(&self, _: &Caller, _: &Session) -> Answer<UserList> {
+        self.trip()?;
+        Ok(UserList { users: vec![user("alice")] })
+    }
+    async fn create_table(&self, _: &Caller, _: &Session, tenant: &str, request: NewTable) -> Answer<TableView> {
+        self.tenant_exists(tenant)?;
+        Ok(TableView { fields: request.fields, ..table(&request.name) })
+    }
+    async fn tables(&self, _: &Caller, _: &Session, tenant: &str) -> Answer<TableList> {
+        self.tenant_exists(tenant)?;
+        Ok(TableList { tables: vec![table("calls")] })
+    }
+    async fn table(&self, _: &Caller, _: &Session, tenant: &str, name: &str) -> Answer<TableView> {
+        self.tenant_exists(tenant)?;
+        Ok(table(name))
+    }
+    async fn get_record(&self, _: &Caller, _: &Session, at: &RecordAt, read: &ReadOptions) -> Answer<Read<RecordView>> {
+        self.tenant_exists(&at.tenant)?;
+        match at.key.as_str() {
+            "panic" => panic!("as the test asked"),
+            "forever" => std::future::pending().await,
+            "held" => {
+                self.entered.notify_one();
+                self.release.notified().await;
+            }
+            _ => {}
+        }
+        let records = self.records.lock().unwrap();
+        let (version, fields) = records.get(&at.key).ok_or(Problem::not_found("record"))?;
+        let mut fields = fields.clone();
+        fields.retain(|name, _| read.fields.as_ref().is_none_or(|wanted| wanted.contains(name)));
+        let value = RecordView { key: at.key.clone(), etag: Self::etag(*version), updated_ms: 5, fields };
+        Ok(Read { value, token: "seen".into() })
+    }
+    async fn write_record(
+        &self,
+        _: &Caller,
+        _: &Session,
+        at: &RecordAt,
+        change: Change,
+        precondition: Precondition,
+        write: &WriteOptions,
+    ) -> Answer<Written> {
+        self.tenant_exists(&at.tenant)?;
+        *self.write.lock().unwrap() = Some(write.clone());
+        let mut records = self.records.lock().unwrap();
+        let now = records.get(&at.key).map(|(version, _)| Self::etag(*version));
+        let holds = match (&precondition, &now) {
+            (Precondition::Unstated, Some(_)) => return Err(Problem::PreconditionRequired),
+            (Precondition::Unstated, None) | (Precondition::Exists, Some(_)) | (Precondition::Absent, None) => true,
+            (Precondition::Matches(tags), Some(now)) => tags.contains(now),
+            (Precondition::Differs(tags), now) => now.as_ref().is_none_or(|now| !tags.contains(now)),
+            _ => false,
+        };
+        if now.is_none() && !matches!(change, Change::Put(_)) {
+            return Err(Problem::not_found("record"));
+        }
+        if !holds {
+            return Err(Problem::PreconditionFailed { operation: None });
+        }
+        let version = self.count.fetch_add(1, Ordering::Relaxed);
+        let mut etag = Some(Self::etag(version));
+        match change {
+            Change::Put(fields) => drop(records.insert(at.key.clone(), (version, fields))),
+            Change::Patch(patch) => {
+                let (held, fields) = records.get_mut(&at.key).unwrap();
+                *held = version;
+                fields.extend(patch.set);
+                for (name, by) in patch.increment {
+                    let sum = fields.get(&name).and_then(serde_json::Value::as_i64).unwrap_or(0).wrapping_add(by);
+                    fields.insert(name, sum.into());
+                }
+            }
+            Change::Delete => {
+                records.remove(&at.key);
+                etag = None;
+            }
+        }
+        let durable = if write.durability == Durability::Region { Durable::AsAsked } else { Durable::Locally };
+        let replayed = write.idempotency_key.as_deref() == Some("again");
+        Ok(Written { durable, created: now.is_none(), etag, token: "seen".into(), replayed })
+    }
+    async fn query(
+        &self,
+        _: &Caller,
+        _: &Session,
+        tenant: &str,
+        _: &str,
+        range: &KeyRange,
+        _: &ReadOptions,
+    ) -> Answer<Read<RecordPage>> {
+        self.tenant_exists(tenant)?;
+        let records = self.records.lock().unwrap();
+        let wanted = |key: &str| {
+            range.after.as_deref().is_none_or(|after| key > after)
+                && range.from.as_deref().is_none_or(|from| key >= from)
+                && range.to.as_deref().is_none_or(|to| key < to)
+                && range.prefix.as_deref().is_none_or(|prefix| key.starts_with(prefix))
+        };
+        let mut found: Vec<RecordView> = records
+            .iter()
+            .filter(|(key, _)| wanted(key))
+            .map(|(key, (version, fields))| RecordView {
+                key: key.clone(),
+                etag: Self::etag(*version),
+                updated_ms: 5,
+                fields: fields.clone(),
+            })
+            .take(range.limit + 1)
+            .collect();
+        let has_more = found.len() > range.limit;
+        found.truncate(range.limit);
+        let more = found.last().filter(|_| has_more).map(|last| last.key.clone());
+        Ok(Read { value: RecordPage { records: found, more }, token: "seen".into() })
+    }
+    async fn transact(
+        &self,
+        _: &Caller,
+        _: &Session,
+        tenant: &str,
+        operations: Vec<Operation>,
+        write: &WriteOptions,
+    ) -> Answer<Transacted> {
+        self.tenant_exists(tenant)?;
+        *self.write.lock().unwrap() = Some(write.clone());
+        let results = operations.iter().map(|_| OperationResult { etag: Some(Self::etag(1)) }).collect();
+        *self.operations.lock().unwrap() = operations;
+        Ok(Transacted { durable: Durable::AsAsked, results, token: "seen".into(), replayed: false })
+    }
+    async fn conflicts(&self, _: &Caller, _: &Session, tenant: &str, page: &Page) -> Answer<ConflictList> {
+        self.tenant_exists(tenant)?;
+        let place = page.after.clone().unwrap_or_default();
+        Ok(ConflictList { conflicts: vec![], next: (place.len() < 3).then(|| format!("{place}+")) })
+    }
+    async fn durability(&self, _: &Caller, _: &Session, tenant: &str, _: &str) -> Answer<DurabilityView> {
+        self.tenant_exists(tenant)?;
+        Ok(DurabilityView { durable_in: vec!["us".into()], pending_in: vec![] })
+    }
+    async fn audit_entries(&self, _: &Caller, _: &Session, _: &AuditFilter) -> Answer<AuditList> {
+        self.trip()?;
+        let entry = AuditEntry { log: "eu-0".into(), index: 0, event: serde_json::json!({}), detail: None };
+        Ok(AuditList { entries: vec![entry], next: None })
+    }
+    async fn audit_logs(&self, _: &Caller, _: &Session) -> Answer<AuditLogs> {
+        self.trip()?;
+        Ok(AuditLogs { logs: vec![] })
+    }
+    async fn audit_log_file(&self, _: &Caller, _: &Session, log: &str, file: LogFile) -> Answer<Bytes> {
+        self.trip()?;
+        if log != "eu-0" {
+            return Err(Problem::not_found("log"));
+        }
+        Ok(match file {
+            LogFile::Checkpoint => Bytes::from_static(b"holdfast/c/eu/0\n"),
+            LogFile::Tile(tile) => Bytes::from(tile.to_string()),
+        })
+    }
+    async fn audit_verify(&self, _: &Caller, _: &Session) -> Answer<AuditVerification> {
+        self.trip()?;
+        Ok(AuditVerification { verified: true, logs: vec![] })
+    }
+    async fn ingest(&self, _: &Caller, _: &Session, _: &str, lines: Vec<Bytes>) -> Answer<Ingested> {
+        self.trip()?;
+        let accepted = lines.len() as u64;
+        *self.lines.lock().unwrap() = lines;
+        Ok(Ingested { accepted })
+    }
+    async fn alerts(&self, _: &Caller, _: &Session, _: &Page) -> Answer<AlertList> {
+        self.trip()?;
+        Ok(AlertList { alerts: vec![alert()], next: None })
+    }
+    async fn incidents(&self, _: &Caller, _: &Session, _: &IncidentFilter) -> Answer<IncidentList> {
+        self.trip()?;
+        Ok(IncidentList { incidents: vec![summary("i1")], next: None })
+    }
+    async fn incident(&self, _: &Caller, _: &Session, id: &str) -> Answer<IncidentView> {
+        self.trip()?;
+        Ok(IncidentView { summary: summary(id), alerts: vec![alert()], events: vec![], history: vec![] })
+    }
+    async fn act_on_incident(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        id: &str,
+        action: IncidentAction,
+    ) -> Answer<IncidentView> {
+        let mut view = self.incident(caller, session, id).await?;
+        let (act, text) = match action {
+            IncidentAction::Acknowledge => ("acknowledged", String::new()),
+            IncidentAction::Assign(assign) => ("assigned", assign.assignee),
+            IncidentAction::Comment(comment) => ("commented", comment.text),
+            IncidentAction::Close(close) => ("closed", close.cause),
+        };
+        view.history.push(IncidentNote { time_ms: 4, actor: "alice".into(), act: act.into(), text });
+        Ok(view)
+    }
+    async fn cluster_status(&self, _: &Caller, _: &Session) -> Answer<ClusterStatus> {
+        self.trip()?;
+        Ok(ClusterStatus {
+            cluster: "c".into(),
+            region: "eu".into(),
+            node: "eu-1".into(),
+            version: "0".into(),
+            groups: vec![],
+            links: vec![],
+            stuck: vec![],
+        })
+    }
+    async fn convergence(&self, _: &Caller, _: &Session) -> Answer<Convergence> {
+        self.trip()?;
+        Ok(Convergence { region: "eu".into(), partitions: vec![] })
+    }
+}

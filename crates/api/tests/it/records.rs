@@ -1,0 +1,228 @@
+//! Records: preconditions, options, transactions, events and files.
+
+use crate::client::Client;
+use api::types::{Change, Durability, Patch, Precondition};
+use serde_json::{Value, json};
+
+const RECORD: &str = "/v1/tenants/acme/tables/calls/records/k";
+const TRANSACTIONS: &str = "/v1/tenants/acme/transactions";
+
+fn fields(value: Value) -> Value {
+    json!({ "fields": value })
+}
+
+#[tokio::test]
+async fn a_record_lives_by_its_entity_tag() {
+    let client = Client::new();
+    assert_eq!(client.get(RECORD).await.kind(), "not-found");
+    let created = client.json("PUT", RECORD, &[], fields(json!({"a": 1, "b": "x"}))).await;
+    assert_eq!((created.status.as_u16(), created.header("holdfast-session")), (201, "seen"));
+    let tag = created.header("etag").to_owned();
+    assert_eq!(format!("\"{}\"", created.json()["etag"].as_str().unwrap()), tag);
+    let read = client.get(RECORD).await;
+    assert_eq!((read.header("etag"), read.json()["fields"].clone()), (tag.as_str(), json!({"a": 1, "b": "x"})));
+    assert_eq!(read.header("cache-control"), "no-store");
+    assert_eq!(client.json("PUT", RECORD, &[], fields(json!({}))).await.status, 428);
+    assert_eq!(client.json("PUT", RECORD, &[("if-none-match", "*")], fields(json!({}))).await.status, 412);
+    assert_eq!(client.json("PUT", RECORD, &[("if-match", "\"other\"")], fields(json!({}))).await.status, 412);
+    let patch = json!({"set": {"b": null}, "increment": {"a": 4}});
+    assert_eq!(client.json("PATCH", RECORD, &[], patch.clone()).await.status, 428);
+    let patched = client.json("PATCH", RECORD, &[("if-match", &tag)], patch).await;
+    assert_eq!(patched.status, 200);
+    assert_ne!(patched.header("etag"), tag);
+    assert_eq!(client.get(RECORD).await.json()["fields"], json!({"a": 5, "b": null}));
+    assert_eq!(client.send("DELETE", RECORD, &[], "").await.status, 428);
+    assert_eq!(client.send("DELETE", RECORD, &[("if-match", &tag)], "").await.status, 412);
+    let deleted = client.send("DELETE", RECORD, &[("if-match", "*")], "").await;
+    assert_eq!((deleted.status.as_u16(), deleted.bytes.len()), (204, 0));
+    assert_eq!(client.send("DELETE", RECORD, &[("if-match", "*")], "").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_reader_who_has_it_gets_no_body() {
+    let client = Client::new();
+    let created = client.json("PUT", RECORD, &[], fields(json!({"a": 1}))).await;
+    let tag = created.header("etag");
+    let cached = client.send("GET", RECORD, &[("if-none-match", tag)], "").await;
+    assert_eq!((cached.status.as_u16(), cached.bytes.len(), cached.header("etag")), (304, 0, tag));
+    assert_eq!(client.send("GET", RECORD, &[("if-none-match", "\"old\"")], "").await.status, 200);
+    assert_eq!(client.send("GET", RECORD, &[("if-match", "\"old\"")], "").await.status, 412);
+}
+
+#[tokio::test]
+async fn the_options_of_a_write_reach_the_core() {
+    let client = Client::new();
+    let headers = [("holdfast-durability", "remote:2"), ("holdfast-session", "mine"), ("idempotency-key", "again")];
+    let answer = client.json("PUT", RECORD, &headers, fields(json!({}))).await;
+    assert_eq!((answer.status.as_u16(), answer.json()["durable"].clone()), (202, json!("locally")));
+    assert_eq!(answer.header("location"), "/v1/tenants/acme/durability");
+    assert_eq!(answer.header("idempotency-replayed"), "true");
+    let write = client.core.write.lock().unwrap().clone().unwrap();
+    assert_eq!((write.durability, write.token.as_deref()), (Durability::Remote(2), Some("mine")));
+    let poll = client.send("GET", "/v1/tenants/acme/durability", &[("holdfast-session", "seen")], "").await;
+    assert_eq!(poll.json()["durable_in"], json!(["us"]));
+    assert_eq!(client.get("/v1/tenants/acme/durability").await.kind(), "invalid");
+}
+
+#[tokio::test]
+async fn the_fingerprint_tells_a_retry_from_reuse_of_a_key() {
+    let client = Client::new();
+    let mut prints = Vec::new();
+    let requests = [
+        ("PUT", RECORD, "\"x\"", fields(json!({"a": 1}))),
+        ("PUT", RECORD, "\"x\"", fields(json!({"a": 2}))),
+        ("PUT", RECORD, "\"y\"", fields(json!({"a": 1}))),
+        ("PUT", "/v1/tenants/acme/tables/calls/records/l", "\"x\"", fields(json!({"a": 1}))),
+        ("PATCH", RECORD, "\"x\"", json!({"set": {"a": 1}})),
+    ];
+    for (method, path, tag, body) in &requests {
+        let mut same = Vec::new();
+        for _ in 0..2 {
+            client.json(method, path, &[("idempotency-key", "k1"), ("if-match", tag)], body.clone()).await;
+            same.push(client.core.write.lock().unwrap().take().unwrap().fingerprint.unwrap());
+        }
+        assert_eq!(same[0], same[1]);
+        assert!(!prints.contains(&same[0]), "{method} {path} {tag} {body}");
+        prints.push(same[0]);
+    }
+    client.json("PUT", RECORD, &[], fields(json!({}))).await;
+    assert_eq!(client.core.write.lock().unwrap().take().unwrap().fingerprint, None);
+}
+
+#[tokio::test]
+async fn wrong_headers_and_parameters_are_named() {
+    let client = Client::new();
+    let wrong = [
+        ("holdfast-durability", "soon"),
+        ("holdfast-durability", "remote:99"),
+        ("idempotency-key", "with space"),
+        ("idempotency-key", ""),
+        ("if-match", "unquoted"),
+        ("holdfast-session", ""),
+    ];
+    for (name, value) in wrong {
+        let answer = client.json("PUT", RECORD, &[(name, value)], fields(json!({}))).await;
+        let at = answer.json()["violations"][0]["at"].as_str().unwrap().to_lowercase();
+        assert_eq!((answer.status.as_u16(), at.as_str()), (422, name), "{value}");
+    }
+    let both = [("if-match", "*"), ("if-none-match", "*")];
+    assert_eq!(client.json("PUT", RECORD, &both, fields(json!({}))).await.status, 422);
+    let records = "/v1/tenants/acme/tables/calls/records";
+    for query in ["limit=0", "limit=501", "limit=-1", "limit=1&limit=2", "level=best", "level=session", "fields=a,,b"] {
+        assert_eq!(client.get(&format!("{records}?{query}")).await.status, 422, "{query}");
+    }
+    let long = format!("{records}/{}", "k".repeat(513));
+    assert_eq!(client.json("PUT", &long, &[], fields(json!({}))).await.kind(), "invalid");
+    assert_eq!(client.get(&format!("{records}/%ff")).await.kind(), "malformed");
+    for patch in [json!({}), json!({"set": {"a": 1}, "increment": {"a": 1}}), json!({"increment": {"a": 1.5}})] {
+        let answer = client.json("PATCH", RECORD, &[("if-match", "*")], patch.clone()).await;
+        assert_eq!(answer.kind(), "invalid", "{patch}");
+    }
+}
+
+#[tokio::test]
+async fn keys_may_hold_anything_and_fields_are_chosen() {
+    let client = Client::new();
+    let path = "/v1/tenants/acme/tables/calls/records/a%2Fb%20%C3%A4";
+    assert_eq!(client.json("PUT", path, &[], fields(json!({"a": 1, "b": 2}))).await.status, 201);
+    let read = client.get(&format!("{path}?fields=b&level=local")).await.json();
+    assert_eq!((read["key"].clone(), read["fields"].clone()), (json!("a/b ä"), json!({"b": 2})));
+}
+
+#[tokio::test]
+async fn a_transaction_keeps_its_operations_in_order() {
+    let client = Client::new();
+    let body = json!({"operations": [
+        {"op": "put", "table": "calls", "key": "a", "fields": {"x": 1}, "if_none_match": "*"},
+        {"op": "patch", "table": "calls", "key": "b", "increment": {"n": -2}, "if_match": "v7"},
+        {"op": "delete", "table": "calls", "key": "c"},
+        {"op": "check", "table": "calls", "key": "d", "if_match": "*"},
+    ]});
+    let answer = client.json("POST", TRANSACTIONS, &[("idempotency-key", "t1")], body).await;
+    assert_eq!((answer.status.as_u16(), answer.header("holdfast-session")), (200, "seen"));
+    assert_eq!(answer.json()["results"].as_array().unwrap().len(), 4);
+    let operations = client.core.operations.lock().unwrap().clone();
+    let preconditions: Vec<_> = operations.iter().map(|operation| operation.precondition.clone()).collect();
+    let tag = api::types::Etag::new("v7").unwrap();
+    let wanted = [Precondition::Absent, Precondition::Matches(vec![tag]), Precondition::Unstated, Precondition::Exists];
+    assert_eq!(preconditions, wanted);
+    let patch = Patch { increment: [("n".to_owned(), -2)].into(), ..Patch::default() };
+    assert_eq!(operations[1].change, Some(Change::Patch(patch)));
+    assert_eq!((&operations[2].change, &operations[3].change), (&Some(Change::Delete), &None));
+    assert!(client.core.write.lock().unwrap().as_ref().unwrap().fingerprint.is_some());
+}
+
+#[tokio::test]
+async fn wrong_transactions_say_which_operation() {
+    let client = Client::new();
+    let delete = json!({"op": "delete", "table": "calls", "key": "c"});
+    let wrong = [
+        json!([]),
+        json!(vec![delete.clone(); 129]),
+        json!([{"op": "explode", "table": "calls", "key": "c"}]),
+        json!([{"op": "delete", "table": "calls", "key": "c", "fields": {}}]),
+        json!([{"op": "delete", "table": "calls", "key": ""}]),
+        json!([{"op": "check", "table": "calls", "key": "c"}]),
+        json!([{"op": "put", "table": "calls", "key": "c", "fields": {}, "if_none_match": "v1"}]),
+        json!([{"op": "put", "table": "calls", "key": "c", "fields": {}, "if_match": "\"v1\""}]),
+    ];
+    for operations in wrong {
+        let answer = client.json("POST", TRANSACTIONS, &[], json!({ "operations": operations })).await;
+        assert_eq!(answer.kind(), "invalid", "{operations}");
+    }
+    let late = json!({"operations": [delete, {"op": "check", "table": "calls", "key": "c"}]});
+    let answer = client.json("POST", TRANSACTIONS, &[], late).await;
+    assert_eq!(answer.json()["violations"][0]["at"], "operations[1]");
+}
+
+#[tokio::test]
+async fn events_are_taken_all_or_none() {
+    let client = Client::new();
+    let send = |body: &'static str| {
+        let client = &client;
+        async move { client.send("POST", "/v1/events?source=fw", &[("content-type", "application/x-ndjson")], body).await }
+    };
+    let answer = send("{\"a\":1}\r\n\n {\"b\": [2]} \n").await;
+    assert_eq!((answer.status.as_u16(), answer.json()["accepted"].clone()), (202, json!(2)));
+    assert_eq!(*client.core.lines.lock().unwrap(), ["{\"a\":1}", "{\"b\": [2]}"]);
+    let answer = send("{\"a\":1}\n{broken\n[1]\n").await;
+    let violations = answer.json()["violations"].clone();
+    assert_eq!((violations[0]["at"].clone(), violations[1]["at"].clone()), (json!("line 2"), json!("line 3")));
+    assert_eq!(send("\n \n").await.kind(), "invalid");
+    let many = "{}\n".repeat(api::limit::EVENTS_MAX + 1);
+    let answer = client.send("POST", "/v1/events", &[("content-type", "application/x-ndjson")], many).await;
+    assert_eq!(answer.kind(), "invalid");
+}
+
+#[tokio::test]
+async fn files_of_a_log_have_one_address_each() {
+    let client = Client::new();
+    let log = "/v1/audit/logs/eu-0";
+    assert_eq!(client.get(&format!("{log}/checkpoint")).await.bytes, b"holdfast/c/eu/0\n");
+    for tile in ["tile/0/000", "tile/entries/x001/234", "tile/1/067.p/5"] {
+        let answer = client.get(&format!("{log}/{tile}")).await;
+        assert_eq!(String::from_utf8(answer.bytes).unwrap(), tile);
+    }
+    for wrong in ["tile/0/0", "tile/9/000", "tile/0/000.p/256", "tile/entries/../000", "tile/x"] {
+        assert_eq!(client.get(&format!("{log}/{wrong}")).await.kind(), "not-found", "{wrong}");
+    }
+    assert_eq!(client.get("/v1/audit/logs/us-0/checkpoint").await.kind(), "not-found");
+}
+
+#[tokio::test]
+async fn an_incident_is_worked_on() {
+    let client = Client::new();
+    let post = |what: &'static str, body: Value| {
+        let client = &client;
+        async move { client.json("POST", &format!("/v1/incidents/i1/{what}"), &[], body).await }
+    };
+    assert_eq!(post("acknowledge", json!({})).await.json()["history"][0]["act"], "acknowledged");
+    assert_eq!(post("assign", json!({"assignee": "bob"})).await.json()["history"][0]["text"], "bob");
+    assert_eq!(post("comments", json!({"text": "seen"})).await.json()["history"][0]["act"], "commented");
+    assert_eq!(post("close", json!({"cause": "c"})).await.kind(), "invalid");
+    assert_eq!(post("close", json!({"cause": "c", "actions": " "})).await.kind(), "invalid");
+    let closed = post("close", json!({"cause": "c", "actions": "a"})).await.json();
+    assert_eq!((closed["history"][0]["act"].clone(), closed["id"].clone()), (json!("closed"), json!("i1")));
+    assert_eq!(client.get("/v1/incidents?status=open&limit=5").await.json()["incidents"][0]["status"], "open");
+    assert_eq!(client.get("/v1/incidents/a%20b").await.kind(), "not-found");
+}
