@@ -63,7 +63,7 @@ pub enum Effect {
     Superseded {
         /// The alert that no longer stands.
         old: AlertId,
-        /// The one that covers its events; always raised before.
+        /// The one that covers its events, always raised before; `old` itself where none does.
         by: AlertId,
     },
     /// The burst that an alert reported goes on; told when the count of satisfying events has doubled.
@@ -208,6 +208,9 @@ impl Detector {
         }
         let rules = Arc::clone(&self.rules);
         let candidates = self.candidates(&event.logsource);
+        if candidates.is_empty() {
+            return;
+        }
         let view = View::new(&rules.names, &event);
         let mut summary: Option<Arc<EventSummary>> = None;
         for &place in candidates.iter() {
@@ -304,7 +307,7 @@ impl Detector {
                     (correlation, group, outcome)
                 }
                 Work::Remove { correlation, group, key } => {
-                    let outcome = self.correlators[correlation].remove(&group, &key);
+                    let outcome = self.correlators[correlation].remove(&group, stream, &key);
                     (correlation, group, outcome)
                 }
             };

@@ -371,3 +371,51 @@ fn state_over_its_bound_is_evicted_and_told() {
     assert!(detector.counts().keys_evicted > 0 && detector.counts().keys <= 8 * 12);
     assert!(net.alerts.values().any(|alert| &*alert.rule.id == "holdfast-detector-state-evicted"));
 }
+
+#[test]
+fn a_late_event_moves_the_beginning_of_a_burst() {
+    let (rules, _) = load_dir(&pack());
+    let body = json!({"action": "login.failed", "outcome": "failure", "user": "ann", "address": "203.0.113.1"});
+    let mut detector = Detector::new(rules, Options::default());
+    let mut effects = Vec::new();
+    for n in [1, 2, 3, 4, 5, 0] {
+        detector.step(NOW_MS, Input::Event(audit(n, n * 1_000, body.clone())), &mut effects);
+    }
+    let [Effect::Alert(first), Effect::Alert(second), Effect::Superseded { old, by }] = effects.as_slice() else {
+        panic!("{effects:?}")
+    };
+    assert_eq!((*old, *by), (first.id, second.id));
+    assert_eq!(second.first_ms + 1_000, first.first_ms);
+}
+
+#[test]
+fn an_event_beyond_the_allowed_lateness_is_matched_but_not_correlated() {
+    let (rules, _) = load_dir(&pack());
+    let mut detector = Detector::new(rules, Options::default());
+    let grant = json!({"action": "role.grant", "outcome": "success", "user": "root", "resource": "users/ann"});
+    let net = feed(&mut detector, [audit(1, 100_000, grant.clone()), audit(0, 0, grant)]);
+    assert_eq!(net.alerts.values().filter(|alert| alert.late).count(), 1);
+    assert_eq!((net.alerts.len(), detector.counts().late), (2, 1));
+}
+
+#[test]
+fn nobody_outside_speaks_for_the_platform() {
+    let body = json!({"product": "holdfast", "service": "audit", "api.operation": "role.grant"}).to_string();
+    let raw = RawEvent { source: SourceKind::Ndjson, received_ms: NOW_MS, position: None, bytes: body.into() };
+    assert_eq!(detection::normalise::normalise(&raw).unwrap_err().reason.label(), "bad_field");
+}
+
+#[test]
+fn a_replayed_log_is_not_late_because_other_hosts_are_live() {
+    let (rules, _) = load_dir(&pack());
+    let line = |sequence: u64, time: &str, host: &str| {
+        let text = format!("<38>1 {time} {host} sshd 1 - - Failed password for root from 203.0.113.9 port 4 ssh2");
+        let position = Some(Position { stream: "events/eu".into(), sequence });
+        let raw = RawEvent { source: SourceKind::Syslog, received_ms: NOW_MS, position, bytes: text.into() };
+        detection::normalise::normalise(&raw).unwrap()
+    };
+    let live = line(0, "2026-11-23T20:59:00Z", "live");
+    let old = (1..6).map(|n| line(n, &format!("2026-06-14T15:16:0{n}Z"), "combo"));
+    let net = feed(&mut Detector::new(rules, Options::default()), std::iter::once(live).chain(old));
+    assert_eq!(net.alerts.len(), 1);
+}

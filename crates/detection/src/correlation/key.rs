@@ -104,6 +104,16 @@ impl KeyState {
         self.streams.insert(stream);
     }
 
+    /// Whether an entry of that time comes too late for this state.
+    pub(super) fn is_behind(&self, time_ms: u64) -> bool {
+        time_ms < self.folded_until_ms
+    }
+
+    /// Whether that entry still waits for the watermark.
+    pub(super) fn holds(&self, key: &OrderKey) -> bool {
+        self.open.contains_key(key)
+    }
+
     pub(super) fn touched_ms(&self) -> u64 {
         self.touched_ms
     }
@@ -131,7 +141,7 @@ impl KeyState {
         entry: Entry,
         make: &dyn Fn(&[Arc<EventSummary>]) -> Alert,
     ) -> Outcome {
-        if entry.key.time_ms < self.folded_until_ms {
+        if self.is_behind(entry.key.time_ms) {
             return Outcome { late: true, ..Outcome::default() };
         }
         if self.open.contains_key(&entry.key) {

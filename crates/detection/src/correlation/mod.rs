@@ -79,6 +79,9 @@ impl Correlator {
         entry: Entry,
     ) -> Outcome {
         let mut evicted = 0;
+        let apart =
+            self.keys.get(group).filter(|state| state.is_behind(entry.key.time_ms)).map(|_| apart(group, stream));
+        let group = apart.as_ref().unwrap_or(group);
         if !self.keys.contains_key(group) {
             if self.keys.len() >= self.keys_max {
                 evicted = self.evict_oldest();
@@ -95,7 +98,9 @@ impl Correlator {
     }
 
     /// Takes an entry out again: the window it stands for was replaced.
-    pub(crate) fn remove(&mut self, group: &GroupKey, key: &OrderKey) -> Outcome {
+    pub(crate) fn remove(&mut self, group: &GroupKey, stream: u32, key: &OrderKey) -> Outcome {
+        let apart = apart(group, stream);
+        let group = if self.keys.get(group).is_some_and(|state| state.holds(key)) { group } else { &apart };
         let Some(state) = self.keys.get_mut(group) else { return Outcome::default() };
         let make = alert_maker(&self.plan, &self.tenant, group);
         state.remove(&self.plan, key, &make)
@@ -123,6 +128,12 @@ impl Correlator {
         }
         touched.len() as u64
     }
+}
+
+/// The key for a stream that lies so far behind the others that a group's state no longer takes its entries, such as
+/// an old log that is replayed. What is said about it names the group alone.
+fn apart(group: &GroupKey, stream: u32) -> GroupKey {
+    group.iter().cloned().chain([stream.to_string()]).collect()
 }
 
 /// Makes the alert of a satisfying set.

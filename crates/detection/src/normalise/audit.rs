@@ -23,7 +23,11 @@ pub(super) fn draft(bytes: &[u8]) -> Result<Draft, RejectReason> {
         class_uid,
         activity_id,
         severity_id,
-        logsource: LogSource { product: Some("holdfast".into()), category: None, services: vec!["audit".into()] },
+        logsource: LogSource {
+            product: Some(super::OWN_PRODUCT.into()),
+            category: None,
+            services: vec!["audit".into()],
+        },
         ..Draft::default()
     };
     fill(&mut draft, &event, failed);

@@ -45,6 +45,10 @@ pub(super) fn draft(bytes: &[u8], received_ms: u64) -> Result<Draft, RejectReaso
         category: text("category"),
         services: text("service").into_iter().collect(),
     };
+    // Only the audit stream speaks for the platform: nobody from outside forges what its rules look at.
+    if draft.logsource.product.as_deref() == Some(super::OWN_PRODUCT) {
+        return Err(RejectReason::BadField { field: "product".to_owned() });
+    }
     Ok(draft)
 }
 

@@ -15,6 +15,9 @@ use serde_json::Value;
 /// The version of OCSF that fields are named after.
 pub const OCSF_VERSION: &str = "1.3.0";
 
+/// The product of the platform's own events, for rules' `logsource`.
+pub const OWN_PRODUCT: &str = "holdfast";
+
 /// OCSF classes used here.
 pub mod class {
     /// Base Event.
