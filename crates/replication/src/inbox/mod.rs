@@ -390,8 +390,8 @@ impl Inbox {
         self.sources_down.remove(&region);
     }
 
-    /// Asks for relays that are due. The stream starts over: only so do the relayed changes come before what
-    /// depends on them, also when the window is full of the latter.
+    /// Asks for relays that are due, on a new stream: what is still under way on the old one belongs to the old wish,
+    /// and only a new start sends the relayed changes before what depends on them, even when the window is full.
     fn start_relays(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let after = self.config.relay_after_ms;
         let due = |since: &u64| now.monotonic_ms >= since.saturating_add(after);
@@ -400,7 +400,9 @@ impl Inbox {
         if !due.is_subset(&self.relay) {
             self.relay = due;
             if self.is_connected() {
-                self.pull(effects);
+                self.close(now, effects);
+                self.attempts = 0;
+                self.stream = Stream::Closed { retry_at: now.monotonic_ms };
             }
         }
     }
