@@ -14,7 +14,8 @@ use bytes::Bytes;
 use model::{GroupId, NodeId};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{
-    ChangeMembershipError, ClientWriteError, Fatal, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
+    ChangeMembershipError, ClientWriteError, Fatal, ForwardReason, ForwardToLeader, InitializeError,
+    LinearizableReadError, RaftError,
 };
 use openraft::{EmptyNode, RaftMetrics, ReadPolicy, ServerState};
 use parking_lot::Mutex;
@@ -26,6 +27,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use transport::{FrameStream, Link, Peer};
+
+/// Between two attempts to propose to a leader that is still to hear from a quorum.
+const NEW_LEADER_WAIT: Duration = Duration::from_millis(5);
 
 /// A command that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,14 +121,25 @@ impl Group {
         if self.has_stopped() {
             return Err(ProposeError::Stopped);
         }
-        let deadline = Duration::from_millis(self.inner.options.timing.propose_ms);
-        match tokio::time::timeout(deadline, self.inner.raft.client_write(Command(command))).await {
-            Ok(Ok(response)) => Ok(Applied { index: response.log_id.index(), result: response.data.0 }),
-            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
-                Err(ProposeError::NotLeader { leader: leader(&forward) })
+        let timing = &self.inner.options.timing;
+        let proposing = async {
+            let patience = Instant::now() + Duration::from_millis(timing.election_max_ms);
+            loop {
+                let written = self.inner.raft.client_write(Command(command.clone())).await;
+                let Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) = written else {
+                    return written.map_err(|_| ProposeError::Unknown);
+                };
+                // A new leader refuses, certainly without effect, until a quorum has answered it.
+                if forward.reason != ForwardReason::LeaseExpired || !self.is_leader() || Instant::now() >= patience {
+                    return Err(ProposeError::NotLeader { leader: leader(&forward) });
+                }
+                tokio::time::sleep(NEW_LEADER_WAIT).await;
             }
-            // Discarded from this log, stopped after it was handed in, or too slow.
-            Ok(Err(_)) | Err(_) => Err(ProposeError::Unknown),
+        };
+        match tokio::time::timeout(Duration::from_millis(timing.propose_ms), proposing).await {
+            Ok(Ok(response)) => Ok(Applied { index: response.log_id.index(), result: response.data.0 }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(ProposeError::Unknown),
         }
     }
 

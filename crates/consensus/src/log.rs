@@ -48,6 +48,8 @@ struct Tail {
     committed: Option<LogId>,
     purged: Option<LogId>,
     last: Option<LogId>,
+    /// The first index that is present, or would be.
+    first: u64,
     /// The newest entries without a gap, with their encoded sizes.
     recent: VecDeque<(Entry, usize)>,
     recent_bytes: usize,
@@ -59,14 +61,14 @@ impl Tail {
     fn next(&self) -> u64 {
         self.last.as_ref().map_or(0, |last| last.index() + 1)
     }
-    fn first(&self) -> u64 {
-        self.purged.as_ref().map_or(0, |purged| purged.index() + 1)
-    }
     /// Where the entries in memory begin.
     fn recent_first(&self) -> u64 {
         self.recent.front().map_or(self.next(), |(entry, _)| entry.log_id.index())
     }
     fn push(&mut self, entry: Entry, size_bytes: usize) {
+        if self.last == self.purged {
+            self.first = entry.log_id.index();
+        }
         self.last = Some(entry.log_id);
         self.recent_bytes += size_bytes;
         self.recent.push_back((entry, size_bytes));
@@ -75,6 +77,20 @@ impl Tail {
         if let Some((_, size_bytes)) = self.recent.pop_front() {
             self.recent_bytes -= size_bytes;
         }
+    }
+    /// Takes the next entry that was read from the disk, if it is the one that belongs here.
+    fn admit(&mut self, index: u64, bytes: &[u8]) -> Result<(), &'static str> {
+        let entry: Entry = codec::decode(bytes).map_err(|_| "the entry does not decode")?;
+        if index != self.written || entry.log_id.index() != index {
+            return Err("the entry is not the one that belongs here");
+        }
+        if self.last.is_some_and(|last| last.committed_leader_id() > entry.log_id.committed_leader_id()) {
+            return Err("the term falls");
+        }
+        self.push(entry, bytes.len());
+        self.written = index + 1;
+        self.shrink();
+        Ok(())
     }
     /// Forgets what the disk can give back, beyond the bound.
     fn shrink(&mut self) {
@@ -96,7 +112,8 @@ impl LogStore {
             ..Tail::default()
         };
         tail.last = tail.purged;
-        tail.written = tail.first();
+        tail.first = tail.next();
+        tail.written = tail.first;
         if let Some((first, last)) = log.bounds(group).map_err(disk)? {
             if first > tail.written {
                 return Err(damaged(tail.written, "entries are missing before the first one"));
@@ -107,21 +124,7 @@ impl LogStore {
                     return Err(damaged(tail.written, "the entry is missing"));
                 }
                 for (index, bytes) in entries {
-                    let entry: Entry =
-                        codec::decode(&bytes).map_err(|_| damaged(index, "the entry does not decode"))?;
-                    if index != tail.written || entry.log_id.index() != index {
-                        return Err(damaged(index, "the entry is not the one that belongs here"));
-                    }
-                    if tail
-                        .last
-                        .as_ref()
-                        .is_some_and(|last| last.committed_leader_id() > entry.log_id.committed_leader_id())
-                    {
-                        return Err(damaged(index, "the term falls"));
-                    }
-                    tail.push(entry, bytes.len());
-                    tail.written = index + 1;
-                    tail.shrink();
+                    tail.admit(index, &bytes).map_err(|reason| damaged(tail.written, reason))?;
                 }
             }
         }
@@ -188,7 +191,7 @@ impl LogStore {
     fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let (mut next, to, memory_from) = {
             let tail = self.shared.tail.lock();
-            (from.max(tail.first()), to.min(tail.next()), tail.recent_first())
+            (from.max(tail.first), to.min(tail.next()), tail.recent_first())
         };
         let (mut entries, mut size_bytes) = (Vec::new(), 0);
         while next < to.min(memory_from) && size_bytes < bytes_max {
@@ -348,12 +351,14 @@ impl RaftLogStorage<Types> for LogStore {
                     tail.recent_bytes -= size_bytes;
                 }
             }
-            tail.last = last.max(tail.purged);
+            if first_gone < tail.next() {
+                tail.last = last.max(tail.purged);
+            }
         }
         // Waiting here also makes sure that no earlier append is still to report what it wrote.
         self.write(vec![LogWrite::TruncateAfter { group: self.shared.group, after }]).await?;
         let mut tail = self.shared.tail.lock();
-        tail.written = tail.written.min(first_gone).max(tail.first());
+        tail.written = tail.written.min(first_gone).max(tail.first);
         Ok(())
     }
 
@@ -368,11 +373,95 @@ impl RaftLogStorage<Types> for LogStore {
             }
             tail.purged = Some(upto);
             tail.last = tail.last.max(Some(upto));
+            tail.first = upto.index() + 1;
             tail.written = tail.written.max(upto.index() + 1);
         }
         let group = self.shared.group;
         // The position first: with it and without the removal, the old entries are ignored.
         self.write_behind(vec![self.meta_write(PURGED, &upto), LogWrite::PurgeUpto { group, upto: upto.index() }]);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Command;
+    use openraft::EntryPayload;
+    use storage::{Engine, MemoryEngine};
+
+    const GROUP: GroupId = GroupId::new(1);
+
+    fn id(term: u64, index: u64) -> LogId {
+        LogId::new_term_index(term, index)
+    }
+
+    fn entry(term: u64, index: u64, size_bytes: usize) -> Entry {
+        Entry { log_id: id(term, index), payload: EntryPayload::Normal(Command(vec![index as u8; size_bytes].into())) }
+    }
+
+    async fn store_with(engine: &MemoryEngine, entries: Vec<Entry>) -> LogStore {
+        let mut store = LogStore::open(GROUP, engine.log()).expect("an empty log opens");
+        store.append(entries, IOFlushed::noop()).await.expect("memory takes everything");
+        store
+    }
+
+    /// Spoils a good log of ten entries with some writes and expects a refusal at this index.
+    async fn check_refused(writes: Vec<LogWrite>, expect_index: u64) {
+        let engine = MemoryEngine::auto_sync();
+        store_with(&engine, (0..10).map(|index| entry(2, index, 5)).collect()).await;
+        assert!(LogStore::open(GROUP, engine.log()).is_ok());
+        engine.log().submit(writes, true, Box::new(|result| result.expect("memory takes everything")));
+        let opened = LogStore::open(GROUP, engine.log()).and_then(|store| store.check_reaches(None));
+        let Err(StartError::Damaged { index, .. }) = opened.map(|()| "opened") else { panic!("not refused") };
+        assert_eq!(index, expect_index);
+    }
+
+    #[tokio::test]
+    async fn holes_falling_terms_garbage_and_lost_ends_are_refused() {
+        let group = GROUP;
+        let append = |index, bytes| LogWrite::Append { group, entries: vec![(index, bytes)] };
+        let committed = |index| LogWrite::Meta { group, key: COMMITTED, value: codec::encode(&id(2, index)) };
+        check_refused(vec![LogWrite::PurgeUpto { group, upto: 4 }], 0).await;
+        check_refused(vec![append(12, codec::encode(&entry(2, 12, 5)))], 10).await;
+        check_refused(vec![append(10, codec::encode(&entry(1, 10, 5)))], 10).await;
+        check_refused(vec![append(10, codec::encode(&entry(2, 11, 5)))], 10).await;
+        check_refused(vec![append(10, vec![1, 2, 3])], 10).await;
+        check_refused(vec![LogWrite::Meta { group, key: VOTE, value: vec![9] }], 0).await;
+        check_refused(vec![committed(12)], 10).await;
+        let after = Some(4);
+        check_refused(vec![committed(9), LogWrite::TruncateAfter { group, after }], 5).await;
+    }
+
+    #[tokio::test]
+    async fn a_purge_whose_removal_was_lost_is_remembered() {
+        let engine = MemoryEngine::auto_sync();
+        store_with(&engine, (0..10).map(|index| entry(2, index, 5)).collect()).await;
+        let purged = LogWrite::Meta { group: GROUP, key: PURGED, value: codec::encode(&id(2, 6)) };
+        engine.log().submit(vec![purged], true, Box::new(|result| result.expect("memory takes everything")));
+        let mut store = LogStore::open(GROUP, engine.log()).expect("old entries are ignored");
+        assert_eq!(store.try_get_log_entries(..).await.expect("readable").len(), 3);
+    }
+
+    #[tokio::test]
+    async fn entries_read_the_same_from_memory_and_from_disk() {
+        let engine = MemoryEngine::new();
+        let sizes = [10, CACHE_BYTES_MAX / 2, 10, CACHE_BYTES_MAX / 2, 10, APPEND_BYTES_MAX, 10, 10];
+        let entries: Vec<Entry> =
+            sizes.iter().zip(0..).map(|(size_bytes, index)| entry(1, index, *size_bytes)).collect();
+        let mut store = store_with(&engine, entries.clone()).await;
+        // Nothing is on disk yet: everything is in memory, whatever its size.
+        assert_eq!(store.try_get_log_entries(..).await.expect("readable"), entries);
+        engine.sync();
+        assert!(store.shared.tail.lock().recent_first() > 1, "memory is bounded once the disk has the entries");
+        assert_eq!(store.try_get_log_entries(..).await.expect("readable"), entries);
+        assert_eq!(store.try_get_log_entries(1..4).await.expect("readable"), entries[1..4]);
+        let mut next = 0;
+        while next < 8 {
+            let some = store.limited_get_log_entries(next, 8).await.expect("readable");
+            assert_eq!(some, entries[next as usize..next as usize + some.len()]);
+            assert!(!some.is_empty());
+            next += some.len() as u64;
+        }
     }
 }

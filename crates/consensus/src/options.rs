@@ -14,7 +14,7 @@ pub(crate) const APPEND_ENTRIES_MAX: u64 = 1024;
 /// Appends on their way to one follower at once.
 pub(crate) const APPENDS_IN_FLIGHT_MAX: usize = 4;
 /// Recent entries kept in memory, in bytes; older ones are read from the log again.
-pub(crate) const CACHE_BYTES_MAX: usize = 32 * 1024 * 1024;
+pub(crate) const CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Commands handed to the machine at once.
 pub(crate) const APPLY_ENTRIES_MAX: usize = 1024;
 /// Bytes of commands handed to the machine at once (one command always fits).

@@ -1,5 +1,7 @@
 //! A machine for tests: a list of commands, one key each.
 
+#![allow(dead_code, reason = "each test binary uses a part")]
+
 use bytes::Bytes;
 use consensus::Machine;
 use parking_lot::Mutex;

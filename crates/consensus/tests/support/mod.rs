@@ -1,6 +1,8 @@
 //! A world of three (or more) nodes on one thread: memory disks that sync a little later, and a
 //! network that can be cut.
 
+#![allow(dead_code, reason = "each test binary uses a part")]
+
 pub mod machine;
 
 use async_trait::async_trait;
@@ -54,7 +56,11 @@ pub struct Life {
     syncing: tokio::task::JoinHandle<()>,
 }
 
+/// The groups of the nodes that are up, for clients that run beside the world.
+pub type Groups = Arc<parking_lot::Mutex<BTreeMap<u64, Group>>>;
+
 pub struct World {
+    pub groups: Groups,
     pub network: MemoryNetwork,
     pub lives: BTreeMap<u64, Life>,
     pub disks: BTreeMap<u64, MemoryEngine>,
@@ -66,6 +72,7 @@ impl World {
         consensus::seed(seed);
         Self {
             network: MemoryNetwork::new(seed),
+            groups: Groups::default(),
             lives: BTreeMap::new(),
             disks: BTreeMap::new(),
             options: |node| GroupOptions::new(GROUP, node),
@@ -97,6 +104,7 @@ impl World {
         let journal = Journal::open(&engine);
         let group = Group::start((self.options)(node(number)), engine.log(), link.clone(), journal.clone()).await?;
         link.serve(Arc::new(Router(group.clone())));
+        self.groups.lock().insert(number, group.clone());
         self.lives.insert(number, Life { group, journal, engine, syncing });
         Ok(())
     }
@@ -104,6 +112,7 @@ impl World {
     /// Pulls a node's plug: what was not synced is lost.
     pub async fn crash(&mut self, number: u64) {
         let life = self.lives.remove(&number).expect("only a living node crashes");
+        self.groups.lock().remove(&number);
         self.network.kill(node(number));
         self.disks.insert(number, life.engine.crash());
         life.syncing.abort();
