@@ -18,6 +18,9 @@ const GROUPS: [GroupId; 3] = [GroupId::new(0), GroupId::new(7), GroupId::CONTROL
 const KEYSPACES: [&str; 2] = ["rows", "meta"];
 const ROWS: Keyspace = Keyspace(0);
 const META: Keyspace = Keyspace(1);
+/// So small that RocksDB also flushes by itself, at moments that nobody chose.
+const MEMTABLE_BYTES: usize = 64 << 10;
+const ROW_BYTES: usize = 1000;
 const IN_FLIGHT: usize = 16;
 const SIGABRT: i32 = 6;
 
@@ -32,7 +35,8 @@ fn entry(group: GroupId, index: u64) -> Vec<u8> {
 fn writer_process() {
     #[expect(clippy::disallowed_methods, reason = "how a test talks to its own second process")]
     let Ok(directory) = std::env::var(DIRECTORY) else { return };
-    let engine = RocksEngine::open(&directory, Options::default()).expect("it opens");
+    let engine = RocksEngine::open(&directory, Options { memtable_bytes: MEMTABLE_BYTES, ..Options::default() });
+    let engine = engine.expect("it opens");
     let space = engine.space("state", &KEYSPACES).expect("the space opens");
     let log = engine.log();
     let (tell, told) = mpsc::sync_channel(IN_FLIGHT);
@@ -58,10 +62,10 @@ fn writer_process() {
         }
         applied += 1;
         let mut batch = Batch::default();
-        batch.put(ROWS, applied.to_be_bytes(), b"row".to_vec());
+        batch.put(ROWS, applied.to_be_bytes(), vec![applied as u8; ROW_BYTES]);
         batch.put(META, "applied", applied.to_be_bytes());
         space.write(batch).expect("the space takes writes");
-        if applied % 50 == 0 {
+        if applied % 150 == 0 {
             space.flush().expect("a flush");
             println!("flushed 0 {applied}");
         }

@@ -84,6 +84,11 @@ impl RocksLog {
         })?;
         Ok(Self { core, writer: Some(writer) })
     }
+
+    /// Whether a callback is asking, which must not wait for the thread it runs on.
+    fn is_writer(&self) -> bool {
+        self.writer.as_ref().is_some_and(|writer| writer.thread().id() == std::thread::current().id())
+    }
 }
 
 impl Drop for RocksLog {
@@ -91,9 +96,10 @@ impl Drop for RocksLog {
     fn drop(&mut self) {
         self.core.queue.lock().is_closing = true;
         self.core.arrived.notify_one();
-        let writer = self.writer.take().expect("only dropping takes it");
         // A callback may hold the last handle: then the writer ends by itself.
-        if writer.thread().id() != std::thread::current().id() {
+        if !self.is_writer()
+            && let Some(writer) = self.writer.take()
+        {
             let _ = writer.join();
         }
     }
@@ -104,7 +110,7 @@ impl Log for RocksLog {
         let size_bytes = writes.iter().map(size_of_write).sum();
         let submission = Submission { writes, size_bytes, wants_sync: sync, done };
         let mut queue = self.core.queue.lock();
-        while queue.waiting.len() >= QUEUE_LENGTH_MAX || queue.size_bytes >= QUEUE_BYTES_MAX {
+        while (queue.waiting.len() >= QUEUE_LENGTH_MAX || queue.size_bytes >= QUEUE_BYTES_MAX) && !self.is_writer() {
             self.core.taken.wait(&mut queue);
         }
         queue.size_bytes += size_bytes;

@@ -41,8 +41,6 @@ pub struct RocksEngine {
     shared: Arc<Shared>,
     log: Arc<RocksLog>,
     spaces: Mutex<BTreeMap<String, RocksSpace>>,
-    /// Held as long as the engine lives; behind everything that works on the directory.
-    _lock: File,
 }
 
 impl RocksEngine {
@@ -60,12 +58,12 @@ impl RocksEngine {
         }
         disk::create_directory(&log_directory)?;
         disk::create_directory(&directory.join("spaces"))?;
-        let shared = Arc::new(Shared::new(options));
+        let shared = Arc::new(Shared::new(options, lock));
         let log = Arc::new(RocksLog::open(&log_directory, shared.clone())?);
         if is_new {
             disk::replace_file(&directory.join("FORMAT"), FORMAT)?;
         }
-        Ok(Self { directory, shared, log, spaces: Mutex::default(), _lock: lock })
+        Ok(Self { directory, shared, log, spaces: Mutex::default() })
     }
 
     /// Like [`Engine::space`], with an error that says what is damaged.

@@ -1,6 +1,7 @@
 //! How RocksDB is set up: bounded memory, durability where it is promised, and one end for errors.
 
 use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLevel, WriteBufferManager};
+use std::fs::File;
 use std::io;
 use std::sync::OnceLock;
 
@@ -50,6 +51,8 @@ pub(super) struct Shared {
     cache: Cache,
     write_buffers: WriteBufferManager,
     struck: OnceLock<String>,
+    /// The directory is ours as long as anything works on it, be it only a handle someone kept.
+    _lock: File,
 }
 
 /// Size of a block of rows, compressed as one.
@@ -62,12 +65,13 @@ const WAL_BYTES_MAX: u64 = 64 << 20;
 const MESSAGE_FILE_BYTES_MAX: usize = 1 << 20;
 
 impl Shared {
-    pub(super) fn new(options: Options) -> Self {
+    pub(super) fn new(options: Options, lock: File) -> Self {
         Self {
             cache: Cache::new_lru_cache(options.cache_bytes),
             write_buffers: WriteBufferManager::new_write_buffer_manager(options.write_buffers_bytes, false),
             options,
             struck: OnceLock::new(),
+            _lock: lock,
         }
     }
 

@@ -26,9 +26,10 @@ pub(super) struct Core {
     pub(super) directory: PathBuf,
     pub(super) part: Part,
     pub(super) keyspaces: Vec<&'static str>,
-    pub(super) shared: Arc<Shared>,
     /// Reading and writing hold it shared; only installing a checkpoint excludes them.
     pub(super) generation: RwLock<Generation>,
+    /// Behind the database: with the last of these the directory is given up.
+    pub(super) shared: Arc<Shared>,
     /// Names of directories: never the same twice in one life.
     next_number: AtomicU64,
 }
