@@ -99,7 +99,7 @@ impl Desk {
         alert
             .entities
             .iter()
-            .filter(|entity| !(precise && is_broad(entity.kind)) && !self.options.stop_list.contains(entity))
+            .filter(|entity| (!precise || !is_broad(entity.kind)) && !self.options.stop_list.contains(entity))
             .flat_map(|entity| self.by_entity.get(entity).into_iter().flatten().map(move |id| (id, entity)))
             .filter_map(|(id, entity)| Some((self.incidents.get(id)?, entity)))
             .filter(|(incident, _)| {

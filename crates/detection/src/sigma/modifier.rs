@@ -290,7 +290,7 @@ fn base64_at(bytes: &[u8], offset: usize) -> Vec<u8> {
     shifted.extend_from_slice(bytes);
     let encoded = STANDARD_NO_PAD.encode(&shifted).into_bytes();
     let start = [0, 2, 3][offset];
-    let end = encoded.len() - usize::from(shifted.len() % 3 != 0);
+    let end = encoded.len() - usize::from(!shifted.len().is_multiple_of(3));
     encoded.get(start..end).unwrap_or_default().to_vec()
 }
 

@@ -197,7 +197,7 @@ fn small(text: &str) -> Option<u64> {
 
 /// Days from 1970-01-01 to a date from that day on; `None` where the month has no such day.
 fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
-    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let lengths = [31, if is_leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     let length = *lengths.get(usize::try_from(month).ok()?.checked_sub(1)?)?;
     if year < 1970 || !(1..=length).contains(&day) {
