@@ -17,7 +17,9 @@ pub type Answer<T> = Result<T, Problem>;
 /// Rules for every implementation:
 /// - an object of another tenant and one that does not exist are the same [`Problem::NotFound`];
 /// - names and keys arrive syntactically bounded (see `model::limit`) but otherwise unchecked;
-/// - a write returns only when it is durable as asked, or says [`Durable::Locally`].
+/// - a write returns only when it is durable as asked, or says [`Durable::Locally`];
+/// - the future of any method may be dropped at any await, when the client goes away or time is up: what was
+///   proposed still happens, and nothing may be left half-done.
 #[async_trait::async_trait]
 pub trait Core: Send + Sync + 'static {
     // --- clocks, ids, hooks: called on every request, must not block ---

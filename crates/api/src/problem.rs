@@ -136,9 +136,6 @@ pub enum Problem {
         /// When to come again.
         retry_after: Duration,
     },
-    /// 431.
-    #[error("the headers are too large")]
-    HeadersTooLarge,
     /// 500: a defect; its detail is in the log under the request's id, never here.
     #[error("the request could not be processed")]
     Internal,

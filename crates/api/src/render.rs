@@ -68,7 +68,6 @@ impl Problem {
             Self::Behind { .. } => StatusCode::TOO_EARLY,
             Self::PreconditionRequired => StatusCode::PRECONDITION_REQUIRED,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -93,7 +92,6 @@ impl Problem {
             Self::Behind { .. } => "behind",
             Self::PreconditionRequired => "precondition-required",
             Self::TooMany { .. } => "too-many-requests",
-            Self::HeadersTooLarge => "headers-too-large",
             Self::Internal => "internal",
             Self::Unavailable { reason, .. } => reason.kind(),
         }

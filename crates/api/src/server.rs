@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::Service as _;
 
-/// Protocols offered, best first: one request at a time over many connections is HTTP/1.1's home.
+/// Protocols offered, preferred first; clients without ALPN speak HTTP/1.1.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// Serves the API until `shutdown`; then finishes what is in flight, for at most [`SHUTDOWN_TIME_MAX`].
@@ -143,10 +143,8 @@ impl Connection {
             drive!(http.serve_connection(io, service), self.stopped);
         } else {
             let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIME_MAX)
-                .max_header_size(HEADER_BYTES_MAX)
-                .pipeline_flush(true);
+            // No `pipeline_flush`: with unread bytes behind it, the refusal of a malformed head would never leave.
+            http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME_MAX).max_header_size(HEADER_BYTES_MAX);
             drive!(http.serve_connection(io, service), self.stopped);
         }
     }

@@ -1,9 +1,7 @@
 //! Who calls, as far as the connection and its headers tell.
 
-use serde::Serialize;
 use std::fmt;
 use std::net::IpAddr;
-use utoipa::ToSchema;
 
 /// The caller of one request, before anyone believed a word.
 #[derive(Clone)]
@@ -39,15 +37,4 @@ pub struct TraceParent {
     pub span: u64,
     /// Whether the caller records it.
     pub sampled: bool,
-}
-
-/// Health or readiness of this node.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Health {
-    /// `ok`.
-    pub status: &'static str,
-    /// The node's name.
-    pub node: String,
-    /// The region's name.
-    pub region: String,
 }

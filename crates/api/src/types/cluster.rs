@@ -107,3 +107,14 @@ pub struct PartitionHash {
     /// For each origin the last change applied: regions with equal vectors must have equal hashes.
     pub vector: BTreeMap<String, u64>,
 }
+
+/// Health or readiness of this node.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Health {
+    /// `ok`.
+    pub status: &'static str,
+    /// The node's name.
+    pub node: String,
+    /// The region's name.
+    pub region: String,
+}

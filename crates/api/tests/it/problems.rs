@@ -34,7 +34,6 @@ fn all() -> Vec<(Problem, u16, &'static str)> {
         (Problem::Behind { missing, retry_after: after }, 425, "behind"),
         (Problem::PreconditionRequired, 428, "precondition-required"),
         (Problem::TooMany { retry_after: after }, 429, "too-many-requests"),
-        (Problem::HeadersTooLarge, 431, "headers-too-large"),
         (Problem::Internal, 500, "internal"),
         (unavailable(Unavailable::NoQuorum), 503, "no-quorum"),
         (unavailable(Unavailable::RpoGuard), 503, "rpo-guard"),

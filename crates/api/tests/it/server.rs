@@ -134,6 +134,16 @@ async fn huge_headers_are_refused() {
 }
 
 #[tokio::test]
+async fn what_is_not_http_is_refused_even_with_more_behind_it() {
+    let running = Running::start().await;
+    let mut tls = running.connect(&[]).await;
+    tls.write_all(b"\x00\x01 nonsense\r\n\r\nGET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut answer = [0; 12];
+    tls.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 400");
+}
+
+#[tokio::test]
 async fn a_stop_finishes_what_is_in_flight_and_takes_nothing_new() {
     let mut running = Running::start().await;
     let io = TokioIo::new(running.connect(&[b"http/1.1"]).await);
