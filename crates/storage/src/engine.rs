@@ -55,6 +55,8 @@ pub enum LogWrite {
 }
 
 /// Told once the writes are durable, or why they never will be.
+///
+/// Called on the thread that writes the log: it must return at once and wait for nothing.
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 
 /// The log shared by all groups of a node: one writer, one sync per batch, callbacks in order.
