@@ -56,6 +56,12 @@ impl TotpSecret {
         Self(bytes)
     }
 
+    /// Reads a secret in base32, as [`TotpSecret::base32`] writes it.
+    pub fn from_base32(text: &str) -> Option<Self> {
+        let secret = totp_rs::Secret::try_from_base32(text.trim()).ok()?;
+        secret.as_bytes().try_into().ok().map(Self)
+    }
+
     /// The secret in base32 without padding, for those who cannot scan.
     pub fn base32(&self) -> String {
         self.totp("", "").secret().to_base32()

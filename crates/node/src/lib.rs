@@ -2,9 +2,12 @@
 //!
 //! The only crate that knows all others. It waits and wires; what is computed is computed elsewhere.
 
+pub mod command;
 pub mod config;
 pub mod core;
 pub mod driver;
+pub mod host;
+mod host_tasks;
 pub mod machine;
 pub mod node;
 pub mod start;

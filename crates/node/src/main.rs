@@ -1,1 +1,140 @@
-fn main() {}
+//! `holdfast`: the one program of the platform.
+
+use clap::{Parser, Subcommand};
+use node::command::{audit, init, remote};
+use node::config::Config;
+use node::{host, telemetry};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A multi-region, multi-master store of tenants' data with its security operations built in.
+#[derive(Parser)]
+#[command(name = "holdfast", version, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Describe a new cluster: regions, nodes, certificates, keys, the first administrator.
+    Init(init::Init),
+    /// Run a node until SIGTERM.
+    Start {
+        /// The node's configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// The first start of a new cluster: this node's empty disk is new, not lost.
+        #[arg(long)]
+        first: bool,
+        /// The secrets of a new cluster, from `holdfast init`.
+        #[arg(long, requires = "first")]
+        bootstrap: Option<PathBuf>,
+    },
+    /// Check a node's configuration, keys, certificates and rules without starting.
+    CheckConfig {
+        /// The node's configuration.
+        config: PathBuf,
+    },
+    /// Questions about the cluster.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// The audit log.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Detection rules.
+    #[command(subcommand)]
+    Rules(RulesCommand),
+    /// Print the one-time code of this moment for a base32 secret.
+    Totp {
+        /// The secret, from `holdfast init` or the enrolment address.
+        secret: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum ClusterCommand {
+    /// What runs, what is stuck, and why. Fails when something is stuck.
+    Status {
+        #[command(flatten)]
+        remote: remote::Remote,
+    },
+}
+
+#[derive(Subcommand)]
+enum AuditCommand {
+    /// Fetch every log of a region and recompute it: entries, hashes, checkpoints, details.
+    Verify {
+        #[command(flatten)]
+        remote: remote::Remote,
+    },
+}
+
+#[derive(Subcommand)]
+enum RulesCommand {
+    /// Check a folder of Sigma rules.
+    Check {
+        /// The folder.
+        folder: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    rustls::crypto::aws_lc_rs::default_provider().install_default().expect("nothing was installed before");
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("holdfast: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Init(init) => init::run(&init),
+        Command::Start { config, first, bootstrap } => {
+            let (config, cluster) = Config::load(&config)?;
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let tracer = telemetry::start(&config.telemetry, &config.node)?;
+                let ended = host::run(config, cluster, first, bootstrap.as_deref()).await;
+                if let Err(error) = &ended {
+                    tracing::error!(error = format!("{error:#}"), "ended");
+                }
+                telemetry::stop(tracer);
+                ended
+            })
+        }
+        Command::CheckConfig { config } => {
+            let (loaded, cluster) = Config::load(&config)?;
+            let refused = host::check(&loaded)?;
+            for rule in &refused {
+                println!("{rule}");
+            }
+            println!("{}: node {} of cluster {} ({} regions)", config.display(), loaded.node, cluster.name, cluster.regions.len());
+            if refused.is_empty() { Ok(()) } else { anyhow::bail!("{} rules are refused", refused.len()) }
+        }
+        Command::Cluster(ClusterCommand::Status { remote }) => wait(remote::status(&remote)),
+        Command::Audit(AuditCommand::Verify { remote }) => wait(audit::verify(&remote)),
+        Command::Rules(RulesCommand::Check { folder }) => {
+            let (rules, errors) = detection::rules::load_dir(&folder);
+            for error in &errors {
+                println!("{error}");
+            }
+            println!("{} rules and {} correlations", rules.rules().len(), rules.correlations().len());
+            if errors.is_empty() { Ok(()) } else { anyhow::bail!("{} rules are refused", errors.len()) }
+        }
+        Command::Totp { secret } => {
+            println!("{}", remote::totp(&secret)?);
+            Ok(())
+        }
+    }
+}
+
+fn wait(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}

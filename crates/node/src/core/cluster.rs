@@ -52,6 +52,22 @@ impl Node {
         }
     }
 
+    /// Sets the gauges that follow the groups and links.
+    pub(crate) fn observe_groups(&self) {
+        let metrics = &self.metrics;
+        for (id, data) in &self.data {
+            let name = id.get().to_string();
+            metrics.applied_index.with_label_values(&[&name]).set(data.group.applied().unwrap_or(0).cast_signed());
+            metrics.leading.with_label_values(&[&name]).set(i64::from(data.group.is_leader()));
+            metrics.audit_leaves.with_label_values(&[&name]).set(data.machine.audit_head().0.cast_signed());
+        }
+        metrics.link_state.reset();
+        for ((group, region), link) in self.links.lock().iter() {
+            let labels = [group.get().to_string(), self.region_name(*region), link_state(link.state).to_owned()];
+            metrics.link_state.with_label_values(&labels.each_ref().map(String::as_str)).set(1);
+        }
+    }
+
     fn node_name(&self, id: NodeId) -> String {
         self.cluster.node(id).map_or_else(|| id.to_string(), |(_, node)| node.name.clone())
     }

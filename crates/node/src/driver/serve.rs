@@ -56,11 +56,9 @@ pub async fn serve(node: Arc<Node>, peer: Peer, stream: Box<dyn FrameStream>) {
                 told = Some(heads);
                 continue;
             }
-            if !waits {
-                continue;
-            }
             tokio::select! {
                 biased;
+                // Asks are heard while there is something to send too: acknowledgements must not wait for the end.
                 frame = source.receive() => {
                     let Ok(Some(frame)) = frame else { return };
                     let Some(durable) = ask(&mut serving, &frame) else { return };
@@ -72,6 +70,7 @@ pub async fn serve(node: Arc<Node>, peer: Peer, stream: Box<dyn FrameStream>) {
                 }
                 changed = applied.changed() => if changed.is_err() { return },
                 changed = control.changed() => if changed.is_err() { return },
+                () = std::future::ready(()), if !waits => {}
                 () = tokio::time::sleep_until(tell_at), if !is_told => {}
             }
         }

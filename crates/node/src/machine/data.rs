@@ -357,8 +357,8 @@ impl Step<'_> {
         let (mut applied, mut refused) = (0, None);
         for (change, allowed_here) in changes {
             let header = &change.header;
-            if header.origin.region == self.machine.origin.region || change.check().is_err() {
-                refused = Some(format!("{} {}: not a change of another region", header.origin, header.sequence));
+            if header.origin == self.machine.origin || change.check().is_err() {
+                refused = Some(format!("{} {}: not a sound change of another origin", header.origin, header.sequence));
                 break;
             }
             if header.partition.group(self.machine_groups()) != self.machine.group

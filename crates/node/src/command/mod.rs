@@ -1,0 +1,5 @@
+//! The commands of `holdfast`.
+
+pub mod audit;
+pub mod init;
+pub mod remote;

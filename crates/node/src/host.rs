@@ -1,0 +1,152 @@
+//! A node on a real machine: its configuration becomes RocksDB, QUIC, HTTPS, sockets and signals.
+
+use crate::config::{self, Config, ConfigError};
+use crate::core::NodeCore;
+use crate::driver::detect::Announce;
+use crate::host_tasks;
+use crate::start::{Running, Start};
+use crate::world::{SystemClock, SystemEntropy, World};
+use anyhow::{Context, bail};
+use consensus::Timing;
+use keyring::SigningKey;
+use model::cluster::Cluster;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::path::Path;
+use std::sync::Arc;
+use storage::RocksEngine;
+use storage::rocks::Options;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use transport::{QuicLink, QuicOptions};
+
+/// A marker in the data directory: this node has begun its life in the cluster.
+const BORN: &str = "born";
+
+/// Runs a node until SIGTERM or SIGINT.
+pub async fn run(config: Config, cluster: Cluster, first: bool, bootstrap: Option<&Path>) -> anyhow::Result<()> {
+    let cluster = Arc::new(cluster);
+    let (_, place) = cluster.node_named(&config.node).context("the configuration was checked")?;
+    let place = place.clone();
+    std::fs::create_dir_all(&config.data).with_context(|| config.data.display().to_string())?;
+    let born = config.data.join(BORN);
+    if !born.exists() && !first {
+        bail!(
+            "{}: this disk is empty. If the cluster is new, start every node with --first. If this node lost its disk, \
+             it must not vote with what it has forgotten: remove it from its groups and add it again (docs/operate).",
+            config.data.display()
+        );
+    }
+    let (world, link) = open(&config, &cluster, place.id)?;
+    let (rules, errors) = match &config.detection.rules {
+        Some(folder) => detection::rules::load_dir(folder),
+        None => Default::default(),
+    };
+    for error in &errors {
+        tracing::error!(%error, "a rule was refused");
+    }
+    let bootstrap = bootstrap.map(crate::command::init::read_bootstrap).transpose()?;
+    let announce = config.detection.webhook.as_ref().map(host_tasks::WebhookOut::new).transpose()?;
+    let raft = config.raft;
+    let start = Start {
+        cluster: Arc::clone(&cluster),
+        name: config.node.clone(),
+        world: world.clone(),
+        timing: Timing {
+            heartbeat_ms: raft.heartbeat_ms,
+            election_min_ms: raft.election_min_ms,
+            election_max_ms: raft.election_max_ms,
+            ..Timing::default()
+        },
+        audit_key: read_audit_key(&config)?,
+        session_ms: u64::from(config.sessions.lifetime_minutes) * 60_000,
+        password_cost: identity::password::Cost::Standard,
+        rules,
+        announce: announce.map(|announce| Arc::new(announce) as Arc<dyn Announce>),
+        first: first && !born.exists(),
+        bootstrap,
+        plant_leader_restore: false,
+    };
+    // Listening comes before everything that others could notice: a port that is taken ends it here.
+    let api = TcpListener::bind(place.api).await.with_context(|| format!("the API's address {}", place.api))?;
+    let metrics = TcpListener::bind(place.metrics).await.with_context(|| format!("the metrics' address {}", place.metrics))?;
+    let tls = api_tls(&config)?;
+    let running = Running::start(start).await?;
+    std::fs::write(&born, config.node.as_bytes()).with_context(|| born.display().to_string())?;
+    tracing::info!(node = %config.node, api = %place.api, metrics = %place.metrics, link = %place.link, "started");
+    let (stop, stopped) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    let until = |mut stopped: watch::Receiver<bool>| async move {
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    };
+    let core = Arc::new(NodeCore(Arc::clone(&running.node)));
+    tasks.spawn(api::serve(api, tls, core, until(stopped.clone())));
+    tasks.spawn(host_tasks::metrics(metrics, Arc::clone(&running.node), link, until(stopped.clone())));
+    host_tasks::listen(&config.detection, &running.node, &mut tasks).await?;
+    host_tasks::signal().await?;
+    tracing::info!("stopping");
+    running.node.stopping.store(true, std::sync::atomic::Ordering::Release);
+    let _ = stop.send(true);
+    // The API finishes what is in flight by itself; listeners for events just end.
+    let api_done = async { while tasks.join_next().await.is_some_and(|done| done.is_ok()) {} };
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(3), api_done).await;
+    tasks.shutdown().await;
+    running.stop().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn open(config: &Config, cluster: &Arc<Cluster>, node: model::NodeId) -> anyhow::Result<(World, Arc<QuicLink>)> {
+    let clock = Arc::new(SystemClock::new());
+    let entropy = Arc::new(SystemEntropy);
+    let engine = RocksEngine::open(&config.data, Options::default())
+        .with_context(|| format!("the data directory {}", config.data.display()))?;
+    let (_, place) = cluster.node(node).context("the node is in the description")?;
+    let described = Arc::clone(cluster);
+    let link = QuicLink::bind(QuicOptions {
+        address: place.link,
+        certificate_pem: config::read(&config.tls.certificate)?,
+        key_pem: config::read(&config.tls.key)?,
+        roots_pem: config::read(&config.tls.authority)?,
+        peers: cluster.nodes().filter(|(_, peer)| peer.id != node).map(|(_, peer)| (peer.id, peer.link)).collect(),
+        allowed: Arc::new(move |peer| transport::is_described(&described, peer)),
+        clock: Arc::clone(&clock) as Arc<dyn model::time::Clock>,
+        entropy: Arc::clone(&entropy) as Arc<dyn model::entropy::Entropy>,
+    })
+    .with_context(|| format!("the link's address {}", place.link))?;
+    let link = Arc::new(link);
+    let world = World { clock, entropy, engine: Arc::new(engine), link: Arc::clone(&link) as Arc<dyn transport::Link> };
+    Ok((world, link))
+}
+
+fn read_audit_key(config: &Config) -> Result<SigningKey, ConfigError> {
+    let text = config::read(&config.keys.audit)?;
+    SigningKey::from_base64(text.trim()).map_err(|error| config::invalid(&config.keys.audit, &error))
+}
+
+/// The API's TLS configuration.
+pub fn api_tls(config: &Config) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+    let path = &config.tls.api_certificate;
+    let chain = CertificateDer::pem_file_iter(path).with_context(|| path.display().to_string())?;
+    let chain: Vec<_> = chain.collect::<Result<_, _>>().with_context(|| path.display().to_string())?;
+    let key = PrivateKeyDer::from_pem_file(&config.tls.api_key).with_context(|| config.tls.api_key.display().to_string())?;
+    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .with_context(|| format!("{} and {}", path.display(), config.tls.api_key.display()))?;
+    Ok(Arc::new(tls))
+}
+
+/// Everything that `holdfast check-config` checks without starting: files, keys, certificates, rules.
+pub fn check(config: &Config) -> anyhow::Result<Vec<String>> {
+    read_audit_key(config)?;
+    api_tls(config)?;
+    for path in [&config.tls.authority, &config.tls.certificate, &config.tls.key] {
+        config::read(path)?;
+    }
+    let Some(folder) = &config.detection.rules else { return Ok(Vec::new()) };
+    let (_, errors) = detection::rules::load_dir(folder);
+    Ok(errors.iter().map(ToString::to_string).collect())
+}

@@ -1,0 +1,215 @@
+//! What a real machine adds to a node: metrics over HTTP, listeners for events, the webhook, signals.
+
+use crate::config::{DetectionConfig, Webhook};
+use crate::driver::detect::Announce;
+use crate::machine::note::Note;
+use crate::node::Node;
+use anyhow::Context;
+use async_trait::async_trait;
+use bytes::Bytes;
+use detection::source::listen::{SyslogTcp, SyslogUdp};
+use detection::source::{Intake, Source};
+use detection::{RawEvent, SourceKind};
+use keyring::MacKey;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use transport::QuicLink;
+
+/// Scrapes at once; more wait.
+const SCRAPES_MAX: usize = 8;
+/// Bytes of a scrape's request line and headers.
+const REQUEST_BYTES_MAX: usize = 8 * 1024;
+const SCRAPE_TIME: Duration = Duration::from_secs(5);
+/// Events that share one command.
+const BATCH_EVENTS: usize = 512;
+/// How long events wait for others before they are written.
+const BATCH_WAIT: Duration = Duration::from_millis(50);
+const WEBHOOK_TIME: Duration = Duration::from_secs(5);
+
+/// Serves `/metrics`, `/healthz` and `/readyz` in plain HTTP, for scrapers on this machine or a private network.
+pub async fn metrics(listener: TcpListener, node: Arc<Node>, link: Arc<QuicLink>, until: impl Future<Output = ()>) {
+    let slots = Arc::new(Semaphore::new(SCRAPES_MAX));
+    let mut scrapes = JoinSet::new();
+    tokio::pin!(until);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut until => return,
+            accepted = listener.accept() => accepted,
+        };
+        while scrapes.try_join_next().is_some() {}
+        let (Ok((stream, _)), Ok(slot)) = (accepted, Arc::clone(&slots).acquire_owned().await) else { continue };
+        let (node, link) = (Arc::clone(&node), Arc::clone(&link));
+        scrapes.spawn(async move {
+            let _ = tokio::time::timeout(SCRAPE_TIME, scrape(stream, &node, &link)).await;
+            drop(slot);
+        });
+    }
+}
+
+async fn scrape(mut stream: TcpStream, node: &Node, link: &QuicLink) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    while !request.windows(4).any(|window| window == b"\r\n\r\n") && request.len() < REQUEST_BYTES_MAX {
+        if stream.read_buf(&mut request).await? == 0 {
+            return Ok(());
+        }
+    }
+    let path = request.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+    let (status, kind, body) = match path {
+        b"/metrics" => {
+            observe(node, link);
+            ("200 OK", "text/plain; version=0.0.4", node.metrics.render())
+        }
+        b"/healthz" => ("200 OK", "text/plain", "ok\n".into()),
+        b"/readyz" => match node.ready() {
+            Ok(_) => ("200 OK", "text/plain", "ready\n".into()),
+            Err(problem) => ("503 Service Unavailable", "text/plain", format!("{problem}\n")),
+        },
+        _ => ("404 Not Found", "text/plain", "try /metrics, /healthz or /readyz\n".into()),
+    };
+    let head = format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// Reads what is only worth reading when someone looks.
+fn observe(node: &Node, link: &QuicLink) {
+    node.observe_groups();
+    let metrics = &node.metrics;
+    let log = node.world.engine.log().counters();
+    for (what, value) in [("syncs", log.syncs), ("entries", log.entries), ("bytes", log.bytes)] {
+        metrics.log.with_label_values(&[what]).set(value as f64);
+    }
+    let status = link.status();
+    metrics.transport.with_label_values(&["refused"]).set(status.refused as f64);
+    metrics.transport.with_label_values(&["peers"]).set(status.peers.len() as f64);
+    // The second number of statm is the resident set, in pages.
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: f64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0.0);
+    metrics.resident_bytes.set(pages * 4096.0);
+}
+
+/// Starts the configured listeners for events.
+pub async fn listen(config: &DetectionConfig, node: &Arc<Node>, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
+    let clock = || Arc::clone(&node.world.clock);
+    let mut sources = Vec::new();
+    let (sender, received) = detection::source::channel();
+    if let Some(address) = config.syslog_udp {
+        let socket = UdpSocket::bind(address).await.with_context(|| format!("detection.syslog_udp = {address}"))?;
+        let source = SyslogUdp { name: format!("syslog-udp/{}", node.place.name), socket, clock: clock() };
+        sources.push(Box::new(source).run(sender.clone()));
+    }
+    if let Some(address) = config.syslog_tcp {
+        let listener = TcpListener::bind(address).await.with_context(|| format!("detection.syslog_tcp = {address}"))?;
+        let source = SyslogTcp { name: format!("syslog-tcp/{}", node.place.name), listener, clock: clock() };
+        sources.push(Box::new(source).run(sender.clone()));
+    }
+    if sources.is_empty() {
+        return Ok(());
+    }
+    for source in sources {
+        tasks.spawn(async move {
+            if let Err(error) = source.await {
+                tracing::error!(%error, "a source of events has ended");
+            }
+        });
+    }
+    tasks.spawn(write(Arc::clone(node), received));
+    Ok(())
+}
+
+/// Writes what sources bring to the region's log, in batches; sources wait while it is behind.
+async fn write(node: Arc<Node>, mut received: mpsc::Receiver<Intake>) {
+    loop {
+        let mut batch = Vec::new();
+        let Some(first) = received.recv().await else { return };
+        batch.push(first);
+        let deadline = tokio::time::Instant::now() + BATCH_WAIT;
+        while batch.len() < BATCH_EVENTS {
+            match tokio::time::timeout_at(deadline, received.recv()).await {
+                Ok(Some(more)) => batch.push(more),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        let mut lines: Vec<RawEvent> = Vec::new();
+        for intake in batch {
+            match intake {
+                Intake::Event(raw) => lines.push(raw),
+                Intake::Reject(reject) => {
+                    node.metrics.detection.with_label_values(&[reject.reason.label()]).inc();
+                    tracing::warn!(reason = %reject.reason, "a line was rejected");
+                }
+            }
+        }
+        let bytes: Vec<Bytes> = lines.into_iter().map(|raw| raw.bytes).collect();
+        let note = Note {
+            action: "ingest".into(),
+            tenant: Some("platform".into()),
+            resource: Some("events/syslog".into()),
+            node: node.place.id,
+            ..Note::default()
+        };
+        // Until it is written the sources hold back: nothing that was taken is dropped.
+        while let Err(problem) = node.ingest_raw(SourceKind::Syslog, bytes.clone(), note.clone()).await {
+            tracing::warn!(%problem, "events wait to be written");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+/// Announces incidents by HTTP POST, signed with HMAC-SHA256.
+pub struct WebhookOut {
+    client: reqwest::Client,
+    url: String,
+    key: MacKey,
+}
+
+impl WebhookOut {
+    /// Reads the secret.
+    pub fn new(config: &Webhook) -> anyhow::Result<Self> {
+        let secret = std::fs::read(&config.secret).with_context(|| config.secret.display().to_string())?;
+        let key = MacKey::new(&keyring::Secret::from_bytes(*blake3::hash(&secret).as_bytes()));
+        let client = reqwest::Client::builder().timeout(WEBHOOK_TIME).build().context("the webhook's client")?;
+        Ok(Self { client, url: config.url.clone(), key })
+    }
+}
+
+#[async_trait]
+impl Announce for WebhookOut {
+    async fn announce(&self, key: &str, body: Bytes) -> bool {
+        let signature = hex::encode(self.key.sign(&body).as_bytes());
+        let request = self
+            .client
+            .post(&self.url)
+            .header("content-type", "application/json")
+            .header("idempotency-key", key)
+            .header("holdfast-signature", format!("hmac-sha256={signature}"))
+            .body(body);
+        match request.send().await {
+            Ok(answer) if answer.status().is_success() => true,
+            Ok(answer) => {
+                tracing::warn!(status = %answer.status(), "the webhook was refused");
+                false
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the webhook cannot be reached");
+                false
+            }
+        }
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+pub async fn signal() -> std::io::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        biased;
+        _ = terminate.recv() => Ok(()),
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+    }
+}
