@@ -136,5 +136,6 @@ fn run(command: Command) -> anyhow::Result<()> {
 }
 
 fn wait(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+    // The verifier of the audit log waits inside synchronous code, which only this kind of runtime allows.
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(work)
 }
