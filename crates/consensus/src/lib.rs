@@ -24,7 +24,7 @@ pub use machine::Machine;
 pub use options::{COMMAND_BYTES_MAX, GroupOptions, Timing};
 pub use runtime::seed;
 pub use status::{GroupStatus, Pulse, Role};
-pub use wire::group_of;
+pub use wire::{asks_for_vote, group_of};
 
 #[cfg(test)]
 extern crate self as consensus;

@@ -81,6 +81,11 @@ pub fn group_of(request: &[u8]) -> Option<GroupId> {
     postcard::take_from_bytes::<GroupId>(body).ok().map(|(group, _)| group)
 }
 
+/// Whether a request asks for a vote: a node that lost its disk must not give one.
+pub fn asks_for_vote(request: &[u8]) -> bool {
+    matches!(codec::decode::<Request>(request), Ok(Request { body: Question::Vote(_) | Question::PreVote(_), .. }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -86,6 +86,8 @@ pub struct DetectionConfig {
     pub syslog_tcp: Option<std::net::SocketAddr>,
     /// A log file to follow.
     pub file: Option<PathBuf>,
+    /// Where the place in that file is remembered; beside it by default.
+    pub file_offset: Option<PathBuf>,
     /// Where incidents are announced.
     pub webhook: Option<Webhook>,
 }
@@ -181,8 +183,9 @@ impl Config {
             &mut self.tls.api_key,
             &mut self.keys.audit,
         ];
-        let optional = [self.detection.rules.as_mut(), self.detection.file.as_mut()];
-        let secret = self.detection.webhook.as_mut().map(|webhook| &mut webhook.secret);
+        let detection = &mut self.detection;
+        let optional = [detection.rules.as_mut(), detection.file.as_mut(), detection.file_offset.as_mut()];
+        let secret = detection.webhook.as_mut().map(|webhook| &mut webhook.secret);
         for path in paths.into_iter().chain(optional.into_iter().flatten()).chain(secret) {
             *path = folder.join(&*path);
         }

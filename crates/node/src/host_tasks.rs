@@ -11,6 +11,7 @@ use detection::source::listen::{SyslogTcp, SyslogUdp};
 use detection::source::{Intake, Source};
 use detection::{RawEvent, SourceKind};
 use keyring::MacKey;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,6 +29,10 @@ const SCRAPE_TIME: Duration = Duration::from_secs(5);
 const BATCH_EVENTS: usize = 512;
 /// How long events wait for others before they are written.
 const BATCH_WAIT: Duration = Duration::from_millis(50);
+/// Bytes read of a followed file at once.
+const FOLLOW_BYTES: usize = 64 * 1024;
+/// How often a followed file is looked at.
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 const WEBHOOK_TIME: Duration = Duration::from_secs(5);
 
 /// Serves `/metrics`, `/healthz` and `/readyz` in plain HTTP, for scrapers on this machine or a private network.
@@ -109,6 +114,10 @@ pub async fn listen(config: &DetectionConfig, node: &Arc<Node>, tasks: &mut Join
         let source = SyslogTcp { name: format!("syslog-tcp/{}", node.place.name), listener, clock: clock() };
         sources.push(Box::new(source).run(sender.clone()));
     }
+    if let Some(path) = &config.file {
+        let offset = config.file_offset.clone().unwrap_or_else(|| path.with_extension("offset"));
+        tasks.spawn(follow(Arc::clone(node), path.clone(), offset));
+    }
     if sources.is_empty() {
         return Ok(());
     }
@@ -160,6 +169,59 @@ async fn write(node: Arc<Node>, mut received: mpsc::Receiver<Intake>) {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
+}
+
+/// Follows a log file from where it was left: each part is written to the region's log before its end is remembered,
+/// so that a crash repeats lines but loses none. A file that became shorter was rotated and is read from its beginning.
+async fn follow(node: Arc<Node>, path: PathBuf, remembered: PathBuf) {
+    let mut offset: u64 = std::fs::read_to_string(&remembered).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    loop {
+        let part = match read_part(&path, &mut offset) {
+            Ok(part) if !part.is_empty() => part,
+            Ok(_) => {
+                tokio::time::sleep(FOLLOW_EVERY).await;
+                continue;
+            }
+            Err(error) => {
+                tracing::warn!(%error, path = %path.display(), "the file cannot be followed");
+                tokio::time::sleep(FOLLOW_EVERY * 10).await;
+                continue;
+            }
+        };
+        let lines = part.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(Bytes::copy_from_slice).collect();
+        let note = Note {
+            action: "ingest".into(),
+            tenant: Some("platform".into()),
+            resource: Some("events/file".into()),
+            node: node.place.id,
+            ..Note::default()
+        };
+        if let Err(problem) = node.ingest_raw(SourceKind::Syslog, lines, note).await {
+            tracing::warn!(%problem, "lines of the file wait to be written");
+            tokio::time::sleep(FOLLOW_EVERY).await;
+            continue;
+        }
+        offset += part.len() as u64;
+        if let Err(error) = std::fs::write(&remembered, offset.to_string()) {
+            tracing::warn!(%error, path = %remembered.display(), "the place in the file cannot be remembered");
+        }
+    }
+}
+
+/// Whole lines from `offset` on; a line longer than a part is cut there.
+fn read_part(path: &Path, offset: &mut u64) -> std::io::Result<Vec<u8>> {
+    let file = std::fs::File::open(path)?;
+    if file.metadata()?.len() < *offset {
+        *offset = 0;
+    }
+    let mut part = vec![0; FOLLOW_BYTES];
+    let count = std::os::unix::fs::FileExt::read_at(&file, &mut part, *offset)?;
+    part.truncate(count);
+    let whole = part.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    if whole > 0 || count < FOLLOW_BYTES {
+        part.truncate(whole);
+    }
+    Ok(part)
 }
 
 /// Announces incidents by HTTP POST, signed with HMAC-SHA256.

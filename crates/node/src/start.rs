@@ -128,9 +128,7 @@ impl Groups<'_> {
     }
 
     fn proposer(&mut self, group: &Group, id: GroupId) -> Proposer {
-        let world = &self.start.world;
-        let (link, clock) = (Arc::clone(&world.link), Arc::clone(&world.clock));
-        Proposer::start(group.clone(), id, self.place.id, link, clock, self.tasks)
+        Proposer::start(group.clone(), id, self.place.id, self.start.world.clone(), self.tasks)
     }
 
     async fn control(&mut self) -> Result<ControlGroup, StartFailed> {

@@ -41,8 +41,19 @@ pub struct Header {
 pub struct Body {
     /// The client's idempotency key.
     pub request_id: Option<String>,
+    /// The trace it is part of, if it is followed.
+    pub trace: Option<Trace>,
     /// At most one for each record.
     pub ops: Vec<Op>,
+}
+
+/// Where a change stands in a distributed trace (W3C trace context): what follows from it elsewhere joins it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// The trace.
+    pub trace: u128,
+    /// The span that wrote.
+    pub span: u64,
 }
 
 /// The body, or proof of it.

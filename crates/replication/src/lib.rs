@@ -25,7 +25,7 @@ pub mod wire;
 pub mod convergence;
 
 pub use apply::{Admission, Position, admit};
-pub use change::{Body, Change, ChangeError, Content, Header};
+pub use change::{Body, Change, ChangeError, Content, Header, Trace};
 pub use collect::{Collected, collect};
 pub use conflict::{Conflict, ConflictId, Side};
 pub use digest::Digest;

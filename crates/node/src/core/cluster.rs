@@ -61,11 +61,36 @@ impl Node {
             metrics.leading.with_label_values(&[&name]).set(i64::from(data.group.is_leader()));
             metrics.audit_leaves.with_label_values(&[&name]).set(data.machine.audit_head().0.cast_signed());
         }
+        for (id, data) in &self.data {
+            for (region, age_ms) in self.exposure_ms(data) {
+                let labels = [id.get().to_string(), self.region_name(region)];
+                metrics.exposure_seconds.with_label_values(&labels.each_ref().map(String::as_str)).set(age_ms as f64 / 1000.0);
+            }
+        }
         metrics.link_state.reset();
         for ((group, region), link) in self.links.lock().iter() {
             let labels = [group.get().to_string(), self.region_name(*region), link_state(link.state).to_owned()];
             metrics.link_state.with_label_values(&labels.each_ref().map(String::as_str)).set(1);
         }
+    }
+
+    /// For each other region: the age of the oldest change of this region that it has not made durable.
+    fn exposure_ms(&self, data: &crate::node::DataGroup) -> Vec<(model::RegionId, u64)> {
+        let (origin, now_ms) = (self.region.origin(), self.world.clock.wall_ms());
+        let (vectors, progress) = (data.machine.vectors(), data.machine.progress());
+        let age_of = |region: model::RegionId| {
+            let has = progress.get(&region);
+            let oldest = vectors.iter().filter_map(|(partition, vector)| {
+                let durable = has.and_then(|has| has.get(partition)).map_or(0, |has| has.get(origin));
+                let missing = (vector.get(origin) > durable)
+                    .then(|| data.machine.changes_after(*partition, origin, durable, 1).ok()?.pop())
+                    .flatten()?;
+                Some(now_ms.saturating_sub(missing.header.hlc.wall_ms()))
+            });
+            oldest.max().unwrap_or(0)
+        };
+        let others = self.cluster.regions.iter().map(|region| region.id).filter(|region| *region != self.region.id);
+        others.map(|region| (region, age_of(region))).collect()
     }
 
     fn node_name(&self, id: NodeId) -> String {

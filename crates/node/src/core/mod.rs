@@ -14,12 +14,14 @@ mod tag;
 pub(crate) mod wait;
 
 use crate::node::Node;
+use crate::telemetry::trace;
 use api::core::Answer;
 use api::types::*;
 use bytes::Bytes;
 use identity::Session;
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::Instrument as _;
 
 /// The node as the API sees it.
 pub struct NodeCore(pub Arc<Node>);
@@ -102,7 +104,8 @@ impl api::Core for NodeCore {
         at: &RecordAt,
         read: &ReadOptions,
     ) -> Answer<Read<RecordView>> {
-        self.0.get_record(caller, session, at, read).await
+        let span = trace::continued(tracing::debug_span!("read", node = %self.0.place.name), caller.trace);
+        self.0.get_record(caller, session, at, read).instrument(span).await
     }
     async fn write_record(
         &self,
@@ -113,7 +116,8 @@ impl api::Core for NodeCore {
         precondition: Precondition,
         write: &WriteOptions,
     ) -> Answer<Written> {
-        self.0.write_record(caller, session, at, change, precondition, write).await
+        let span = trace::continued(tracing::debug_span!("write", node = %self.0.place.name), caller.trace);
+        self.0.write_record(caller, session, at, change, precondition, write).instrument(span).await
     }
     async fn query(
         &self,
@@ -124,7 +128,8 @@ impl api::Core for NodeCore {
         range: &KeyRange,
         read: &ReadOptions,
     ) -> Answer<Read<RecordPage>> {
-        self.0.query(caller, session, tenant, table, range, read).await
+        let span = trace::continued(tracing::debug_span!("query", node = %self.0.place.name), caller.trace);
+        self.0.query(caller, session, tenant, table, range, read).instrument(span).await
     }
     async fn transact(
         &self,
@@ -134,7 +139,8 @@ impl api::Core for NodeCore {
         operations: Vec<Operation>,
         write: &WriteOptions,
     ) -> Answer<Transacted> {
-        self.0.transact(caller, session, tenant, operations, write).await
+        let span = trace::continued(tracing::debug_span!("transact", node = %self.0.place.name), caller.trace);
+        self.0.transact(caller, session, tenant, operations, write).instrument(span).await
     }
     async fn conflicts(&self, caller: &Caller, session: &Session, tenant: &str, page: &Page) -> Answer<ConflictList> {
         self.0.conflicts(caller, session, tenant, page).await

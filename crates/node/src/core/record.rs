@@ -5,6 +5,7 @@ use super::tag;
 use super::wait::{failed, internal};
 use crate::machine::command::{Act, ActChange, Command, Idempotency, Must, Outcome, Refusal, Transact, Written as Done};
 use crate::node::Node;
+use crate::telemetry::trace;
 use api::core::Answer;
 use api::problem::{Problem, Violation};
 use api::types::{
@@ -88,6 +89,7 @@ impl Node {
             acts,
             idempotency: write.idempotency_key.clone().map(|key| Idempotency { key, digest: write.fingerprint.unwrap_or_default() }),
             note: self.note(caller, session, ""),
+            trace: trace::current(),
         };
         let outcome = self.propose(self.cluster.group(tenant.id), &Command::Transact(transact)).await.map_err(failed)?;
         match outcome {
@@ -104,6 +106,7 @@ fn refused(refusal: Refusal, several: bool) -> Problem {
         Refusal::PreconditionRequired(_) => Problem::PreconditionRequired,
         Refusal::PreconditionFailed(index) => Problem::PreconditionFailed { operation: several.then_some(index as usize) },
         Refusal::IdempotencyReuse => Problem::IdempotencyReuse,
+        Refusal::TooLarge => Problem::TooLarge { max_bytes: model::limit::TRANSACTION_BYTES_MAX as u64 },
     }
 }
 

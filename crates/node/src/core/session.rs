@@ -135,7 +135,7 @@ impl Node {
         let resource = note.resource.clone().unwrap_or_else(|| format!("platform/{}/{key}", table.get()));
         let act = Act { table, key, must, seen: None, change, resource, names: BTreeMap::new() };
         let transact =
-            Transact { tenant: TenantId::PLATFORM, schema_version: 1, acts: vec![act], idempotency: None, note };
+            Transact { tenant: TenantId::PLATFORM, schema_version: 1, acts: vec![act], idempotency: None, note, trace: None };
         let group = self.cluster.group(TenantId::PLATFORM);
         match self.propose(group, &Command::Transact(transact)).await.map_err(failed)? {
             Outcome::Refused(Refusal::PreconditionFailed(_)) => Err(Problem::conflict("it has changed in the meantime")),

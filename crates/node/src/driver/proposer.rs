@@ -3,17 +3,17 @@
 //! Commands that arrive while a batch is on its way share the next one: under load an entry of the
 //! log, a round trip and a sync are shared by hundreds of commands. Knows nothing of what they say.
 
+use crate::world::World;
 use bytes::Bytes;
 use consensus::{Group, ProposeError};
 use model::codec::{decode, encode};
-use model::time::Clock;
 use model::{GroupId, NodeId};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
-use transport::{Link, LinkError, Service};
+use transport::{LinkError, Service};
 
 /// Batches on their way at once, per group and node: one to fill while others travel.
 const BATCHES_IN_FLIGHT: usize = 3;
@@ -35,6 +35,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 pub struct Entry {
     /// The leader's wall clock when it proposed.
     pub wall_ms: u64,
+    /// Drawn by the leader: what must not be guessed is derived from it, the same in every replica.
+    pub nonce: [u8; 16],
     /// In the order in which they take effect.
     pub commands: Vec<Bytes>,
 }
@@ -83,9 +85,9 @@ pub struct Proposer {
 
 impl Proposer {
     /// Starts the driver in `tasks`.
-    pub fn start(group: Group, id: GroupId, local: NodeId, link: Arc<dyn Link>, clock: Arc<dyn Clock>, tasks: &mut JoinSet<()>) -> Self {
+    pub fn start(group: Group, id: GroupId, local: NodeId, world: World, tasks: &mut JoinSet<()>) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE_COMMANDS_MAX);
-        let courier = Arc::new(Courier { group, id, local, link, clock });
+        let courier = Arc::new(Courier { group, id, local, world });
         tasks.spawn(courier.run(waiting));
         Self { queue }
     }
@@ -105,8 +107,7 @@ struct Courier {
     group: Group,
     id: GroupId,
     local: NodeId,
-    link: Arc<dyn Link>,
-    clock: Arc<dyn Clock>,
+    world: World,
 }
 
 impl Courier {
@@ -142,7 +143,7 @@ impl Courier {
         let mut changes = self.group.changes();
         loop {
             let attempt = match self.group.leader() {
-                Some(leader) if leader == self.local => propose_here(&self.group, &*self.clock, commands.clone()).await,
+                Some(leader) if leader == self.local => propose_here(&self.group, &self.world, commands.clone()).await,
                 Some(leader) => self.forward(leader, &commands).await,
                 None => Answer::NotLeader,
             };
@@ -161,7 +162,7 @@ impl Courier {
     /// Sends to a leader elsewhere, and gives up as soon as the group has another one.
     async fn forward(&self, leader: NodeId, commands: &[Bytes]) -> Answer {
         let request = encode(&Forwarded { group: self.id, commands: commands.to_vec() });
-        let call = self.link.call(leader, Service::Propose, request.into(), ANSWER_WAIT);
+        let call = self.world.link.call(leader, Service::Propose, request.into(), ANSWER_WAIT);
         tokio::pin!(call);
         let mut changes = self.group.changes();
         let answer = loop {
@@ -199,8 +200,10 @@ fn answer_all(batch: Vec<Waiting>, result: Result<Vec<Bytes>, ProposeFailed>) {
     }
 }
 
-async fn propose_here(group: &Group, clock: &dyn Clock, commands: Vec<Bytes>) -> Answer {
-    let entry = Entry { wall_ms: clock.wall_ms(), commands };
+async fn propose_here(group: &Group, world: &World, commands: Vec<Bytes>) -> Answer {
+    let mut nonce = [0; 16];
+    world.entropy.fill(&mut nonce);
+    let entry = Entry { wall_ms: world.clock.wall_ms(), nonce, commands };
     match group.propose(encode(&entry).into()).await {
         Ok(applied) => decode(&applied.result).map_or(Answer::Unknown, Answer::Results),
         Err(ProposeError::NotLeader { .. }) => Answer::NotLeader,
@@ -216,12 +219,12 @@ pub fn forwarded_group(request: &[u8]) -> Option<GroupId> {
 }
 
 /// Carries out commands that another node forwarded, if this node leads.
-pub async fn answer_forwarded(group: &Group, clock: &dyn Clock, request: &[u8]) -> Option<Bytes> {
+pub async fn answer_forwarded(group: &Group, world: &World, request: &[u8]) -> Option<Bytes> {
     let forwarded: Forwarded = decode(request).ok()?;
     if forwarded.commands.len() > BATCH_COMMANDS_MAX {
         return None;
     }
     let answer =
-        if group.is_leader() { propose_here(group, clock, forwarded.commands).await } else { Answer::NotLeader };
+        if group.is_leader() { propose_here(group, world, forwarded.commands).await } else { Answer::NotLeader };
     Some(encode(&answer).into())
 }

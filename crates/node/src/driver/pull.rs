@@ -2,6 +2,7 @@
 
 use crate::machine::command::Command;
 use crate::node::Node;
+use crate::telemetry::trace;
 use model::{GroupId, NodeId, Origin, PartitionId, RegionId};
 use replication::inbox::{Alarm, Config, Effect, Inbox, Input, Now, State};
 use replication::wire::{Answer, Ask};
@@ -240,6 +241,7 @@ impl Puller {
     fn propose(&mut self, batch: u64, changes: Vec<Change>) {
         let control = self.node.control();
         let here = self.node.region.id;
+        let traces: Vec<_> = changes.iter().filter_map(|change| change.body()?.trace).collect();
         let judged = changes.into_iter().map(|change| {
             // Residency is enforced by the receiver too: content that should not have come is dropped unread.
             match control.tenants.get(&change.header.tenant) {
@@ -254,6 +256,11 @@ impl Puller {
         let command = Command::Foreign { from: self.peer, changes: judged.collect() };
         let (node, group, events) = (Arc::clone(&self.node), self.group, self.events.clone());
         self.tasks.spawn(async move {
+            // They end when the changes are durable here.
+            let _followed: Vec<tracing::Span> = traces
+                .into_iter()
+                .map(|to| trace::followed(tracing::debug_span!("replicate", node = %node.place.name, %group), to))
+                .collect();
             if let Err(failed) = node.propose(group, &command).await {
                 tracing::debug!(%group, %failed, "foreign changes were not proposed");
             }

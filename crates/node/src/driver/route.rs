@@ -48,7 +48,7 @@ impl Handler for Router {
             Service::Propose => {
                 let id = proposer::forwarded_group(&request).filter(|id| self.may(peer, *id))?;
                 let node = self.running()?;
-                proposer::answer_forwarded(self.group(id)?, &*node.world.clock, &request).await
+                proposer::answer_forwarded(self.group(id)?, &node.world, &request).await
             }
             Service::Snapshot | Service::Pull | Service::ReadIndex | Service::Status => None,
         }

@@ -58,6 +58,8 @@ pub struct Transact {
     pub idempotency: Option<Idempotency>,
     /// Who asks; each act becomes a leaf of its own.
     pub note: Note,
+    /// The trace it is part of, if it is followed.
+    pub trace: Option<replication::Trace>,
 }
 
 /// What is done to one record.
@@ -218,6 +220,8 @@ pub enum Refusal {
     PreconditionFailed(u32),
     /// The idempotency key belongs to another request.
     IdempotencyReuse,
+    /// It breaks a bound of what regions exchange.
+    TooLarge,
 }
 
 /// When an idempotency row may go.

@@ -346,6 +346,7 @@ impl consensus::Machine for ControlMachine {
         let mut results = Vec::with_capacity(entries.len());
         for (_, bytes) in entries {
             let entry: Entry = stored(bytes)?;
+            ledger.begin(entry.nonce);
             let hlc = ledger.advance(Hlc::new(entry.wall_ms, 0));
             let mut outcomes: Vec<Bytes> = Vec::with_capacity(entry.commands.len());
             for command in &entry.commands {

@@ -419,6 +419,7 @@ impl consensus::Machine for DataMachine {
         let mut results = Vec::with_capacity(entries.len());
         for (_, bytes) in entries {
             let entry: Entry = stored(bytes)?;
+            state.ledger.begin(entry.nonce);
             let mut step = Step { machine: self, state: &mut state, view: &mut view, wall_ms: entry.wall_ms };
             let mut outcomes: Vec<Bytes> = Vec::with_capacity(entry.commands.len());
             for command in &entry.commands {

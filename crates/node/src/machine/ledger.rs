@@ -20,12 +20,13 @@ pub struct Ledger {
     group: GroupId,
     frontier: Frontier,
     hlc: Hlc,
+    nonce: [u8; 16],
 }
 
 impl Ledger {
     /// An empty log; [`Ledger::reload`] reads what is stored.
     pub fn new(cluster: Arc<Cluster>, region: impl Into<String>, group: GroupId) -> Self {
-        Self { cluster, region: region.into(), group, frontier: Frontier::new(), hlc: Hlc::ZERO }
+        Self { cluster, region: region.into(), group, frontier: Frontier::new(), hlc: Hlc::ZERO, nonce: [0; 16] }
     }
 
     /// How many data groups a region has.
@@ -51,6 +52,11 @@ impl Ledger {
         view.put(keys::META, keys::META_FRONTIER, encode(&(self.frontier.encode(), self.hlc)));
     }
 
+    /// Begins an entry: salts are derived from what its proposer drew.
+    pub fn begin(&mut self, nonce: [u8; 16]) {
+        self.nonce = nonce;
+    }
+
     /// The next moment of a group that keeps no other clock.
     pub fn advance(&mut self, stamp: Hlc) -> Hlc {
         self.hlc = self.hlc.advance(stamp);
@@ -65,7 +71,7 @@ impl Ledger {
     /// Appends what happened at `hlc`.
     pub fn record(&mut self, view: &mut View, note: &Note, hlc: Hlc) {
         let index = self.frontier.size();
-        let detail = note.values.as_ref().map(|(old, new)| self.detail(index, hlc, old.as_deref(), new.as_deref()));
+        let detail = note.values.as_ref().map(|(old, new)| self.detail(index, old.as_deref(), new.as_deref()));
         let outcome = match &note.refused {
             None => Outcome::Success,
             Some(_) if note.action == "denied" => Outcome::Denied,
@@ -96,10 +102,10 @@ impl Ledger {
     }
 
     /// Old and new value beside the leaf. The salt keeps short values from being guessed from their
-    /// digest; it comes from the place in the log, so that every replica writes the same bytes.
-    fn detail(&self, index: u64, hlc: Hlc, old: Option<&str>, new: Option<&str>) -> Detail {
+    /// digest once they are erased.
+    fn detail(&self, index: u64, old: Option<&str>, new: Option<&str>) -> Detail {
         let json = |text: Option<&str>| text.and_then(|text| serde_json::from_str(text).ok());
-        let place = [index.to_be_bytes(), hlc.bits().to_be_bytes()].concat();
+        let place = [self.nonce.as_slice(), &index.to_be_bytes()].concat();
         let salt = blake3::derive_key("holdfast audit detail salt 1", &place);
         let salt = Salt::from_bytes(*salt.first_chunk().expect("a key has 32 bytes"));
         Detail { old: json(old), new: json(new), salt }

@@ -31,6 +31,13 @@ impl Step<'_> {
             }
             olds.push(old);
         }
+        let ops: Vec<Op> = transact.acts.iter().zip(&olds).filter_map(|(act, old)| operation(act, old.as_ref())).collect();
+        if replication::op::check(&ops).is_err() {
+            // What other regions would refuse must not be written here.
+            let note = Note { refused: Some(Refusal::TooLarge.reason().into()), ..transact.note };
+            self.record(&note);
+            return Ok(Outcome::Refused(Refusal::TooLarge));
+        }
         let written = self.write(&transact, &olds)?;
         if let Some(Idempotency { key, digest }) = &transact.idempotency {
             let row = IdempotencyRow { digest: Some(*digest), written: written.clone(), hlc: written.stamp.hlc };
@@ -83,7 +90,7 @@ impl Step<'_> {
         }
         if !ops.is_empty() {
             let request_id = transact.idempotency.as_ref().map(|idempotency| idempotency.key.clone());
-            self.keep(&Change::new(header, Body { request_id, ops }, position.chain));
+            self.keep(&Change::new(header, Body { request_id, trace: transact.trace, ops }, position.chain));
         }
         Ok(Written { stamp, vector: self.state.vector(partition), acts: results, replayed: false })
     }
@@ -109,6 +116,7 @@ impl Refusal {
             Self::PreconditionRequired(_) => "precondition required",
             Self::PreconditionFailed(_) => "precondition failed",
             Self::IdempotencyReuse => "idempotency key reused",
+            Self::TooLarge => "too large",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a node tells about itself: metrics, structured logs, traces.
 
 pub mod metrics;
+pub mod trace;
 
 use crate::config::Telemetry;
 use anyhow::Context;
@@ -20,7 +21,7 @@ pub fn start(config: &Telemetry, node: &str) -> anyhow::Result<Option<SdkTracerP
     let provider = config.otlp.as_deref().map(|endpoint| provider(endpoint, config.trace_ratio, node)).transpose()?;
     let traces = provider.as_ref().map(|provider| {
         // Only our own spans: a library's would follow every packet.
-        tracing_opentelemetry::layer().with_tracer(provider.tracer("holdfast")).with_filter(EnvFilter::new("off,node=info"))
+        tracing_opentelemetry::layer().with_tracer(provider.tracer("holdfast")).with_filter(EnvFilter::new("off,node=debug"))
     });
     tracing_subscriber::registry().with(logs).with(traces).try_init().context("logs are started once")?;
     Ok(provider)

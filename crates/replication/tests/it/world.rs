@@ -207,7 +207,7 @@ impl World {
         };
         let op = observe(region.records.get(&key), op);
         let previous = self.changes[at].last().map_or(Digest::ZERO, |last| last.chain);
-        let change = Change::new(header, Body { request_id: None, ops: vec![op] }, previous);
+        let change = Change::new(header, Body { request_id: None, trace: None, ops: vec![op] }, previous);
         region.apply(self.rules, &change);
         self.changes[at].push(change);
     }
