@@ -25,18 +25,24 @@ use transport::{QuicLink, QuicOptions};
 const BORN: &str = "born";
 
 /// Runs a node until SIGTERM or SIGINT.
-pub async fn run(config: Config, cluster: Cluster, first: bool, bootstrap: Option<&Path>) -> anyhow::Result<()> {
+pub async fn run(config: Config, cluster: Cluster, first: bool, rejoin: bool, bootstrap: Option<&Path>) -> anyhow::Result<()> {
     let cluster = Arc::new(cluster);
     let (_, place) = cluster.node_named(&config.node).context("the configuration was checked")?;
     let place = place.clone();
     std::fs::create_dir_all(&config.data).with_context(|| config.data.display().to_string())?;
     let born = config.data.join(BORN);
-    if !born.exists() && !first {
+    let lost = !born.exists() && rejoin;
+    if !born.exists() && !first && !rejoin {
         bail!(
             "{}: this disk is empty. If the cluster is new, start every node with --first. If this node lost its disk, \
-             it must not vote with what it has forgotten: remove it from its groups and add it again (docs/operate).",
+             it must not vote with what it has forgotten: start it with --rejoin, and its groups let it go and take it \
+             in again.",
             config.data.display()
         );
+    }
+    if lost {
+        // Half a rejoined state is no better than none: begin again from an empty folder.
+        clear(&config.data)?;
     }
     let (world, link) = open(&config, &cluster, place.id)?;
     let (rules, errors) = match &config.detection.rules {
@@ -65,6 +71,7 @@ pub async fn run(config: Config, cluster: Cluster, first: bool, bootstrap: Optio
         rules,
         announce: announce.map(|announce| Arc::new(announce) as Arc<dyn Announce>),
         first: first && !born.exists(),
+        lost,
         bootstrap,
         plant_leader_restore: false,
     };
@@ -73,6 +80,18 @@ pub async fn run(config: Config, cluster: Cluster, first: bool, bootstrap: Optio
     let metrics = TcpListener::bind(place.metrics).await.with_context(|| format!("the metrics' address {}", place.metrics))?;
     let tls = api_tls(&config)?;
     let running = Running::start(start).await?;
+    if lost {
+        tracing::info!("waiting for the groups to take this node in again");
+        tokio::select! {
+            biased;
+            stopped = host_tasks::signal() => {
+                stopped?;
+                running.stop().await;
+                return Ok(());
+            }
+            () = running.rejoin() => {}
+        }
+    }
     std::fs::write(&born, config.node.as_bytes()).with_context(|| born.display().to_string())?;
     tracing::info!(node = %config.node, api = %place.api, metrics = %place.metrics, link = %place.link, "started");
     let (stop, stopped) = watch::channel(false);
@@ -94,6 +113,15 @@ pub async fn run(config: Config, cluster: Cluster, first: bool, bootstrap: Optio
     tasks.shutdown().await;
     running.stop().await;
     tracing::info!("stopped");
+    Ok(())
+}
+
+fn clear(folder: &Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        removed.with_context(|| path.display().to_string())?;
+    }
     Ok(())
 }
 

@@ -30,6 +30,9 @@ enum Command {
         /// The first start of a new cluster: this node's empty disk is new, not lost.
         #[arg(long)]
         first: bool,
+        /// This node lost its disk: be let go by its groups and taken in again.
+        #[arg(long, conflicts_with = "first")]
+        rejoin: bool,
         /// The secrets of a new cluster, from `holdfast init`.
         #[arg(long, requires = "first")]
         bootstrap: Option<PathBuf>,
@@ -96,12 +99,12 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Init(init) => init::run(&init),
-        Command::Start { config, first, bootstrap } => {
+        Command::Start { config, first, rejoin, bootstrap } => {
             let (config, cluster) = Config::load(&config)?;
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(async {
                 let tracer = telemetry::start(&config.telemetry, &config.node)?;
-                let ended = host::run(config, cluster, first, bootstrap.as_deref()).await;
+                let ended = host::run(config, cluster, first, rejoin, bootstrap.as_deref()).await;
                 if let Err(error) = &ended {
                     tracing::error!(error = format!("{error:#}"), "ended");
                 }

@@ -3,7 +3,7 @@
 //! Nothing here knows RocksDB or QUIC: the simulator starts the same node on its own world.
 
 use crate::driver::proposer::Proposer;
-use crate::driver::route::Router;
+use crate::driver::route::{Gate, Router};
 use crate::driver::{anchor, detect, pull};
 use crate::machine::control::{ControlCommand, ControlMachine, ControlOutcome};
 use crate::machine::data::{DataMachine, Observer};
@@ -54,6 +54,8 @@ pub struct Start {
     pub announce: Option<Arc<dyn detect::Announce>>,
     /// Only for the first start of a cluster: this node's disk is empty because it is new, not because it was lost.
     pub first: bool,
+    /// This node lost its disk: it has to be let go by its groups and taken in again before it counts.
+    pub lost: bool,
     /// Only for the first start of a cluster: the first session key and administrator.
     pub bootstrap: Option<(SessionKey, Account)>,
     /// **For tests only.** See [`GroupOptions::plant_leader_restore`].
@@ -78,6 +80,7 @@ pub enum StartFailed {
 pub struct Running {
     /// The node.
     pub node: Arc<Node>,
+    router: Arc<Router>,
     tasks: JoinSet<()>,
 }
 
@@ -159,6 +162,11 @@ impl Running {
         let cluster = Arc::clone(&start.cluster);
         let (region, place) = cluster.node_named(&start.name).ok_or_else(|| StartFailed::Unknown(start.name.clone()))?;
         let router = Arc::new(Router::default());
+        if start.lost {
+            for group in (0..cluster.groups).map(GroupId::new).chain([GroupId::CONTROL]) {
+                router.gate(group, Gate::Closed);
+            }
+        }
         start.world.link.serve(Arc::clone(&router) as Arc<dyn transport::Handler>);
         let metrics = Arc::new(Metrics::new());
         let clock = Arc::clone(&start.world.clock);
@@ -195,7 +203,7 @@ impl Running {
             cluster: Arc::clone(&cluster),
         });
         router.node(&node);
-        let mut running = Self { node, tasks };
+        let mut running = Self { node, router, tasks };
         running.drive(bootstrap, rules, announce);
         Ok(running)
     }
@@ -217,6 +225,11 @@ impl Running {
         if let Some((key, account)) = bootstrap {
             self.tasks.spawn(set_up(Arc::clone(node), key, account));
         }
+    }
+
+    /// For a node started as `lost`: returns when every group counts on it again.
+    pub async fn rejoin(&self) {
+        crate::driver::rejoin::rejoin(&self.node, &self.router).await;
     }
 
     /// Hands over what this node leads, then stops everything. What was acknowledged is durable already.

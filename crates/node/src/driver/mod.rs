@@ -6,5 +6,6 @@ pub mod anchor;
 pub mod detect;
 pub mod proposer;
 pub mod pull;
+pub mod rejoin;
 pub mod route;
 pub mod serve;

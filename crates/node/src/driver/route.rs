@@ -1,11 +1,13 @@
 //! What other nodes ask of this one, and which of them may: the peer's region and zone decide.
 
-use crate::driver::{proposer, serve};
+use crate::driver::{proposer, rejoin, serve};
 use crate::node::Node;
 use async_trait::async_trait;
 use bytes::Bytes;
 use consensus::Group;
 use model::GroupId;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use transport::{FrameStream, Handler, Peer, Service};
 
@@ -14,6 +16,18 @@ use transport::{FrameStream, Handler, Peer, Service};
 pub struct Router {
     node: std::sync::OnceLock<Weak<Node>>,
     groups: std::sync::OnceLock<Vec<Group>>,
+    gates: Mutex<BTreeMap<GroupId, Gate>>,
+}
+
+/// What a group's Raft messages may do on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Everything: the ordinary case.
+    Open,
+    /// Everything but asking for this node's vote.
+    Learning,
+    /// Nothing.
+    Closed,
 }
 
 impl Router {
@@ -27,6 +41,17 @@ impl Router {
     }
     fn group(&self, id: GroupId) -> Option<&Group> {
         self.groups.get()?.iter().find(|group| group.id() == id)
+    }
+    /// Opens or closes a group.
+    pub fn gate(&self, group: GroupId, gate: Gate) {
+        self.gates.lock().insert(group, gate);
+    }
+    fn passes(&self, group: GroupId, request: &[u8]) -> bool {
+        match self.gates.lock().get(&group).copied().unwrap_or(Gate::Open) {
+            Gate::Open => true,
+            Gate::Learning => !consensus::asks_for_vote(request),
+            Gate::Closed => false,
+        }
     }
     fn running(&self) -> Option<Arc<Node>> {
         self.node.get()?.upgrade()
@@ -42,7 +67,7 @@ impl Handler for Router {
     async fn call(&self, peer: &Peer, service: Service, request: Bytes) -> Option<Bytes> {
         match service {
             Service::Raft => {
-                let id = consensus::group_of(&request).filter(|id| self.may(peer, *id))?;
+                let id = consensus::group_of(&request).filter(|id| self.may(peer, *id) && self.passes(*id, &request))?;
                 self.group(id)?.handle_call(peer, request).await
             }
             Service::Propose => {
@@ -50,7 +75,8 @@ impl Handler for Router {
                 let node = self.running()?;
                 proposer::answer_forwarded(self.group(id)?, &node.world, &request).await
             }
-            Service::Snapshot | Service::Pull | Service::ReadIndex | Service::Status => None,
+            Service::Status => rejoin::answer(self.groups.get()?, &self.running()?, peer, &request).await,
+            Service::Snapshot | Service::Pull | Service::ReadIndex => None,
         }
     }
 
@@ -58,7 +84,7 @@ impl Handler for Router {
         match service {
             Service::Snapshot => {
                 let Ok(Some(first)) = stream.receive().await else { return };
-                let id = consensus::group_of(&first).filter(|id| self.may(peer, *id));
+                let id = consensus::group_of(&first).filter(|id| self.may(peer, *id) && self.passes(*id, &first));
                 if let Some(group) = id.and_then(|id| self.group(id)) {
                     group.handle_stream(peer, first, stream).await;
                 }
