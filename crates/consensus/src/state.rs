@@ -180,3 +180,36 @@ impl RaftSnapshotBuilder<Types> for Builder {
         Ok(Snapshot { meta, snapshot: Shipment::Local(checkpoint) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Command;
+    use openraft::impls::EmptyNode;
+    use openraft::{Membership, Vote};
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn membership() -> Membership<u64, EmptyNode> {
+        let nodes: BTreeMap<u64, EmptyNode> = [(1, EmptyNode {}), (2, EmptyNode {})].into();
+        Membership::new(vec![BTreeSet::from([1])], nodes).expect("the voter is among the nodes")
+    }
+
+    /// What is on disks already must stay readable: these bytes never change.
+    #[test]
+    fn stored_bytes_are_golden() {
+        fn check<T: Serialize>(value: &T, expect: &str) {
+            let hex: String = codec::encode(value).iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, expect);
+        }
+        let log_id = LogId::new_term_index(3, 300);
+        check(&Vote::<openraft::alias::LeaderIdOf<Types>>::new(7, 2), "0107010200");
+        check(&log_id, "0103ac02");
+        check(&Entry { log_id, payload: EntryPayload::Blank }, "0103ac0200");
+        check(&Entry { log_id, payload: EntryPayload::Normal(Command("ab".into())) }, "0103ac0201026162");
+        check(&Entry { log_id, payload: EntryPayload::Membership(membership()) }, "0103ac0202010101020102");
+        check(
+            &Position { applied: Some(log_id), membership: StoredMembership::new(Some(log_id), membership()) },
+            "010103ac020103ac02010101020102",
+        );
+    }
+}

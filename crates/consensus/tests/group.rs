@@ -209,7 +209,7 @@ async fn a_deaf_leader_makes_way_for_another() {
         });
         let cut = Instant::now();
         world.write_among(&others, "after".to_owned()).await;
-        assert!(cut.elapsed() < Duration::from_millis(2_500), "{:?}", cut.elapsed());
+        assert!(cut.elapsed() < Duration::from_secs(3), "{:?}", cut.elapsed());
         writing.abort();
         world.network.heal_all();
         world.assert_equal().await;
@@ -225,7 +225,7 @@ async fn an_idle_group_keeps_its_leader_and_is_never_silent() {
         tokio::time::sleep(Duration::from_millis(10)).await;
         let status = world.lives[&leader].group.status();
         assert!(!status.silent && status.role == Role::Leader && status.term == term, "{status:?}");
-        assert!(status.last_quorum_acked_ms.is_some_and(|age_ms| age_ms < 300), "{status:?}");
+        assert!(status.last_quorum_acked_ms.is_some_and(|age_ms| age_ms < 400), "{status:?}");
     }
 }
 
