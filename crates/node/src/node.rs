@@ -17,9 +17,18 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// Capabilities remembered; at the bound all are forgotten and derived again.
 const CAPABILITIES_MAX: usize = 10_000;
+
+/// How long a request waits for its node to apply what its leader has.
+const SEE_WAIT: Duration = Duration::from_secs(2);
+
+/// Waits, within bounds: the command is durable already, and a node that lags answers all the same.
+async fn see(group: &Group, index: u64) {
+    let _ = tokio::time::timeout(SEE_WAIT, group.wait_applied(index)).await;
+}
 
 /// One data group on this node.
 pub struct DataGroup {
@@ -86,14 +95,23 @@ impl Node {
     /// Has a command of a data group carried out.
     pub async fn propose(&self, group: GroupId, command: &Command) -> Result<Outcome, ProposeFailed> {
         let group = self.data.get(&group).expect("a node has every data group of its region");
-        let result = group.proposer.propose(Bytes::from(encode(command))).await?;
-        decode(&result).map_err(|_| ProposeFailed::Unknown)
+        let done = group.proposer.propose(Bytes::from(encode(command))).await?;
+        decode(&done.result).map_err(|_| ProposeFailed::Unknown)
     }
 
-    /// Has a command of the control plane carried out.
+    /// As [`Node::propose`], and waits until this node has the effects too, so that the next request sees them.
+    pub async fn propose_and_see(&self, group: GroupId, command: &Command) -> Result<Outcome, ProposeFailed> {
+        let group = self.data.get(&group).expect("a node has every data group of its region");
+        let done = group.proposer.propose(Bytes::from(encode(command))).await?;
+        see(&group.group, done.index).await;
+        decode(&done.result).map_err(|_| ProposeFailed::Unknown)
+    }
+
+    /// Has a command of the control plane carried out, and waits until this node has its effects.
     pub async fn propose_control(&self, command: &ControlCommand) -> Result<ControlOutcome, ProposeFailed> {
-        let result = self.control.proposer.propose(Bytes::from(encode(command))).await?;
-        decode(&result).map_err(|_| ProposeFailed::Unknown)
+        let done = self.control.proposer.propose(Bytes::from(encode(command))).await?;
+        see(&self.control.group, done.index).await;
+        decode(&done.result).map_err(|_| ProposeFailed::Unknown)
     }
 
     /// What a session may do, derived from the policy once.

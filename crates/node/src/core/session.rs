@@ -137,7 +137,7 @@ impl Node {
         let transact =
             Transact { tenant: TenantId::PLATFORM, schema_version: 1, acts: vec![act], idempotency: None, note, trace: None };
         let group = self.cluster.group(TenantId::PLATFORM);
-        match self.propose(group, &Command::Transact(transact)).await.map_err(failed)? {
+        match self.propose_and_see(group, &Command::Transact(transact)).await.map_err(failed)? {
             Outcome::Refused(Refusal::PreconditionFailed(_)) => Err(Problem::conflict("it has changed in the meantime")),
             _ => Ok(()),
         }

@@ -67,14 +67,24 @@ struct Forwarded {
 /// A leader's answer to forwarded commands.
 #[derive(Serialize, Deserialize)]
 enum Answer {
-    Results(Vec<Bytes>),
+    /// Where the entry is in the log, and one result for each command.
+    Results { index: u64, results: Vec<Bytes> },
     NotLeader,
     Unknown,
 }
 
+/// A command that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// Its entry's place in the group's log: whoever has applied it has the command's effects.
+    pub index: u64,
+    /// What the state machine answered.
+    pub result: Bytes,
+}
+
 struct Waiting {
     command: Bytes,
-    reply: oneshot::Sender<Result<Bytes, ProposeFailed>>,
+    reply: oneshot::Sender<Result<Done, ProposeFailed>>,
 }
 
 /// The way to one group's leader.
@@ -93,7 +103,7 @@ impl Proposer {
     }
 
     /// Has a command carried out; its result is what the state machine answered.
-    pub async fn propose(&self, command: Bytes) -> Result<Bytes, ProposeFailed> {
+    pub async fn propose(&self, command: Bytes) -> Result<Done, ProposeFailed> {
         let (reply, answer) = oneshot::channel();
         self.queue.try_send(Waiting { command, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ProposeFailed::Busy,
@@ -138,7 +148,7 @@ impl Courier {
     }
 
     /// Takes a batch to whoever leads, looking for a leader until [`LEADER_WAIT`] is over.
-    async fn deliver(&self, commands: Vec<Bytes>) -> Result<Vec<Bytes>, ProposeFailed> {
+    async fn deliver(&self, commands: Vec<Bytes>) -> Result<(u64, Vec<Bytes>), ProposeFailed> {
         let deadline = tokio::time::Instant::now() + LEADER_WAIT;
         let mut changes = self.group.changes();
         loop {
@@ -148,8 +158,8 @@ impl Courier {
                 None => Answer::NotLeader,
             };
             match attempt {
-                Answer::Results(results) if results.len() == commands.len() => return Ok(results),
-                Answer::Results(_) | Answer::Unknown => return Err(ProposeFailed::Unknown),
+                Answer::Results { index, results } if results.len() == commands.len() => return Ok((index, results)),
+                Answer::Results { .. } | Answer::Unknown => return Err(ProposeFailed::Unknown),
                 Answer::NotLeader if tokio::time::Instant::now() >= deadline => return Err(ProposeFailed::NoLeader),
                 Answer::NotLeader => {
                     // Either something changes in the group, or it is time to look again.
@@ -184,12 +194,12 @@ impl Courier {
     }
 }
 
-fn answer_all(batch: Vec<Waiting>, result: Result<Vec<Bytes>, ProposeFailed>) {
+fn answer_all(batch: Vec<Waiting>, result: Result<(u64, Vec<Bytes>), ProposeFailed>) {
     // A caller that has gone away is no reason to stop: its command is done or not all the same.
     match result {
-        Ok(results) => {
+        Ok((index, results)) => {
             for (waiting, result) in batch.into_iter().zip(results) {
-                let _ = waiting.reply.send(Ok(result));
+                let _ = waiting.reply.send(Ok(Done { index, result }));
             }
         }
         Err(failed) => {
@@ -205,7 +215,8 @@ async fn propose_here(group: &Group, world: &World, commands: Vec<Bytes>) -> Ans
     world.entropy.fill(&mut nonce);
     let entry = Entry { wall_ms: world.clock.wall_ms(), nonce, commands };
     match group.propose(encode(&entry).into()).await {
-        Ok(applied) => decode(&applied.result).map_or(Answer::Unknown, Answer::Results),
+        Ok(applied) => decode(&applied.result)
+            .map_or(Answer::Unknown, |results| Answer::Results { index: applied.index, results }),
         Err(ProposeError::NotLeader { .. }) => Answer::NotLeader,
         // Batches are bounded well below it, and a single command is bounded by the request it came from.
         Err(ProposeError::TooLarge { .. }) => Answer::Unknown,
