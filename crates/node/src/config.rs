@@ -70,7 +70,7 @@ pub struct RaftTiming {
 
 impl Default for RaftTiming {
     fn default() -> Self {
-        Self { heartbeat_ms: 100, election_min_ms: 500, election_max_ms: 700 }
+        Self { heartbeat_ms: 150, election_min_ms: 350, election_max_ms: 550 }
     }
 }
 

@@ -103,7 +103,14 @@ pub async fn run(config: Config, cluster: Cluster, first: bool, rejoin: bool, bo
     tasks.spawn(api::serve(api, tls, core, until(stopped.clone())));
     tasks.spawn(host_tasks::metrics(metrics, Arc::clone(&running.node), link, until(stopped.clone())));
     host_tasks::listen(&config.detection, &running.node, &mut tasks).await?;
-    host_tasks::signal().await?;
+    tokio::select! {
+        biased;
+        signalled = host_tasks::signal() => signalled?,
+        fault = host_tasks::stopped_group(&running.node) => {
+            // Its disk failed under it: what it acknowledged is safe with the others, and nothing more may be.
+            bail!("{fault}; this node stops");
+        }
+    }
     tracing::info!("stopping");
     running.node.stopping.store(true, std::sync::atomic::Ordering::Release);
     let _ = stop.send(true);
@@ -129,7 +136,7 @@ fn open(config: &Config, cluster: &Arc<Cluster>, node: model::NodeId) -> anyhow:
     let clock = Arc::new(SystemClock::new());
     let entropy = Arc::new(SystemEntropy);
     let engine = RocksEngine::open(&config.data, Options::default())
-        .with_context(|| format!("the data directory {}", config.data.display()))?;
+        .with_context(|| format!("the data directory {} (if it is damaged: move it away and start with --rejoin)", config.data.display()))?;
     let (_, place) = cluster.node(node).context("the node is in the description")?;
     let described = Arc::clone(cluster);
     let link = QuicLink::bind(QuicOptions {

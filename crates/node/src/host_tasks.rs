@@ -266,6 +266,20 @@ impl Announce for WebhookOut {
     }
 }
 
+/// Waits until a group has stopped by itself, and says why.
+pub async fn stopped_group(node: &Node) -> String {
+    let groups: Vec<_> = node.data.values().map(|data| &data.group).chain([&node.control.group]).collect();
+    loop {
+        if let Some(group) = groups.iter().find(|group| group.has_stopped()) {
+            let fault = group.status().fault.unwrap_or_else(|| "no reason is known".into());
+            return format!("group {} has stopped: {fault}", group.id());
+        }
+        let mut changes: Vec<_> = groups.iter().map(|group| group.changes()).collect();
+        let any = futures::future::select_all(changes.iter_mut().map(|changes| Box::pin(changes.changed())));
+        let _ = tokio::time::timeout(Duration::from_secs(1), any).await;
+    }
+}
+
 /// Waits for SIGTERM or SIGINT.
 pub async fn signal() -> std::io::Result<()> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;

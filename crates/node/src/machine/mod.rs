@@ -10,3 +10,6 @@ pub mod ledger;
 pub mod note;
 pub mod transact;
 mod view;
+
+#[cfg(test)]
+mod tests;
