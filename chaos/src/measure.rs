@@ -75,7 +75,10 @@ pub fn recovery(history: &[&Operation], fault_us: u64, until_us: u64, clean_us: 
             end_us = second.iter().filter(|one| is_bad(one)).map(|one| one.completed_us).max().max(end_us);
         }
     }
-    let rto_us = end_us.map_or(0, |end_us| end_us - fault_us);
+    // On a machine so loaded that nothing counts as slow, a stop of writes is an outage all the same.
+    let first_us = first.map_or(0, |first| first - fault_us);
+    let stop_us = if first_us > SLOW_FLOOR_US { first_us } else { 0 };
+    let rto_us = end_us.map_or(0, |end_us| end_us - fault_us).max(stop_us);
     let is_clean = fault_us + rto_us + clean_us <= until_us;
     Recovery {
         rto_first_ms: first.map(|first| (first - fault_us) / 1_000),

@@ -67,7 +67,8 @@ pub async fn records(
     table: &str,
     prefix: &str,
 ) -> Result<BTreeMap<String, Value>> {
-    let items = pages(client, door, token, &format!("{table}/records?prefix={prefix}"), "records").await?;
+    let query = if prefix.is_empty() { String::new() } else { format!("?prefix={prefix}") };
+    let items = pages(client, door, token, &format!("{table}/records{query}"), "records").await?;
     let entry = |mut item: Value| Some((item["key"].as_str()?.to_owned(), item["fields"].take()));
     Ok(items.into_iter().filter_map(entry).collect())
 }
