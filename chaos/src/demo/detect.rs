@@ -3,6 +3,7 @@
 use super::{Tour, log};
 use crate::access::attempt;
 use crate::client::{Call, Client};
+use crate::report::date;
 use crate::tenancy::AGENT;
 use anyhow::Result;
 use reqwest::Method;
@@ -21,6 +22,8 @@ const POLL: Duration = Duration::from_millis(250);
 /// Incidents and events of each that are shown; the report has all of them.
 const SHOWN: usize = 8;
 const EVENTS_SHOWN: usize = 2;
+/// Letters of an event's line.
+const LINE_MAX: usize = 150;
 
 pub(super) async fn step(tour: &mut Tour) -> Result<()> {
     attack(tour).await?;
@@ -134,21 +137,21 @@ fn show(tour: &mut Tour, incident: &Value) {
     }
 }
 
-/// An event in a line: who, from where, what was said.
+/// An event in a line: what was said, who, from where.
 fn line(event: &Value) -> String {
-    let fields = if event["fields"].is_object() { &event["fields"] } else { event };
-    let field = |name: &str| {
-        let nested = name.split('.').fold(fields, |value, part| &value[part]);
-        let value = if fields[name].is_null() { nested } else { &fields[name] };
-        value.as_str().map(str::to_owned)
+    let entities = event["entities"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let named = |kind: &str| {
+        let found = entities.iter().find(|one| one["kind"] == kind)?;
+        Some(format!("{kind} {}", found["name"].as_str()?))
     };
-    let parts = [
-        field("api.operation").or_else(|| field("message")),
-        field("user.name").map(|user| format!("user {user}")),
-        field("src_endpoint.ip").or_else(|| field("src_endpoint.name")).map(|from| format!("from {from}")),
-    ];
-    let text: Vec<String> = parts.into_iter().flatten().map(|part| part.trim().chars().take(110).collect()).collect();
-    if text.is_empty() { event.to_string().chars().take(160).collect() } else { text.join(", ") }
+    let said = event["text"].as_str().map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
+    let kind = || format!("class {}, activity {}", event["class_uid"], event["activity_id"]);
+    let time_s = event["time_ms"].as_u64().unwrap_or(0) / 1_000;
+    let (hour, minute, second) = (time_s / 3_600 % 24, time_s / 60 % 60, time_s % 60);
+    let mut parts = vec![format!("{} {hour:02}:{minute:02}:{second:02}", date(time_s))];
+    parts.extend(["user", "address", "host", "node"].into_iter().filter_map(named));
+    parts.push(said.filter(|said| !said.is_empty()).unwrap_or_else(kind));
+    parts.join(", ").chars().take(LINE_MAX).collect()
 }
 
 /// Somebody looks at the gravest one.
