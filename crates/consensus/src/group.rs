@@ -181,9 +181,12 @@ impl Group {
         *self.inner.applied.borrow()
     }
 
-    /// Ticks when role, term, leader or applied index change.
+    /// Ticks when role, term, leader or applied index change from now on.
     pub fn changes(&self) -> watch::Receiver<Pulse> {
-        self.inner.pulse.clone()
+        let mut pulse = self.inner.pulse.clone();
+        // A clone has seen what its original has, which never looks: it would tick at once, each time.
+        pulse.mark_unchanged();
+        pulse
     }
 
     /// Whether the group has stopped on this node, by [`Group::shutdown`] or because the disk failed.

@@ -314,6 +314,7 @@ async fn a_full_disk_stops_the_group_and_says_why() {
     let group = Group::start(options, engine.log(), link, Journal::open(&engine)).await.unwrap();
     group.initialize(&nodes(&[1])).await.unwrap();
     group.changes().wait_for(|pulse| pulse.role == Role::Leader).await.unwrap();
+    assert!(!group.changes().has_changed().unwrap(), "only what happens from now on ticks");
     group.propose(Bytes::from_static(b"fits")).await.unwrap();
     engine.full(true);
     assert_eq!(group.propose(Bytes::from_static(b"does not")).await, Err(ProposeError::Unknown));
