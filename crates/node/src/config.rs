@@ -116,7 +116,7 @@ pub struct Telemetry {
 
 impl Default for Telemetry {
     fn default() -> Self {
-        Self { log: "info".into(), otlp: None, trace_ratio: 1.0 }
+        Self { log: "info,openraft=warn".into(), otlp: None, trace_ratio: 1.0 }
     }
 }
 

@@ -87,7 +87,7 @@ impl Node {
             tenant: tenant.id,
             schema_version: tenant.tables.iter().map(|table| table.version).max().unwrap_or(0),
             acts,
-            idempotency: write.idempotency_key.clone().map(|key| Idempotency { key, digest: write.fingerprint.unwrap_or_default() }),
+            idempotency: write.idempotency_key.clone().map(|key| idempotency(session, &key, write)),
             note: self.note(caller, session, ""),
             trace: trace::current(),
         };
@@ -98,6 +98,13 @@ impl Node {
             other => Err(internal("a transaction came to something else", &format!("{other:?}"))),
         }
     }
+}
+
+/// A key belongs to its user: nobody finds out what another's request came to.
+fn idempotency(session: &Session, key: &str, write: &WriteOptions) -> Idempotency {
+    let owned = [session.user().get().to_be_bytes().as_slice(), key.as_bytes()].concat();
+    let key = blake3::hash(&owned).to_hex().to_string();
+    Idempotency { key, digest: write.fingerprint.unwrap_or_default() }
 }
 
 fn refused(refusal: Refusal, several: bool) -> Problem {

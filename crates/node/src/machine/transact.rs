@@ -32,7 +32,8 @@ impl Step<'_> {
             olds.push(old);
         }
         let ops: Vec<Op> = transact.acts.iter().zip(&olds).filter_map(|(act, old)| operation(act, old.as_ref())).collect();
-        if replication::op::check(&ops).is_err() {
+        let weight: usize = ops.iter().map(Op::weight).sum();
+        if replication::op::check(&ops).is_err() || weight > model::limit::TRANSACTION_BYTES_MAX {
             // What other regions would refuse must not be written here.
             let note = Note { refused: Some(Refusal::TooLarge.reason().into()), ..transact.note };
             self.record(&note);
