@@ -9,7 +9,7 @@ use totp_rs::{Algorithm, Builder, Secret, Totp};
 
 const STEP_SECONDS: u64 = 30;
 /// How long a new account or password may take to be known on the node that is asked.
-const KNOWN_WITHIN: Duration = Duration::from_secs(5);
+const KNOWN_WITHIN: Duration = Duration::from_secs(10);
 /// Between two tries; a refused login counts against the account, so there are few.
 const RETRY_AFTER: Duration = Duration::from_millis(700);
 
@@ -92,7 +92,14 @@ pub async fn login(
             Some(device) => Some(device.code().await),
             None => None,
         };
-        let answer = attempt(client, door, login, password, code.as_deref()).await?;
+        let answer = match attempt(client, door, login, password, code.as_deref()).await {
+            // The door may be busy with others.
+            Err(_) if Instant::now() < deadline => {
+                tokio::time::sleep(RETRY_AFTER).await;
+                continue;
+            }
+            answer => answer?,
+        };
         if answer.is_success() {
             let token = answer.body["token"].as_str().context("a login without a token")?.to_owned();
             let must_change = answer.body["must_change_password"].as_bool().unwrap_or(false);

@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, bail};
 use reqwest::Method;
 use serde_json::Value;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A request that takes longer was lost, as far as the client can tell.
 pub const CALL_WITHIN: Duration = Duration::from_secs(2);
@@ -167,13 +167,23 @@ impl Client {
         Ok(answer)
     }
 
-    /// Sends a request that must succeed.
+    /// Sends a request that must succeed; tries again, for a while, what was not sent or only reads.
     pub async fn must(&self, door: &Door, call: &Call<'_>) -> Result<Answer> {
-        let what = || format!("{} {} at {}", call.method, call.path, door.node);
-        match self.send(door, call).await {
-            Ok(answer) if answer.is_success() => Ok(answer),
-            Ok(answer) => bail!("{}: {} {}", what(), answer.problem(), answer.body),
-            Err(error) => bail!("{}: {error}", what()),
+        let began = Instant::now();
+        loop {
+            let (may_repeat, why) = match self.send(door, call).await {
+                Ok(answer) if answer.is_success() => return Ok(answer),
+                Ok(answer) => {
+                    let is_passing = call.method == Method::GET && answer.status >= 500;
+                    (is_passing, format!("{} {}", answer.problem(), answer.body))
+                }
+                Err(CallError::NotSent(why)) => (true, why),
+                Err(CallError::Lost(why)) => (call.method == Method::GET, why),
+            };
+            if !may_repeat || began.elapsed() >= ERRAND_WITHIN {
+                bail!("{} {} at {}: {why}", call.method, call.path, door.node);
+            }
+            tokio::time::sleep(crate::cluster::POLL).await;
         }
     }
 }

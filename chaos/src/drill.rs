@@ -166,7 +166,11 @@ pub async fn run(binary: &Path, directory: &Path, scenario: &Scenario, is_short:
     );
     let outcome = perform(&mut stage, &scenario.fault, phases).await;
     let run = match outcome {
-        Ok(record) => judge(&stage, scenario, phases, promise, record).await,
+        Ok(record) => {
+            // For whoever looks for a fault: it goes with the folder when the run was met.
+            write_history(stage.lab.directory(), &record.history)?;
+            judge(&stage, scenario, phases, promise, record).await
+        }
         Err(error) => Err(error),
     };
     if !run.as_ref().is_ok_and(|run| run.verdict == Verdict::Met) {
@@ -174,6 +178,12 @@ pub async fn run(binary: &Path, directory: &Path, scenario: &Scenario, is_short:
         println!("  the nodes' files and logs are kept in {}", stage.lab.directory().display());
     }
     run
+}
+
+fn write_history(directory: &Path, history: &[Operation]) -> Result<()> {
+    let path = directory.join("history.json");
+    let json = serde_json::to_vec(history).context("the history has no JSON form")?;
+    std::fs::write(&path, json).with_context(|| format!("{}: cannot be written", path.display()))
 }
 
 async fn perform(stage: &mut Stage, fault: &Fault, phases: Phases) -> Result<Record> {

@@ -11,8 +11,8 @@ const SECOND_US: u64 = 1_000_000;
 const ERRORS_MAX: f64 = 0.001;
 /// Or when its 99th percentile is more than this many times that of the baseline.
 const SLOWER_MAX: u64 = 2;
-/// What no one notices is not slow.
-const SLOW_FLOOR_US: u64 = 250_000;
+/// Faster than this is not slow: it is before a SIP caller's first retransmission.
+const SLOW_FLOOR_US: u64 = 500_000;
 
 /// How the cluster answered before the fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
