@@ -1,0 +1,53 @@
+//! Planted bugs: each breaks one promise at a door of the node, so that a checker can show that it would notice.
+//!
+//! A planted bug is never reachable outside the simulator, but for the one switch that consensus keeps for tests.
+
+/// One planted bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    /// A restarted leader goes on without an election: openraft's default `enable_leader_restore`.
+    LeaderRestore,
+    /// Disks acknowledge syncs that they did not do.
+    LyingFsync,
+    /// The log is acknowledged before it is durable.
+    EarlyAck,
+    /// A vote is not durable: a restarted node votes again in the same term.
+    VoteForgotten,
+    /// Now and then a leaf of the audit log is not written.
+    AuditLeafDropped,
+    /// Now and then a record is written under another tenant's key.
+    TenantMixed,
+    /// A read that must be linearizable is answered from what the node happens to have.
+    StaleRead,
+    /// Results by idempotency key are not found again: a retry is carried out twice.
+    DuplicateApply,
+    /// Stored alerts are not found again: whoever takes over raises them once more.
+    AlertTwice,
+    /// A restarted node forgets its hybrid logical clock and trusts the wall clock.
+    ClockOrdered,
+}
+
+impl Plant {
+    /// Each with its name, and the seeds within which it must be caught.
+    pub const ALL: &[(&str, Self, u64)] = &[
+        ("leader-restore", Self::LeaderRestore, 12),
+        ("lying-fsync", Self::LyingFsync, 5),
+        ("early-ack", Self::EarlyAck, 12),
+        ("vote-forgotten", Self::VoteForgotten, 60),
+        ("audit-leaf-dropped", Self::AuditLeafDropped, 2),
+        ("tenant-mixed", Self::TenantMixed, 2),
+        ("stale-read", Self::StaleRead, 5),
+        ("duplicate-apply", Self::DuplicateApply, 8),
+        ("alert-twice", Self::AlertTwice, 8),
+        ("clock-ordered", Self::ClockOrdered, 8),
+    ];
+
+    /// The one with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _, _)| *known == name).map(|(_, plant, _)| *plant)
+    }
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, plant, _)| *plant == self).map_or("", |(name, _, _)| name)
+    }
+}
