@@ -68,6 +68,7 @@ struct Shared {
 pub struct Load {
     shared: Arc<Shared>,
     tickers: JoinSet<()>,
+    _watcher: JoinSet<()>,
 }
 
 /// The fields of the table that the load writes.
@@ -159,11 +160,13 @@ impl Load {
             settings,
             run,
         });
-        let mut tickers = JoinSet::new();
+        let (mut tickers, mut watcher) = (JoinSet::new(), JoinSet::new());
+        let watched = Arc::clone(&shared);
+        watcher.spawn(async move { watched.compass.watch(&watched.client).await });
         for home in 0..shared.settings.regions.len() {
             tickers.spawn(Arc::clone(&shared).tick(home));
         }
-        Self { shared, tickers }
+        Self { shared, tickers, _watcher: watcher }
     }
 
     /// When the history's times begin.

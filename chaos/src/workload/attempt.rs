@@ -44,7 +44,7 @@ impl Shared {
         let mut error = None;
         let mut region = errand.home;
         while self.now_us() < invoked_us + OPERATION_WITHIN_US {
-            for index in self.compass.round(region, self.now_us()) {
+            for index in self.compass.round(region) {
                 match self.attempt(&errand, index).await {
                     Attempt::Done(answer) => return self.done(errand, invoked_us, index, *answer, error),
                     Attempt::Refused(why) => {
@@ -61,7 +61,7 @@ impl Shared {
                     break;
                 }
             }
-            if errand.may_leave && !may_have_happened && self.compass.is_gone(region, self.now_us()) {
+            if errand.may_leave && !may_have_happened && self.compass.is_gone(region) {
                 region = (region + 1) % self.settings.regions.len();
                 self.leave(&mut errand);
             } else {
@@ -90,18 +90,18 @@ impl Shared {
                     // Not applied yet, here: 425 (behind), 429 (too many).
                     425 | 429 => Attempt::Elsewhere(why),
                     500.. => {
-                        self.compass.slow(index, self.now_us());
+                        self.compass.slow(index);
                         Attempt::Lost(why)
                     }
                     _ => Attempt::Refused(why),
                 }
             }
             Err(CallError::NotSent(why)) => {
-                self.compass.refused(index, self.now_us());
+                self.compass.refused(index);
                 Attempt::Elsewhere(format!("{}: {why}", self.door(index).node))
             }
             Err(CallError::Lost(why)) => {
-                self.compass.slow(index, self.now_us());
+                self.compass.slow(index);
                 Attempt::Lost(format!("{}: {why}", self.door(index).node))
             }
         }

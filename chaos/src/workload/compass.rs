@@ -1,23 +1,34 @@
-//! Which node a client tries next: its own region's in turn, those that answered lately first.
+//! Which node a client tries next: its own region's in turn, those that are not under suspicion first.
+//!
+//! A node that refused a connection, lost a request or said that it cannot is suspected until it says that it is
+//! ready: clients do not find that out with requests of their own.
 
-use crate::client::Door;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::client::{Call, CallError, Client, Door};
+use reqwest::Method;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::time::Duration;
 
-/// A node that refused a connection or lost a request is tried last for so long.
-const SUSPECT_FOR_US: u64 = 1_000_000;
+/// A suspected node is asked whether it is ready this often, and has this long to say so.
+const ASK_EVERY: Duration = Duration::from_millis(200);
+const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+
+const TRUSTED: u8 = 0;
+/// It answers late, not at all, or that it cannot.
+const SLOW: u8 = 1;
+/// It takes no connections.
+const REFUSING: u8 = 2;
 
 /// What clients know about nodes. Shared by all clients: the nodes' state is the same for all.
 pub(crate) struct Compass {
     doors: Vec<Door>,
-    refused_until_us: Vec<AtomicU64>,
-    slow_until_us: Vec<AtomicU64>,
+    states: Vec<AtomicU8>,
     turn: AtomicUsize,
 }
 
 impl Compass {
     pub(crate) fn new(doors: Vec<Door>) -> Self {
-        let never = || doors.iter().map(|_| AtomicU64::new(0)).collect();
-        Self { refused_until_us: never(), slow_until_us: never(), turn: AtomicUsize::new(0), doors }
+        let states = doors.iter().map(|_| AtomicU8::new(TRUSTED)).collect();
+        Self { doors, states, turn: AtomicUsize::new(0) }
     }
 
     pub(crate) fn door(&self, index: usize) -> &Door {
@@ -25,36 +36,52 @@ impl Compass {
     }
 
     /// The node took no connection.
-    pub(crate) fn refused(&self, index: usize, now_us: u64) {
-        self.refused_until_us[index].store(now_us + SUSPECT_FOR_US, Ordering::Relaxed);
+    pub(crate) fn refused(&self, index: usize) {
+        self.states[index].store(REFUSING, Ordering::Relaxed);
     }
 
     /// The node lost a request, or said it cannot.
-    pub(crate) fn slow(&self, index: usize, now_us: u64) {
-        self.slow_until_us[index].store(now_us + SUSPECT_FOR_US, Ordering::Relaxed);
+    pub(crate) fn slow(&self, index: usize) {
+        self.states[index].store(SLOW, Ordering::Relaxed);
+    }
+
+    /// The node said it is ready.
+    fn trust(&self, index: usize) {
+        self.states[index].store(TRUSTED, Ordering::Relaxed);
+    }
+
+    fn state(&self, index: usize) -> u8 {
+        self.states[index].load(Ordering::Relaxed)
     }
 
     /// A region's nodes, the most promising first.
-    pub(crate) fn round(&self, region: usize, now_us: u64) -> Vec<usize> {
+    pub(crate) fn round(&self, region: usize) -> Vec<usize> {
         let mut nodes: Vec<usize> = (0..self.doors.len()).filter(|index| self.doors[*index].region == region).collect();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % nodes.len().max(1);
         nodes.rotate_left(turn);
-        nodes.sort_by_key(|index| (self.is_refusing(*index, now_us), self.is_slow(*index, now_us)));
+        nodes.sort_by_key(|index| self.state(*index));
         nodes
     }
 
     /// Whether no node of a region takes connections.
-    pub(crate) fn is_gone(&self, region: usize, now_us: u64) -> bool {
+    pub(crate) fn is_gone(&self, region: usize) -> bool {
         let mut nodes = (0..self.doors.len()).filter(|index| self.doors[*index].region == region);
-        nodes.all(|index| self.is_refusing(index, now_us))
+        nodes.all(|index| self.state(index) == REFUSING)
     }
 
-    fn is_refusing(&self, index: usize, now_us: u64) -> bool {
-        self.refused_until_us[index].load(Ordering::Relaxed) > now_us
-    }
-
-    fn is_slow(&self, index: usize, now_us: u64) -> bool {
-        self.slow_until_us[index].load(Ordering::Relaxed) > now_us
+    /// Asks suspected nodes whether they are ready, for ever.
+    pub(crate) async fn watch(&self, client: &Client) {
+        loop {
+            tokio::time::sleep(ASK_EVERY).await;
+            for index in (0..self.doors.len()).filter(|index| self.state(*index) != TRUSTED) {
+                let call = Call::new(Method::GET, "/readyz", "").within(ANSWER_WITHIN);
+                match client.send(&self.doors[index], &call).await {
+                    Ok(answer) if answer.is_success() => self.trust(index),
+                    Err(CallError::NotSent(_)) => self.refused(index),
+                    Ok(_) | Err(CallError::Lost(_)) => self.slow(index),
+                }
+            }
+        }
     }
 }
 
@@ -68,23 +95,24 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_refused_comes_last_and_returns() {
+    fn a_suspected_node_comes_last_until_it_is_ready() {
         let compass = compass();
-        compass.refused(0, 0);
-        assert_eq!(compass.round(0, 1), [1, 0]);
-        assert_eq!(compass.round(0, 1), [1, 0]);
-        let later: Vec<usize> = (0..2).map(|_| compass.round(0, SUSPECT_FOR_US)[0]).collect();
-        assert!(later.contains(&0), "after a while its turn comes again");
+        compass.refused(0);
+        assert_eq!(compass.round(0), [1, 0]);
+        assert_eq!(compass.round(0), [1, 0]);
+        compass.trust(0);
+        let firsts: Vec<usize> = (0..2).map(|_| compass.round(0)[0]).collect();
+        assert!(firsts.contains(&0), "its turn comes again");
     }
 
     #[test]
     fn a_region_is_gone_only_when_all_its_nodes_refuse() {
         let compass = compass();
-        compass.refused(0, 0);
-        compass.slow(1, 0);
-        assert!(!compass.is_gone(0, 1), "a slow node is not gone");
-        compass.refused(1, 0);
-        assert!(compass.is_gone(0, 1));
-        assert!(!compass.is_gone(1, 1));
+        compass.refused(0);
+        compass.slow(1);
+        assert!(!compass.is_gone(0), "a slow node is not gone");
+        compass.refused(1);
+        assert!(compass.is_gone(0));
+        assert!(!compass.is_gone(1));
     }
 }
