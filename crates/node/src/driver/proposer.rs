@@ -11,12 +11,13 @@ use model::{GroupId, NodeId};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use transport::{LinkError, Service};
 
-/// Batches on their way at once, per group and node: one to fill while others travel.
-const BATCHES_IN_FLIGHT: usize = 3;
+/// Batches on their way at once, per group and node. A further one leaves only when it is worth a journey: half as
+/// many commands as travel already. So a few clients never wait for each other, and many share entries and syncs.
+const BATCHES_IN_FLIGHT: usize = 1;
 /// Commands of one entry.
 const BATCH_COMMANDS_MAX: usize = 512;
 /// Bytes of one entry.
@@ -109,7 +110,8 @@ impl Proposer {
             mpsc::error::TrySendError::Full(_) => ProposeFailed::Busy,
             mpsc::error::TrySendError::Closed(_) => ProposeFailed::Stopped,
         })?;
-        answer.await.unwrap_or(Err(ProposeFailed::Stopped))
+        // The driver went away with the command in its hands: it may be on its way already.
+        answer.await.unwrap_or(Err(ProposeFailed::Unknown))
     }
 }
 
@@ -122,26 +124,45 @@ struct Courier {
 
 impl Courier {
     async fn run(self: Arc<Self>, mut waiting: mpsc::Receiver<Waiting>) {
-        let in_flight = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT));
         let mut batches = JoinSet::new();
-        loop {
-            while batches.try_join_next().is_some() {}
-            let Some(first) = waiting.recv().await else { break };
-            // While this waits its turn, more commands come and share the batch.
-            let permit = Arc::clone(&in_flight).acquire_owned().await.expect("the semaphore is never closed");
+        // Commands on their way, in all batches together.
+        let mut travelling = 0;
+        while let Some(first) = waiting.recv().await {
+            // What a batch that panicked carried never arrives.
+            travelling = if batches.is_empty() { 0 } else { travelling };
             let mut size_bytes = first.command.len();
             let mut batch = vec![first];
-            while batch.len() < BATCH_COMMANDS_MAX && size_bytes < BATCH_BYTES_MAX {
-                let Ok(next) = waiting.try_recv() else { break };
-                size_bytes += next.command.len();
-                batch.push(next);
+            loop {
+                while batch.len() < BATCH_COMMANDS_MAX && size_bytes < BATCH_BYTES_MAX {
+                    let Ok(next) = waiting.try_recv() else { break };
+                    size_bytes += next.command.len();
+                    batch.push(next);
+                }
+                while let Some(arrived) = batches.try_join_next() {
+                    travelling -= arrived.unwrap_or(0);
+                }
+                let is_full = batch.len() >= BATCH_COMMANDS_MAX || size_bytes >= BATCH_BYTES_MAX;
+                if batches.is_empty() || (batches.len() < BATCHES_IN_FLIGHT && (is_full || batch.len() * 2 >= travelling)) {
+                    break;
+                }
+                // While this waits its turn, more commands come and share the batch.
+                tokio::select! {
+                    biased;
+                    Some(arrived) = batches.join_next() => travelling -= arrived.unwrap_or(0),
+                    Some(next) = waiting.recv(), if !is_full => {
+                        size_bytes += next.command.len();
+                        batch.push(next);
+                    }
+                }
             }
             let courier = Arc::clone(&self);
+            let count = batch.len();
+            travelling += count;
             batches.spawn(async move {
                 let commands: Vec<Bytes> = batch.iter().map(|waiting| waiting.command.clone()).collect();
                 let result = courier.deliver(commands).await;
-                drop(permit);
                 answer_all(batch, result);
+                count
             });
         }
         while batches.join_next().await.is_some() {}
