@@ -12,7 +12,7 @@ use crate::history::Op;
 use crate::setup::{CALLS, METERS, TENANTS};
 use crate::world::World;
 use model::codec::decode;
-use model::{Stamp, TableId, TenantId};
+use model::{Stamp, TableId, TenantId, UserId};
 use node::Node;
 use node::machine::keys;
 use replication::Change;
@@ -51,9 +51,11 @@ pub struct Evidence {
     pub history: Vec<Op>,
     /// For each tenant of the workload.
     pub ids: Vec<Ids>,
+    /// Who works with each tenant's data.
+    pub users: Vec<UserId>,
     /// For each region.
     pub regions: Vec<RegionState>,
-    /// Stamps by idempotency key: which change carried an operation out.
+    /// Stamps by request id: which change carried an operation out.
     pub stamps: BTreeMap<String, Stamp>,
 }
 
@@ -99,13 +101,21 @@ impl Evidence {
             }
             regions.push(RegionState { region, node, changes });
         }
-        let ids = ids(&*world.any_node()?)?;
-        Some(Self { history, ids, regions, stamps })
+        let node = world.any_node()?;
+        let (ids, control) = (ids(&node)?, node.control());
+        let users = TENANTS.iter().map(|plan| Some(control.user(plan.login)?.id)).collect::<Option<_>>()?;
+        Some(Self { history, ids, users, regions, stamps })
+    }
+
+    /// The id that an operation's change carries: its idempotency key, which belongs to its user.
+    pub fn request_id(&self, op: &Op) -> String {
+        let user = self.users[op.tenant].get().to_be_bytes();
+        blake3::hash(&[user.as_slice(), op.idempotency().as_bytes()].concat()).to_hex().to_string()
     }
 
     /// The stamp of the change that carried an operation out, if one did.
     pub fn stamp(&self, op: &Op) -> Option<Stamp> {
-        self.stamps.get(&op.idempotency()).copied()
+        self.stamps.get(&self.request_id(op)).copied()
     }
 
     /// All checks of a cluster that is at rest.

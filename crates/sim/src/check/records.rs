@@ -32,9 +32,9 @@ pub fn writes_survive(evidence: &Evidence, findings: &mut Findings) {
         })
         .collect();
     for op in evidence.history.iter().filter(|op| op.writes()) {
-        let id = op.idempotency();
+        let (id, key) = (op.idempotency(), evidence.request_id(op));
         for region in TENANTS[op.tenant].regions {
-            let count = counted[*region].get(id.as_str()).copied().unwrap_or(0);
+            let count = counted[*region].get(key.as_str()).copied().unwrap_or(0);
             match (op.outcome, count) {
                 (Outcome::Ok, 0) => findings.push(format!("lost: {:?} {} ({id}) is not in region {region}", op.kind, op.key)),
                 (Outcome::Failed, 1..) => findings.push(format!("undead: {:?} {} ({id}) failed and is in region {region}", op.kind, op.key)),
