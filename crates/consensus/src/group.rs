@@ -31,6 +31,9 @@ use transport::{FrameStream, Link, Peer};
 /// Between two attempts to propose to a leader that is still to hear from a quorum.
 const NEW_LEADER_WAIT: Duration = Duration::from_millis(5);
 
+/// A leader that was not heard for so many of the longest election timeouts does not lead any more.
+const UNHEARD_TIMEOUTS: u32 = 5;
+
 /// A command that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
@@ -176,6 +179,20 @@ impl Group {
         self.inner.pulse.borrow().role == Role::Leader
     }
 
+    /// Whether a leader with a quorum was heard lately. [`Group::leader`] may name one that has died: without a
+    /// quorum nobody takes its place.
+    pub fn is_led(&self) -> bool {
+        let bound = Duration::from_millis(self.inner.options.timing.election_max_ms) * UNHEARD_TIMEOUTS;
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let is_alone = metrics.membership_config.membership().voter_ids().all(|id| id == metrics.id);
+        match role(&metrics) {
+            Role::Leader => is_alone || quorum_age(&metrics).is_some_and(|age| age < bound),
+            Role::Follower | Role::Learner => self.inner.lanes.heard().is_some_and(|heard| heard.elapsed() < bound),
+            Role::Candidate | Role::Stopped => false,
+        }
+    }
+
     /// The last index applied here.
     pub fn applied(&self) -> Option<u64> {
         *self.inner.applied.borrow()
@@ -218,6 +235,7 @@ impl Group {
                 .filter(|(node, _)| **node != metrics.id)
                 .map(|(node, id)| (NodeId::new(*node), index(id)))
                 .collect(),
+            is_led: self.is_led(),
             silent: self.inner.gate.is_shut(),
             fault: metrics
                 .running_state

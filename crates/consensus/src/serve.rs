@@ -17,6 +17,7 @@ use std::task::Poll;
 use std::time::Duration;
 use storage::Space;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use transport::{FrameStream, Peer};
 
 /// How long an append waits for the one before it.
@@ -24,10 +25,11 @@ const ORDER_WAIT: Duration = Duration::from_millis(20);
 /// Members whose order is remembered.
 const LANES_MAX: usize = 64;
 
-/// The order in which each peer's appends have been taken.
+/// The order in which each peer's appends have been taken, and when the last one of a leader came.
 #[derive(Default)]
 pub(crate) struct Lanes {
     lanes: Mutex<BTreeMap<NodeId, watch::Sender<Lane>>>,
+    heard: Mutex<Option<Instant>>,
 }
 
 /// Which append is next.
@@ -45,6 +47,11 @@ impl Lanes {
             lanes.clear();
         }
         lanes.entry(peer).or_default().clone()
+    }
+
+    /// When a leader was last heard.
+    pub fn heard(&self) -> Option<Instant> {
+        *self.heard.lock()
     }
 
     /// Waits, for a moment at most, until the appends before this one have been taken.
@@ -70,7 +77,14 @@ pub(crate) async fn answer(raft: &Raft, group: GroupId, lanes: &Lanes, peer: &Pe
         return None;
     }
     let answer = match request.body {
-        Question::Append { order, request } => Answer::Append(append(raft, lanes, peer, order, request).await?),
+        Question::Append { order, request } => {
+            let response = append(raft, lanes, peer, order, request).await?;
+            // Whatever became of its entries: unless there is a later leader, this one lives.
+            if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+                *lanes.heard.lock() = Some(Instant::now());
+            }
+            Answer::Append(response)
+        }
         Question::Vote(request) => Answer::Vote(raft.vote(request).await.ok()?),
         Question::PreVote(request) => Answer::PreVote(raft.pre_vote(request).await.ok()?),
         Question::Transfer(request) => Answer::Transfer(raft.handle_transfer_leader(request).await.ok()?),

@@ -65,6 +65,8 @@ pub struct GroupStatus {
     pub last_quorum_acked_ms: Option<u64>,
     /// On the leader: the last index each other member is known to have.
     pub matched: BTreeMap<NodeId, Option<u64>>,
+    /// Whether a leader with a quorum was heard lately; `leader` may name one that has died.
+    pub is_led: bool,
     /// On a leader that hears no quorum: whether it keeps silent so that the others can elect.
     pub silent: bool,
     /// Why the group stopped here, if it did.

@@ -245,6 +245,22 @@ async fn a_node_that_was_cut_off_does_not_disturb_when_it_returns() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn without_a_majority_nobody_is_led() {
+    let world = World::founded(12).await;
+    world.write("before").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(world.lives.values().all(|life| life.group.is_led()));
+    for (from, to) in [(1, 2), (2, 1), (1, 3), (3, 1), (2, 3), (3, 2)] {
+        world.network.cut(node(from), node(to));
+    }
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(world.lives.values().all(|life| !life.group.is_led()), "a dead leader is still believed in");
+    world.network.heal_all();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(world.lives.values().all(|life| life.group.is_led()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn leadership_is_handed_over_at_once() {
     let world = World::founded(9).await;
     for to in [1, 2, 3, 1] {

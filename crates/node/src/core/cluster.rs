@@ -33,9 +33,9 @@ impl Node {
         if self.control().keys.is_empty() {
             return not(Unavailable::Starting, "the control plane has not been set up or read yet".into());
         }
-        let mute = self.data.iter().find(|(_, data)| data.group.leader().is_none());
+        let mute = self.data.iter().find(|(_, data)| !data.group.is_led());
         match mute {
-            Some((group, _)) => not(Unavailable::NoQuorum, format!("group {} has no leader", group.get())),
+            Some((group, _)) => not(Unavailable::NoQuorum, format!("group {} has no leader with a majority", group.get())),
             None => Ok(self.health_view()),
         }
     }
@@ -146,8 +146,8 @@ impl Node {
         if status.voters.is_empty() {
             return stuck("it was never initialized: start every node of a new cluster with --first".into());
         }
-        if status.leader.is_none() {
-            return stuck("no leader: a majority of its voters cannot be reached from here".into());
+        if !status.is_led {
+            return stuck("no leader with a majority: a majority of its voters cannot be reached from here".into());
         }
         let (applied, committed) = (status.applied.unwrap_or(0), status.committed.unwrap_or(0));
         if applied + 1_000 < committed {

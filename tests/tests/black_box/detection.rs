@@ -1,0 +1,61 @@
+//! From events to an incident that people work on.
+
+use crate::bed::{Bed, until};
+use crate::people;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// The cluster's own rule pack.
+const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../cluster/rules");
+
+#[tokio::test]
+async fn failed_logins_become_an_incident_that_is_worked_on() {
+    let Some(bed) = Bed::start_with(&["--regions", "eu", "--nodes", "1", "--rules", RULES]).await else { return };
+    let anyone = bed.client("eu-1");
+    let admin = people::first(&bed, &anyone).await;
+    for _ in 0..6 {
+        let wrong = json!({"login": "mallory", "password": "Not-The-Password-1"});
+        anyone.post("/v1/sessions", wrong).await.problem(401, "credentials-refused");
+    }
+    let incident: Value = until("an incident", async || {
+        let list = admin.get("/v1/incidents").await.is(200).json();
+        list["incidents"].get(0).cloned()
+    })
+    .await;
+    let id = incident["id"].as_str().unwrap();
+    assert_eq!(incident["status"], "open");
+    let alerts = admin.get("/v1/alerts").await.is(200).json();
+    let burst = |alert: &Value| alert["rule"] == "api_brute_force" && alert["incident"] == id;
+    assert!(alerts["alerts"].as_array().unwrap().iter().any(burst), "{alerts:#}");
+    let at = format!("/v1/incidents/{id}");
+    let found = admin.get(&at).await.is(200).json();
+    assert!(found["events"].as_array().is_some_and(|events| !events.is_empty()), "{found:#}");
+
+    admin.ask(Method::POST, &format!("{at}/acknowledge")).send().await.is(200);
+    admin.post(&format!("{at}/assign"), json!({"assignee": bed.first.login})).await.is(200);
+    admin.post(&format!("{at}/comments"), json!({"text": "seen before"})).await.is(200);
+    admin.post(&format!("{at}/close"), json!({"cause": "a forgotten script"})).await.problem(422, "invalid");
+    let closed = admin
+        .post(&format!("{at}/close"), json!({"cause": "a forgotten script", "actions": "stopped"}))
+        .await
+        .is(200)
+        .json();
+    assert_eq!(closed["status"], "closed");
+    let acts: Vec<&str> =
+        closed["history"].as_array().unwrap().iter().filter_map(|note| note["act"].as_str()).collect();
+    for act in ["acknowledged", "assigned", "commented", "closed"] {
+        assert!(acts.contains(&act), "{act}: {acts:?}");
+    }
+    bed.assert_no_panic();
+}
+
+#[tokio::test]
+async fn events_of_others_are_taken_all_or_none_and_judged() {
+    let Some(bed) = Bed::start_with(&["--regions", "eu", "--nodes", "1", "--rules", RULES]).await else { return };
+    let admin = people::first(&bed, &bed.client("eu-1")).await;
+    let send =
+        async |body: String| admin.ask(Method::POST, "/v1/events").body("application/x-ndjson", body).send().await;
+    let refused = send("{\"a\":1}\nnot json\n".into()).await.problem(422, "invalid").json();
+    assert_eq!(refused["violations"][0]["at"], "line 2");
+    assert_eq!(send("{\"a\":1}\n{\"b\":2}\n".into()).await.json()["accepted"], 2);
+}
