@@ -154,7 +154,14 @@ struct Record {
 }
 
 /// Carries a scenario out once, in a new cluster.
-pub async fn run(binary: &Path, directory: &Path, scenario: &Scenario, is_short: bool, bia: &Bia) -> Result<Run> {
+pub async fn run(
+    binary: &Path,
+    directory: &Path,
+    scenario: &Scenario,
+    is_short: bool,
+    is_kept: bool,
+    bia: &Bia,
+) -> Result<Run> {
     let phases = if is_short { scenario.short } else { scenario.phases };
     let promise = verdict::promise(bia, &scenario.asset, scenario.disruption)?;
     let began = Instant::now();
@@ -173,7 +180,7 @@ pub async fn run(binary: &Path, directory: &Path, scenario: &Scenario, is_short:
         }
         Err(error) => Err(error),
     };
-    if !run.as_ref().is_ok_and(|run| run.verdict == Verdict::Met) {
+    if is_kept || !run.as_ref().is_ok_and(|run| run.verdict == Verdict::Met) {
         stage.lab.keep_files();
         println!("  the nodes' files and logs are kept in {}", stage.lab.directory().display());
     }

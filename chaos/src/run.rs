@@ -63,6 +63,9 @@ struct Drill {
     /// Operations a second over all regions, instead of the scenario's.
     #[arg(long)]
     rate: Option<u32>,
+    /// Keep the nodes' files, their logs and the history, also when every target was met.
+    #[arg(long)]
+    keep: bool,
     /// Where the reports go.
     #[arg(long, value_name = "DIR", default_value = "chaos/reports")]
     reports: PathBuf,
@@ -118,7 +121,7 @@ async fn drills(binary: &Path, options: &Drill) -> Result<ExitCode> {
             Some(directory) => directory.clone(),
             None => place::scratch("drill")?,
         };
-        let run = drill::run(binary, &directory, &scenario, options.short, &bia).await?;
+        let run = drill::run(binary, &directory, &scenario, options.short, options.keep, &bia).await?;
         tell(&run);
         runs.push(run);
     }
