@@ -17,7 +17,7 @@ use transport::{LinkError, Service};
 
 /// Batches on their way at once, per group and node. A further one leaves only when it is worth a journey: half as
 /// many commands as travel already. So a few clients never wait for each other, and many share entries and syncs.
-const BATCHES_IN_FLIGHT: usize = 1;
+const BATCHES_IN_FLIGHT: usize = 3;
 /// Commands of one entry.
 const BATCH_COMMANDS_MAX: usize = 512;
 /// Bytes of one entry.
