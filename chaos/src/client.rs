@@ -8,7 +8,9 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// A request that takes longer was lost, as far as the client can tell.
-pub const CALL_WITHIN: Duration = Duration::from_secs(2);
+pub const CALL_WITHIN: Duration = Duration::from_millis(1_500);
+/// A read that may have to wait for another region's writes.
+pub const WAITING_CALL_WITHIN: Duration = Duration::from_secs(3);
 /// Requests outside the load, which may do more work.
 pub const ERRAND_WITHIN: Duration = Duration::from_secs(20);
 const CONNECT_WITHIN: Duration = Duration::from_millis(500);

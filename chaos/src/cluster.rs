@@ -3,7 +3,7 @@
 //! Made by `holdfast init` on free ports; everything is killed and, unless something failed or it is kept,
 //! removed when the [`Lab`] is dropped.
 
-use crate::process::NodeProcess;
+use crate::process::{Birth, NodeProcess};
 use anyhow::{Context as _, Result, bail};
 use model::cluster::{Cluster, Environment};
 use serde::Deserialize;
@@ -108,7 +108,7 @@ impl Lab {
         let began = Instant::now();
         let bootstrap = self.bootstrap_path();
         for node in self.nodes.values_mut() {
-            node.start(Some(&bootstrap))?;
+            node.start(Birth::First(&bootstrap))?;
         }
         self.ready(READY_WITHIN).await?;
         Ok(began.elapsed())
@@ -116,7 +116,12 @@ impl Lab {
 
     /// Starts nodes again that were killed.
     pub fn restart(&mut self, names: &[String]) -> Result<()> {
-        names.iter().try_for_each(|name| self.node(name)?.start(None))
+        names.iter().try_for_each(|name| self.node(name)?.start(Birth::Again))
+    }
+
+    /// Starts nodes that were killed and lost their disks.
+    pub fn rejoin(&mut self, names: &[String]) -> Result<()> {
+        names.iter().try_for_each(|name| self.node(name)?.start(Birth::Rejoin))
     }
 
     /// Waits until every started node says it is ready.

@@ -54,6 +54,7 @@ pub struct Injected {
     pub what: String,
     /// Nodes that do not run and must be started again.
     pub down: Vec<String>,
+    is_wiped: bool,
     paused: Option<String>,
     cut: Option<Cut>,
     before: Option<Leader>,
@@ -107,8 +108,15 @@ impl Fault {
             before.clone().with_context(|| format!("group {} of {} has no leader", scene.group, self.region()))?;
         let nodes = scene.lab.nodes_of(self.region());
         let follower = nodes.iter().find(|name| **name != led_by.node).context("a region of one node")?.clone();
-        let mut injected =
-            Injected { at: Instant::now(), what: String::new(), down: Vec::new(), paused: None, cut: None, before };
+        let mut injected = Injected {
+            at: Instant::now(),
+            what: String::new(),
+            down: Vec::new(),
+            is_wiped: false,
+            paused: None,
+            cut: None,
+            before,
+        };
         match self {
             Self::KillLeader { .. } => injected.kill(scene.lab, &[led_by.node], "leader")?,
             Self::KillFollower { .. } => injected.kill(scene.lab, &[follower], "follower")?,
@@ -116,6 +124,7 @@ impl Fault {
             Self::LoseDisk { .. } => {
                 injected.kill(scene.lab, &[follower.clone()], "node and its disk")?;
                 scene.lab.node(&follower)?.wipe()?;
+                injected.is_wiped = true;
             }
             Self::PauseLeader { .. } => {
                 injected.at = Instant::now();
@@ -203,7 +212,11 @@ impl Injected {
             scene.lab.node(&name)?.resume()?;
         }
         let down = std::mem::take(&mut self.down);
-        scene.lab.restart(&down)?;
+        if self.is_wiped {
+            scene.lab.rejoin(&down)?;
+        } else {
+            scene.lab.restart(&down)?;
+        }
         Ok(healed)
     }
 }

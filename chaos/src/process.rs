@@ -11,6 +11,17 @@ use std::process::{Child, Command, Stdio};
 /// Bytes of a log's end shown when a node fails.
 const LOG_TAIL_BYTES: usize = 2_000;
 
+/// What a node starts with.
+#[derive(Clone, Copy, Debug)]
+pub enum Birth<'a> {
+    /// Nothing, in a cluster that never ran; with the file of the first administrator.
+    First(&'a Path),
+    /// What it had stored.
+    Again,
+    /// Nothing, because its disk was lost.
+    Rejoin,
+}
+
 /// A node's process and its files.
 #[derive(Debug)]
 pub struct NodeProcess {
@@ -36,8 +47,8 @@ impl NodeProcess {
         }
     }
 
-    /// Starts the process; with `bootstrap`, as part of a cluster that never ran.
-    pub fn start(&mut self, bootstrap: Option<&Path>) -> Result<()> {
+    /// Starts the process.
+    pub fn start(&mut self, birth: Birth<'_>) -> Result<()> {
         if self.child.is_some() {
             bail!("{} runs already", self.name);
         }
@@ -45,8 +56,10 @@ impl NodeProcess {
         let log = log.with_context(|| format!("{}: cannot be opened", self.log.display()))?;
         let mut command = Command::new(&self.binary);
         command.arg("start").arg("--config").arg(&self.config);
-        if let Some(bootstrap) = bootstrap {
-            command.arg("--first").arg("--bootstrap").arg(bootstrap);
+        match birth {
+            Birth::First(bootstrap) => drop(command.arg("--first").arg("--bootstrap").arg(bootstrap)),
+            Birth::Again => {}
+            Birth::Rejoin => drop(command.arg("--rejoin")),
         }
         // A group of its own: an interrupt at the terminal reaches this program, which then cleans up in order.
         command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -164,7 +177,7 @@ mod tests {
     #[test]
     fn a_dropped_process_is_gone() {
         let (_folder, mut process) = sleeper();
-        process.start(None).unwrap();
+        process.start(Birth::Again).unwrap();
         let id = process.child.as_ref().unwrap().id();
         assert!(process.check().unwrap());
         drop(process);
@@ -174,7 +187,7 @@ mod tests {
     #[test]
     fn a_disk_is_only_taken_from_a_dead_node() {
         let (folder, mut process) = sleeper();
-        process.start(None).unwrap();
+        process.start(Birth::Again).unwrap();
         assert!(process.wipe().is_err());
         process.strike().unwrap();
         process.bury().unwrap();
@@ -186,7 +199,7 @@ mod tests {
     #[test]
     fn a_process_that_ends_by_itself_is_an_error() {
         let (_folder, mut process) = sleeper();
-        process.start(None).unwrap();
+        process.start(Birth::Again).unwrap();
         process.strike().unwrap();
         let ended = (0..1_000_000).find_map(|_| process.check().err());
         assert!(ended.is_some_and(|error| error.to_string().contains("ended by itself")));

@@ -1,7 +1,7 @@
 //! One operation, with as many attempts as its time allows, and an honest outcome.
 
 use super::Shared;
-use crate::client::{Answer, CALL_WITHIN, Call, CallError};
+use crate::client::{Answer, CALL_WITHIN, Call, CallError, WAITING_CALL_WITHIN};
 use crate::history::{Act, Operation, Outcome};
 use reqwest::Method;
 use serde_json::json;
@@ -119,7 +119,8 @@ impl Shared {
             Act::RoamRead { .. } => (Method::GET, "?level=session", None),
         };
         let is_patch = method == Method::PATCH;
-        let mut call = Call::new(method, format!("{path}{query}"), &self.settings.token).within(CALL_WITHIN);
+        let within = if matches!(errand.act, Act::RoamRead { .. }) { WAITING_CALL_WITHIN } else { CALL_WITHIN };
+        let mut call = Call::new(method, format!("{path}{query}"), &self.settings.token).within(within);
         if let Some(body) = body {
             let home = &self.settings.regions[errand.home];
             call = call.json(&body).header("idempotency-key", format!("{}-{home}-{}", self.run, errand.number));
