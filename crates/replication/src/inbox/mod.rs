@@ -141,7 +141,9 @@ impl Inbox {
         let relay = self.sources_down.iter().filter(|(region, _)| !self.relay.contains(region));
         let relay = relay.map(|(_, since)| since.saturating_add(self.config.relay_after_ms)).min();
         let ack = self.ack_at.filter(|_| self.is_connected());
-        [retry, relay, ack, self.look_at].into_iter().flatten().min()
+        // While a batch is on its way nothing is looked at: its end is what is waited for.
+        let look = self.look_at.filter(|_| self.in_flight.is_none() && self.phase == Phase::Pulling);
+        [retry, relay, ack, look].into_iter().flatten().min()
     }
 
     /// Takes one input.
