@@ -226,7 +226,7 @@ impl Watch {
     }
 
     async fn keep_alert(&self, alert: &Alert) -> Result<(), Problem> {
-        let json = serde_json::to_string(alert).map_err(|error| crate::core::wait::internal("an alert has no JSON", &error))?;
+        let json = fitting_alert(alert)?;
         let note = note(&self.node, "alert.raised", format!("alerts/{}", alert.id));
         write(&self.node, platform::ALERTS, alert.id.to_string(), Must::BeAbsent, json, note).await
     }
@@ -389,6 +389,19 @@ async fn store(
         write(node, platform::INCIDENTS, id, must, fitting(incident)?, note).await?;
     }
     Ok(())
+}
+
+/// The JSON of an alert; where it would be too long, the events in its middle go: what began it and what completed it stay.
+fn fitting_alert(alert: &Alert) -> Result<String, Problem> {
+    let mut alert = alert.clone();
+    loop {
+        let json = serde_json::to_string(&alert).map_err(|error| crate::core::wait::internal("an alert has no JSON", &error))?;
+        if json.len() <= INCIDENT_BYTES_MAX || alert.events.len() < 3 {
+            return Ok(json);
+        }
+        let (keep, count) = (alert.events.len() / 4, alert.events.len());
+        alert.events.drain(keep.max(1)..count - keep.max(1));
+    }
 }
 
 /// The JSON of an incident; the oldest of its events go where it would be too long: alerts keep theirs.
