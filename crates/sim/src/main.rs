@@ -5,11 +5,14 @@ use sim::{Options, Plant, Report, run};
 use std::collections::VecDeque;
 use std::io::Read as _;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Duration;
 
 /// Seeds of the gate.
 const GATE_SEEDS: u64 = 30;
 /// Of them, run in a second process, to hold the traces against each other.
 const GATE_TWICE: u64 = 3;
+/// No run takes so long, on whatever machine: usual is a second or two.
+const REAL_TIME_MAX: Duration = Duration::from_secs(120);
 /// Lines of a failed run that are printed.
 const TAIL: usize = 60;
 
@@ -78,7 +81,18 @@ fn named(name: &str) -> anyhow::Result<Plant> {
     Plant::parse(name).ok_or_else(|| anyhow::anyhow!("no such planted bug; there are {}", known()))
 }
 
+/// Virtual time that stands still is a finding too: something in the node goes round without waiting.
+#[expect(clippy::disallowed_methods, reason = "only real time can tell that virtual time stands still")]
+fn watch_over(seed: u64) {
+    std::thread::spawn(move || {
+        std::thread::sleep(REAL_TIME_MAX);
+        println!("VIOLATION seed {seed} is not done after {} s: virtual time stands still", REAL_TIME_MAX.as_secs());
+        std::process::exit(1);
+    });
+}
+
 fn one(options: Options) -> bool {
+    watch_over(options.seed);
     let report = run(options);
     let is_good = report.findings.is_empty();
     if !is_good && !options.verbose {
