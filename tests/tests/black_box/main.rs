@@ -3,6 +3,8 @@
 //! The program is `HOLDFAST_BINARY`, or `holdfast` beside the folder of this test; without either, tests say that
 //! they were skipped. Every test makes a cluster of its own in a folder of its own, on ports that were free.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod audit;
 mod bed;
 mod client;

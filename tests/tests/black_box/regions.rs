@@ -60,7 +60,8 @@ async fn both_regions_take_writes_and_agree() {
         let here = json!({"set": {"name": "of eu"}, "increment": {"visits": 1}});
         let there = json!({"set": {"city": "of us", "name": "of us"}, "increment": {"visits": 10}});
         let (one, two) = tokio::join!(pair.eu.patch(&path, here), pair.us.patch(&path, there));
-        (one.is(200), two.is(200));
+        one.is(200);
+        two.is(200);
         let merged = same(&pair, &key, |fields| fields["visits"] == 11).await;
         assert_eq!(merged["fields"]["city"], "of us");
         let conflicts = pair.eu.get("/v1/tenants/acme/conflicts").await.is(200).json();

@@ -129,11 +129,14 @@ fn dead(tree: &Tree) -> Vec<String> {
         };
         let inside = path.trim_start_matches(&package);
         let parts: Vec<&str> = inside.split('/').collect();
-        let is_root = match parts[..] {
-            ["src", "lib.rs" | "main.rs"] | ["build.rs"] | ["tests" | "examples" | "benches", _] => true,
-            ["src", "bin", ..] | ["tests" | "examples" | "benches", _, "main.rs"] => true,
-            _ => false,
-        };
+        let is_root = matches!(
+            parts[..],
+            ["src", "lib.rs" | "main.rs"]
+                | ["src", "bin", ..]
+                | ["build.rs"]
+                | ["tests" | "examples" | "benches", _]
+                | ["tests" | "examples" | "benches", _, "main.rs"]
+        );
         let name = match parts[..] {
             [.., folder, "mod.rs"] => folder,
             [.., file] => file.trim_end_matches(".rs"),
