@@ -194,10 +194,14 @@ impl Config {
     fn check(&self) -> Result<(), String> {
         let RaftTiming { heartbeat_ms, election_min_ms, election_max_ms } = self.raft;
         if heartbeat_ms < 10 || heartbeat_ms * 2 >= election_min_ms {
-            return Err(format!("raft.heartbeat_ms = {heartbeat_ms}: at least 10, and less than half of election_min_ms = {election_min_ms}"));
+            return Err(format!(
+                "raft.heartbeat_ms = {heartbeat_ms}: at least 10, and less than half of election_min_ms = {election_min_ms}"
+            ));
         }
         if election_max_ms <= election_min_ms {
-            return Err(format!("raft.election_max_ms = {election_max_ms}: must be more than election_min_ms = {election_min_ms}"));
+            return Err(format!(
+                "raft.election_max_ms = {election_max_ms}: must be more than election_min_ms = {election_min_ms}"
+            ));
         }
         if !(0.0..=1.0).contains(&self.telemetry.trace_ratio) {
             return Err(format!("telemetry.trace_ratio = {}: between 0 and 1", self.telemetry.trace_ratio));

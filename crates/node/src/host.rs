@@ -25,7 +25,13 @@ use transport::{QuicLink, QuicOptions};
 const BORN: &str = "born";
 
 /// Runs a node until SIGTERM or SIGINT.
-pub async fn run(config: Config, cluster: Cluster, first: bool, rejoin: bool, bootstrap: Option<&Path>) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    cluster: Cluster,
+    first: bool,
+    rejoin: bool,
+    bootstrap: Option<&Path>,
+) -> anyhow::Result<()> {
     let cluster = Arc::new(cluster);
     let (_, place) = cluster.node_named(&config.node).context("the configuration was checked")?;
     let place = place.clone();
@@ -77,7 +83,8 @@ pub async fn run(config: Config, cluster: Cluster, first: bool, rejoin: bool, bo
     };
     // Listening comes before everything that others could notice: a port that is taken ends it here.
     let api = TcpListener::bind(place.api).await.with_context(|| format!("the API's address {}", place.api))?;
-    let metrics = TcpListener::bind(place.metrics).await.with_context(|| format!("the metrics' address {}", place.metrics))?;
+    let metrics =
+        TcpListener::bind(place.metrics).await.with_context(|| format!("the metrics' address {}", place.metrics))?;
     let tls = api_tls(&config)?;
     let running = Running::start(start).await?;
     if lost {
@@ -135,8 +142,9 @@ fn clear(folder: &Path) -> anyhow::Result<()> {
 fn open(config: &Config, cluster: &Arc<Cluster>, node: model::NodeId) -> anyhow::Result<(World, Arc<QuicLink>)> {
     let clock = Arc::new(SystemClock::new());
     let entropy = Arc::new(SystemEntropy);
-    let engine = RocksEngine::open(&config.data, Options::default())
-        .with_context(|| format!("the data directory {} (if it is damaged: move it away and start with --rejoin)", config.data.display()))?;
+    let engine = RocksEngine::open(&config.data, Options::default()).with_context(|| {
+        format!("the data directory {} (if it is damaged: move it away and start with --rejoin)", config.data.display())
+    })?;
     let (_, place) = cluster.node(node).context("the node is in the description")?;
     let described = Arc::clone(cluster);
     let link = QuicLink::bind(QuicOptions {
@@ -165,7 +173,8 @@ pub fn api_tls(config: &Config) -> anyhow::Result<Arc<rustls::ServerConfig>> {
     let path = &config.tls.api_certificate;
     let chain = CertificateDer::pem_file_iter(path).with_context(|| path.display().to_string())?;
     let chain: Vec<_> = chain.collect::<Result<_, _>>().with_context(|| path.display().to_string())?;
-    let key = PrivateKeyDer::from_pem_file(&config.tls.api_key).with_context(|| config.tls.api_key.display().to_string())?;
+    let key =
+        PrivateKeyDer::from_pem_file(&config.tls.api_key).with_context(|| config.tls.api_key.display().to_string())?;
     let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()

@@ -76,7 +76,10 @@ async fn scrape(mut stream: TcpStream, node: &Node, link: &QuicLink) -> std::io:
         },
         _ => ("404 Not Found", "text/plain", "try /metrics, /healthz or /readyz\n".into()),
     };
-    let head = format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(body.as_bytes()).await?;
     stream.shutdown().await
@@ -174,7 +177,8 @@ async fn write(node: Arc<Node>, mut received: mpsc::Receiver<Intake>) {
 /// Follows a log file from where it was left: each part is written to the region's log before its end is remembered,
 /// so that a crash repeats lines but loses none. A file that became shorter was rotated and is read from its beginning.
 async fn follow(node: Arc<Node>, path: PathBuf, remembered: PathBuf) {
-    let mut offset: u64 = std::fs::read_to_string(&remembered).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    let mut offset: u64 =
+        std::fs::read_to_string(&remembered).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
     loop {
         let part = match read_part(&path, &mut offset) {
             Ok(part) if !part.is_empty() => part,
@@ -188,7 +192,8 @@ async fn follow(node: Arc<Node>, path: PathBuf, remembered: PathBuf) {
                 continue;
             }
         };
-        let lines = part.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(Bytes::copy_from_slice).collect();
+        let lines =
+            part.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(Bytes::copy_from_slice).collect();
         let note = Note {
             action: "ingest".into(),
             tenant: Some("platform".into()),

@@ -118,7 +118,13 @@ fn run(command: Command) -> anyhow::Result<()> {
             for rule in &refused {
                 println!("{rule}");
             }
-            println!("{}: node {} of cluster {} ({} regions)", config.display(), loaded.node, cluster.name, cluster.regions.len());
+            println!(
+                "{}: node {} of cluster {} ({} regions)",
+                config.display(),
+                loaded.node,
+                cluster.name,
+                cluster.regions.len()
+            );
             if refused.is_empty() { Ok(()) } else { anyhow::bail!("{} rules are refused", refused.len()) }
         }
         Command::Cluster(ClusterCommand::Status { remote }) => wait(remote::status(&remote)),

@@ -96,7 +96,8 @@ impl Observer for Watcher {
     }
     fn foreign(&self, _group: GroupId, origin: Origin, hlc: Hlc) {
         let behind_ms = self.clock.wall_ms().saturating_sub(hlc.wall_ms());
-        let from = self.cluster.region(origin.region).map_or_else(|| origin.region.to_string(), |region| region.name.clone());
+        let from =
+            self.cluster.region(origin.region).map_or_else(|| origin.region.to_string(), |region| region.name.clone());
         self.metrics.remote_durable_seconds.with_label_values(&[&from]).observe(behind_ms as f64 / 1000.0);
     }
     fn conflict(&self, group: GroupId) {
@@ -113,7 +114,12 @@ struct Groups<'a> {
 }
 
 impl Groups<'_> {
-    async fn consensus(&self, id: GroupId, machine: Arc<dyn consensus::Machine>, slower: u64) -> Result<Group, StartError> {
+    async fn consensus(
+        &self,
+        id: GroupId,
+        machine: Arc<dyn consensus::Machine>,
+        slower: u64,
+    ) -> Result<Group, StartError> {
         let timing = self.start.timing;
         let timing = Timing {
             heartbeat_ms: timing.heartbeat_ms * slower,
@@ -139,7 +145,9 @@ impl Groups<'_> {
         let space = self.start.world.engine.space("control", &KEYSPACES)?;
         let ledger = Ledger::new(Arc::clone(cluster), "control", GroupId::CONTROL);
         let machine = Arc::new(ControlMachine::open(space, Arc::clone(cluster), ledger)?);
-        let group = self.consensus(GroupId::CONTROL, Arc::clone(&machine) as Arc<dyn consensus::Machine>, CONTROL_SLOWER).await?;
+        let group = self
+            .consensus(GroupId::CONTROL, Arc::clone(&machine) as Arc<dyn consensus::Machine>, CONTROL_SLOWER)
+            .await?;
         let proposer = self.proposer(&group, GroupId::CONTROL);
         Ok(ControlGroup { group, machine, proposer })
     }
@@ -160,7 +168,8 @@ impl Running {
     /// Starts a node; it elects, replicates and detects from now on.
     pub async fn start(mut start: Start) -> Result<Self, StartFailed> {
         let cluster = Arc::clone(&start.cluster);
-        let (region, place) = cluster.node_named(&start.name).ok_or_else(|| StartFailed::Unknown(start.name.clone()))?;
+        let (region, place) =
+            cluster.node_named(&start.name).ok_or_else(|| StartFailed::Unknown(start.name.clone()))?;
         let router = Arc::new(Router::default());
         if start.lost {
             for group in (0..cluster.groups).map(GroupId::new).chain([GroupId::CONTROL]) {

@@ -2,9 +2,9 @@
 
 use super::remote::{Client, Remote};
 use anyhow::{Context, bail};
+use audit::Tile;
 use audit::checkpoint::NoteKey;
 use audit::verify::{Source, verify_log};
-use audit::Tile;
 use serde_json::Value;
 use tokio::runtime::Handle;
 

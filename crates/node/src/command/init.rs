@@ -198,7 +198,8 @@ fn draw_password(login: &str, entropy: &dyn Entropy) -> String {
     loop {
         let mut bytes = [0; 24];
         entropy.fill(&mut bytes);
-        let drawn: String = bytes.iter().map(|byte| char::from(CHARACTERS[usize::from(*byte) % CHARACTERS.len()])).collect();
+        let drawn: String =
+            bytes.iter().map(|byte| char::from(CHARACTERS[usize::from(*byte) % CHARACTERS.len()])).collect();
         if password::check_policy(&drawn, login).is_ok() {
             return drawn;
         }
@@ -209,7 +210,8 @@ fn draw_password(login: &str, entropy: &dyn Entropy) -> String {
 pub fn read_bootstrap(path: &Path) -> anyhow::Result<(SessionKey, Account)> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let bootstrap: Bootstrap = toml::from_str(&text).with_context(|| path.display().to_string())?;
-    let secret = Secret::from_base64(&bootstrap.session_key).with_context(|| format!("{}: session_key", path.display()))?;
+    let secret =
+        Secret::from_base64(&bootstrap.session_key).with_context(|| format!("{}: session_key", path.display()))?;
     let totp: TotpSecret = hex::decode(&bootstrap.totp_bytes)
         .ok()
         .and_then(|bytes| model::codec::decode(&bytes).ok())
@@ -245,10 +247,18 @@ fn report(init: &Init, cluster: &Cluster, bootstrap: &Bootstrap) {
         return;
     }
     println!("Cluster '{}' is described in {folder}/cluster.toml.", cluster.name);
-    println!("Administrator: {}  password: {}  one-time codes: {}", bootstrap.login, bootstrap.password, bootstrap.totp);
-    println!("These are also in {folder}/bootstrap.toml; delete it once the cluster is set up.\n\nStart each node the first time with:");
+    println!(
+        "Administrator: {}  password: {}  one-time codes: {}",
+        bootstrap.login, bootstrap.password, bootstrap.totp
+    );
+    println!(
+        "These are also in {folder}/bootstrap.toml; delete it once the cluster is set up.\n\nStart each node the first time with:"
+    );
     for (_, node) in cluster.nodes() {
-        println!("  holdfast start --config {folder}/nodes/{}/node.toml --first --bootstrap {folder}/bootstrap.toml", node.name);
+        println!(
+            "  holdfast start --config {folder}/nodes/{}/node.toml --first --bootstrap {folder}/bootstrap.toml",
+            node.name
+        );
     }
 }
 

@@ -102,7 +102,12 @@ pub async fn status(remote: &Remote) -> anyhow::Result<()> {
         return Ok(());
     }
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    println!("cluster {}, seen from {} ({})\n", text(&status["cluster"]), text(&status["node"]), text(&status["region"]));
+    println!(
+        "cluster {}, seen from {} ({})\n",
+        text(&status["cluster"]),
+        text(&status["node"]),
+        text(&status["region"])
+    );
     let mut groups = comfy_table::Table::new();
     groups.set_header(["group", "leader", "role here", "term", "committed", "applied"]);
     for group in status["groups"].as_array().into_iter().flatten() {

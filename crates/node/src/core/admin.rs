@@ -18,7 +18,12 @@ use std::sync::Arc;
 
 impl Node {
     /// Creates a tenant.
-    pub(crate) async fn create_tenant(&self, caller: &Caller, session: &Session, request: NewTenant) -> Answer<TenantView> {
+    pub(crate) async fn create_tenant(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        request: NewTenant,
+    ) -> Answer<TenantView> {
         let resource = format!("tenants/{}", request.name);
         self.permit(caller, session, Action::TenantManage, TenantId::PLATFORM, &resource).await?;
         let allowed_regions = if request.allowed_regions.is_empty() {
@@ -26,8 +31,12 @@ impl Node {
         } else {
             let region = |name: &String| self.cluster.region_named(name).map(|region| region.id);
             let found: Option<BTreeSet<_>> = request.allowed_regions.iter().map(region).collect();
-            let known = || self.cluster.regions.iter().map(|region| region.name.as_str()).collect::<Vec<_>>().join(", ");
-            found.ok_or_else(|| Problem::invalid("allowed_regions", format!("the cluster has {}", known())))?.into_iter().collect()
+            let known =
+                || self.cluster.regions.iter().map(|region| region.name.as_str()).collect::<Vec<_>>().join(", ");
+            found
+                .ok_or_else(|| Problem::invalid("allowed_regions", format!("the cluster has {}", known())))?
+                .into_iter()
+                .collect()
         };
         let values = serde_json::json!({"name": request.name, "allowed_regions": request.allowed_regions, "continuity_class": request.continuity_class});
         let note = created(self.note(caller, session, "tenant.create"), resource, &values);
@@ -67,7 +76,8 @@ impl Node {
         let capability = self.capability(session);
         let control = self.control();
         let seen = |tenant: &&Arc<Tenant>| capability.permits(Action::TenantRead, tenant.id).is_ok();
-        let mut tenants: Vec<_> = control.tenants.values().filter(seen).map(|tenant| self.tenant_view(tenant)).collect();
+        let mut tenants: Vec<_> =
+            control.tenants.values().filter(seen).map(|tenant| self.tenant_view(tenant)).collect();
         tenants.sort_by(|one, other| one.name.cmp(&other.name));
         self.viewed(caller, session, "tenants").await?;
         Ok(TenantList { tenants })
@@ -83,7 +93,8 @@ impl Node {
                 Ok(self.tenant_view(&tenant))
             }
             None => {
-                let resource = format!("tenants/{}", name.chars().take(model::limit::NAME_BYTES_MAX).collect::<String>());
+                let resource =
+                    format!("tenants/{}", name.chars().take(model::limit::NAME_BYTES_MAX).collect::<String>());
                 Err(self.deny(caller, session, resource, "no such tenant", Problem::not_found("tenant")).await)
             }
         }
@@ -96,7 +107,12 @@ impl Node {
     }
 
     /// Creates a user.
-    pub(crate) async fn create_user(&self, caller: &Caller, session: &Session, request: NewUser) -> Answer<CreatedUser> {
+    pub(crate) async fn create_user(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        request: NewUser,
+    ) -> Answer<CreatedUser> {
         let tenant = match &request.tenant {
             None => TenantId::PLATFORM,
             Some(name) => self.control().tenant(name).map(|tenant| tenant.id).ok_or(Problem::not_found("tenant"))?,
@@ -109,7 +125,8 @@ impl Node {
         let password = self.hash_password(request.password, login.as_str(), "password").await?;
         let needs_code = grants.iter().any(|grant| grant.role.needs_second_factor());
         let totp = needs_code.then(|| TotpSecret::generate(&*self.world.entropy));
-        let totp_uri = totp.as_ref().map(|secret| secret.uri(login.as_str(), &format!("Holdfast {}", self.cluster.name)));
+        let totp_uri =
+            totp.as_ref().map(|secret| secret.uri(login.as_str(), &format!("Holdfast {}", self.cluster.name)));
         let account = Account {
             id: UserId::new(0),
             login,
@@ -136,8 +153,9 @@ impl Node {
         for (index, grant) in grants.iter().enumerate() {
             let at = format!("grants[{index}]");
             let known = || Role::ALL.iter().map(|role| role.name()).collect::<Vec<_>>().join(", ");
-            let role = Role::parse(&grant.role)
-                .ok_or_else(|| Problem::invalid(format!("{at}.role"), format!("no such role; there are {}", known())))?;
+            let role = Role::parse(&grant.role).ok_or_else(|| {
+                Problem::invalid(format!("{at}.role"), format!("no such role; there are {}", known()))
+            })?;
             let Some(narrowed) = &grant.tables else {
                 result.push(Grant::whole(role));
                 continue;
@@ -176,7 +194,8 @@ impl Node {
             });
             named.collect()
         };
-        let grant = |grant: &Grant| GrantView { role: grant.role.name().into(), tables: grant.tables.as_ref().map(narrowed) };
+        let grant =
+            |grant: &Grant| GrantView { role: grant.role.name().into(), tables: grant.tables.as_ref().map(narrowed) };
         UserView {
             login: account.login.as_str().into(),
             person: account.person.clone(),
@@ -198,7 +217,13 @@ impl Node {
     }
 
     /// Creates a table.
-    pub(crate) async fn create_table(&self, caller: &Caller, session: &Session, tenant: &str, request: NewTable) -> Answer<TableView> {
+    pub(crate) async fn create_table(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        tenant: &str,
+        request: NewTable,
+    ) -> Answer<TableView> {
         let owner = self.own_tenant(caller, session, tenant).await?;
         let resource = format!("tenants/{tenant}/tables/{}", request.name);
         self.permit(caller, session, Action::TableManage, owner.id, &resource).await?;
@@ -216,7 +241,9 @@ impl Node {
     pub(crate) async fn tables(&self, caller: &Caller, session: &Session, tenant: &str) -> Answer<TableList> {
         let owner = self.own_tenant(caller, session, tenant).await?;
         let capability = self.capability(session);
-        let known = |table: &Table| capability.allows(Action::TableRead, table.id).ok().map(|mask| table_view(&mask.table(table)));
+        let known = |table: &Table| {
+            capability.allows(Action::TableRead, table.id).ok().map(|mask| table_view(&mask.table(table)))
+        };
         let mut tables: Vec<TableView> = owner.tables.iter().filter_map(known).collect();
         tables.sort_by(|one, other| one.name.cmp(&other.name));
         self.viewed(caller, session, &format!("tenants/{tenant}/tables")).await?;
@@ -224,7 +251,13 @@ impl Node {
     }
 
     /// One table.
-    pub(crate) async fn table(&self, caller: &Caller, session: &Session, tenant: &str, table: &str) -> Answer<TableView> {
+    pub(crate) async fn table(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        tenant: &str,
+        table: &str,
+    ) -> Answer<TableView> {
         let target = self.target(caller, session, Action::TableRead, tenant, table).await?;
         self.viewed(caller, session, &format!("tenants/{tenant}/tables/{table}")).await?;
         Ok(table_view(&target.table))

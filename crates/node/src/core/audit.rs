@@ -87,7 +87,12 @@ impl Node {
     }
 
     /// Entries, newest first.
-    pub(crate) async fn audit_entries(&self, caller: &Caller, session: &Session, filter: &AuditFilter) -> Answer<AuditList> {
+    pub(crate) async fn audit_entries(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        filter: &AuditFilter,
+    ) -> Answer<AuditList> {
         let own = self.may_audit(caller, session, "audit").await?;
         if own.is_some() && filter.tenant.is_some() && filter.tenant != own {
             return Ok(AuditList { entries: Vec::new(), next: None });
@@ -100,7 +105,9 @@ impl Node {
             .collect();
         // Where each log is read from, downwards: what a page token carries.
         let mut ends: BTreeMap<String, u64> = match &filter.page.after {
-            Some(after) => serde_json::from_str(after).map_err(|_| Problem::invalid("page_token", "not one of ours"))?,
+            Some(after) => {
+                serde_json::from_str(after).map_err(|_| Problem::invalid("page_token", "not one of ours"))?
+            }
             None => BTreeMap::new(),
         };
         let mut entries = Vec::new();
@@ -160,7 +167,13 @@ impl Node {
     }
 
     /// Bytes of a log: C2SP tlog-tiles.
-    pub(crate) async fn audit_log_file(&self, caller: &Caller, session: &Session, log: &str, file: LogFile) -> Answer<Bytes> {
+    pub(crate) async fn audit_log_file(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        log: &str,
+        file: LogFile,
+    ) -> Answer<Bytes> {
         self.may_audit_platform(caller, session, "audit/files").await?;
         let readers = self.audit_readers();
         let reader = readers.iter().find(|reader| reader.name == log).ok_or(Problem::not_found("log"))?;
@@ -169,7 +182,8 @@ impl Node {
             LogFile::Checkpoint => {
                 let signer = self.signer(&reader.origin)?;
                 let checkpoint = Checkpoint::new(&reader.origin, reader.size, Hash::from_bytes(reader.root));
-                let note = checkpoint.sign(&signer).map_err(|error| internal("a checkpoint cannot be signed", &error))?;
+                let note =
+                    checkpoint.sign(&signer).map_err(|error| internal("a checkpoint cannot be signed", &error))?;
                 Ok(note.to_string().into())
             }
             LogFile::Tile(tile) => {
@@ -209,7 +223,8 @@ fn entry(reader: &LogReader, index: u64, leaf: &[u8], filter: &AuditFilter) -> A
     let inside = |wanted: &Option<String>, kind: &str| {
         wanted.as_ref().is_none_or(|wanted| {
             let mut parts = resource.splitn(6, '/');
-            std::iter::from_fn(|| Some((parts.next()?, parts.next()?))).any(|(name, value)| name == kind && value == wanted)
+            std::iter::from_fn(|| Some((parts.next()?, parts.next()?)))
+                .any(|(name, value)| name == kind && value == wanted)
         })
     };
     let matches = is(&filter.tenant, event.tenant.as_deref())
@@ -256,7 +271,8 @@ fn recompute(reader: &LogReader) -> Result<(), String> {
             index += 1;
         }
     }
-    let read = |span: Span| reader.hashes(span.level, span.first, usize::from(span.count)).map_err(|error| error.to_string());
+    let read =
+        |span: Span| reader.hashes(span.level, span.first, usize::from(span.count)).map_err(|error| error.to_string());
     let stored = audit::proof::root(reader.size, read).map_err(|error| format!("{error:?}"))?;
     if stored != frontier.root() {
         return Err("the stored hashes do not fit the entries".into());

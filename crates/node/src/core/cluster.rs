@@ -4,7 +4,8 @@ use crate::node::Node;
 use api::core::Answer;
 use api::problem::{Problem, Unavailable};
 use api::types::{
-    Caller, ClusterStatus, Convergence, Endpoints, GroupStatus, Health, LinkStatus, PartitionHash, RegionEndpoints, Stuck,
+    Caller, ClusterStatus, Convergence, Endpoints, GroupStatus, Health, LinkStatus, PartitionHash, RegionEndpoints,
+    Stuck,
 };
 use consensus::Role;
 use identity::{Action, Session};
@@ -35,7 +36,9 @@ impl Node {
         }
         let mute = self.data.iter().find(|(_, data)| !data.group.is_led());
         match mute {
-            Some((group, _)) => not(Unavailable::NoQuorum, format!("group {} has no leader with a majority", group.get())),
+            Some((group, _)) => {
+                not(Unavailable::NoQuorum, format!("group {} has no leader with a majority", group.get()))
+            }
             None => Ok(self.health_view()),
         }
     }
@@ -64,7 +67,10 @@ impl Node {
         for (id, data) in &self.data {
             for (region, age_ms) in self.exposure_ms(data) {
                 let labels = [id.get().to_string(), self.region_name(region)];
-                metrics.exposure_seconds.with_label_values(&labels.each_ref().map(String::as_str)).set(age_ms as f64 / 1000.0);
+                metrics
+                    .exposure_seconds
+                    .with_label_values(&labels.each_ref().map(String::as_str))
+                    .set(age_ms as f64 / 1000.0);
             }
         }
         metrics.link_state.reset();
@@ -153,9 +159,15 @@ impl Node {
         if applied + 1_000 < committed {
             return stuck(format!("{} entries are committed and not applied here yet", committed - applied));
         }
-        let behind = status.matched.iter().find(|(_, matched)| matched.unwrap_or(0) + 1_000 < status.last_log.unwrap_or(0));
+        let behind =
+            status.matched.iter().find(|(_, matched)| matched.unwrap_or(0) + 1_000 < status.last_log.unwrap_or(0));
         behind.and_then(|(node, matched)| {
-            stuck(format!("{} has only index {} of {}", self.node_name(*node), matched.unwrap_or(0), status.last_log.unwrap_or(0)))
+            stuck(format!(
+                "{} has only index {} of {}",
+                self.node_name(*node),
+                matched.unwrap_or(0),
+                status.last_log.unwrap_or(0)
+            ))
         })
     }
 

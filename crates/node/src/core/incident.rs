@@ -24,7 +24,13 @@ const BATCH_BYTES_MAX: usize = 512 * 1024;
 
 impl Node {
     /// Takes events: durable when this returns.
-    pub(crate) async fn ingest(&self, caller: &Caller, session: &Session, source: &str, lines: Vec<Bytes>) -> Answer<Ingested> {
+    pub(crate) async fn ingest(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        source: &str,
+        lines: Vec<Bytes>,
+    ) -> Answer<Ingested> {
         self.permit(caller, session, Action::EventIngest, session.tenant(), "events").await?;
         let accepted = lines.len() as u64;
         // A syslog line wrapped for transport is a syslog line; anything else is an event of its own.
@@ -73,7 +79,12 @@ impl Node {
     }
 
     /// Incidents, newest first.
-    pub(crate) async fn incidents(&self, caller: &Caller, session: &Session, filter: &IncidentFilter) -> Answer<IncidentList> {
+    pub(crate) async fn incidents(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        filter: &IncidentFilter,
+    ) -> Answer<IncidentList> {
         self.may_see(caller, session, "incidents").await?;
         let stored = detect::incidents(self)?;
         let wanted = |summary: &IncidentSummary| {
@@ -139,7 +150,9 @@ impl Node {
                 return Err(match reason {
                     Refusal::Unknown => Problem::not_found("incident"),
                     Refusal::TextRequired | Refusal::TextTooLong => Problem::invalid("text", reason.to_string()),
-                    Refusal::Closed | Refusal::AlreadyAcknowledged | Refusal::HistoryFull => Problem::conflict(reason.to_string()),
+                    Refusal::Closed | Refusal::AlreadyAcknowledged | Refusal::HistoryFull => {
+                        Problem::conflict(reason.to_string())
+                    }
                 });
             }
         }
@@ -149,9 +162,9 @@ impl Node {
 
 /// The incident of each alert.
 fn incident_of(stored: &[(Incident, model::Stamp)]) -> BTreeMap<detection::AlertId, String> {
-    let pairs = stored.iter().flat_map(|(incident, _)| {
-        incident.alerts.keys().map(move |alert| (*alert, incident.id.to_string()))
-    });
+    let pairs = stored
+        .iter()
+        .flat_map(|(incident, _)| incident.alerts.keys().map(move |alert| (*alert, incident.id.to_string())));
     pairs.collect()
 }
 

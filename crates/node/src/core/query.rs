@@ -73,16 +73,29 @@ impl Node {
             };
         }
         let machine = &self.data_of(tenant).machine;
-        let found = machine.read_local(tenant, table, &select).map_err(|error| internal("a local read failed", &error))?;
-        let seen: Vec<String> = found.records.iter().map(|(key, record)| format!("{key}@{}", record.version().hlc)).collect();
+        let found =
+            machine.read_local(tenant, table, &select).map_err(|error| internal("a local read failed", &error))?;
+        let seen: Vec<String> =
+            found.records.iter().map(|(key, record)| format!("{key}@{}", record.version().hlc)).collect();
         self.record(tenant, Note { values: Some((None, serde_json::to_string(&seen).ok())), ..note }).await?;
         Ok(found)
     }
 
     /// Concurrent overwrites whose loser was kept, newest first.
-    pub(crate) async fn conflicts(&self, caller: &Caller, session: &Session, tenant: &str, page: &Page) -> Answer<ConflictList> {
+    pub(crate) async fn conflicts(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        tenant: &str,
+        page: &Page,
+    ) -> Answer<ConflictList> {
         let tenant = self.own_tenant(caller, session, tenant).await?;
-        let after = page.after.as_deref().map(hex::decode).transpose().map_err(|_| Problem::invalid("page_token", "not one of ours"))?;
+        let after = page
+            .after
+            .as_deref()
+            .map(hex::decode)
+            .transpose()
+            .map_err(|_| Problem::invalid("page_token", "not one of ours"))?;
         let machine = &self.data_of(tenant.id).machine;
         let rows = machine
             .conflicts(tenant.id, after.as_deref(), page.limit)
@@ -105,7 +118,8 @@ impl Node {
     fn conflict_view(&self, tenant: &model::Tenant, conflict: &Conflict) -> ConflictView {
         let table = tenant.tables.iter().find(|table| table.id == conflict.table);
         let field = table.and_then(|table| table.field_by_id(conflict.field)).map(|field| field.name.clone());
-        let json = |side: &replication::Side| side.value.as_ref().map_or(serde_json::Value::Null, model::Value::to_json);
+        let json =
+            |side: &replication::Side| side.value.as_ref().map_or(serde_json::Value::Null, model::Value::to_json);
         let region = |stamp: Stamp| self.region_name(stamp.origin.region);
         ConflictView {
             table: table.map_or_else(|| conflict.table.to_string(), |table| table.name.clone()),
@@ -136,7 +150,8 @@ impl Node {
             let vector = progress.get(region).and_then(|partitions| partitions.get(&partition));
             vector.is_some_and(|vector| vector.covers(&seen))
         });
-        let names = |regions: Vec<model::RegionId>| regions.into_iter().map(|region| self.region_name(region)).collect();
+        let names =
+            |regions: Vec<model::RegionId>| regions.into_iter().map(|region| self.region_name(region)).collect();
         Ok(DurabilityView { durable_in: names(durable), pending_in: names(pending) })
     }
 
@@ -152,7 +167,9 @@ impl Node {
 /// The fields to answer: those asked for, or all the session knows.
 fn wanted(target: &Target, options: &ReadOptions) -> Answer<Vec<Field>> {
     let Some(names) = &options.fields else { return Ok(target.table.fields.clone()) };
-    let field = |name: &String| target.table.field(name).cloned().ok_or_else(|| Problem::invalid("fields", format!("no field '{name}'")));
+    let field = |name: &String| {
+        target.table.field(name).cloned().ok_or_else(|| Problem::invalid("fields", format!("no field '{name}'")))
+    };
     names.iter().map(field).collect()
 }
 

@@ -3,13 +3,16 @@
 use super::resolve::Target;
 use super::tag;
 use super::wait::{failed, internal};
-use crate::machine::command::{Act, ActChange, Command, Idempotency, Must, Outcome, Refusal, Transact, Written as Done};
+use crate::machine::command::{
+    Act, ActChange, Command, Idempotency, Must, Outcome, Refusal, Transact, Written as Done,
+};
 use crate::node::Node;
 use crate::telemetry::trace;
 use api::core::Answer;
 use api::problem::{Problem, Violation};
 use api::types::{
-    Caller, Change, Fields, Operation, OperationResult, Patch, Precondition, RecordAt, Transacted, WriteOptions, Written,
+    Caller, Change, Fields, Operation, OperationResult, Patch, Precondition, RecordAt, Transacted, WriteOptions,
+    Written,
 };
 use identity::{Action, Session};
 use model::{FieldId, Merge, Tenant, Value};
@@ -91,7 +94,8 @@ impl Node {
             note: self.note(caller, session, ""),
             trace: trace::current(),
         };
-        let outcome = self.propose(self.cluster.group(tenant.id), &Command::Transact(transact)).await.map_err(failed)?;
+        let outcome =
+            self.propose(self.cluster.group(tenant.id), &Command::Transact(transact)).await.map_err(failed)?;
         match outcome {
             Outcome::Written(done) => Ok(done),
             Outcome::Refused(refusal) => Err(refused(refusal, several)),
@@ -111,7 +115,9 @@ fn refused(refusal: Refusal, several: bool) -> Problem {
     match refusal {
         Refusal::NotFound(_) => Problem::not_found("record"),
         Refusal::PreconditionRequired(_) => Problem::PreconditionRequired,
-        Refusal::PreconditionFailed(index) => Problem::PreconditionFailed { operation: several.then_some(index as usize) },
+        Refusal::PreconditionFailed(index) => {
+            Problem::PreconditionFailed { operation: several.then_some(index as usize) }
+        }
         Refusal::IdempotencyReuse => Problem::IdempotencyReuse,
         Refusal::TooLarge => Problem::TooLarge { max_bytes: model::limit::TRANSACTION_BYTES_MAX as u64 },
     }
@@ -155,7 +161,10 @@ fn values(target: &Target, fields: &Fields, member: &str, at: &str, violations: 
     let mut sets = Vec::with_capacity(fields.len());
     let path = |name: &str| format!("{at}{}{member}.{name}", if at.is_empty() { "" } else { "." });
     if fields.is_empty() {
-        violations.push(Violation { at: path("").trim_end_matches('.').into(), message: "at least one field is needed".into() });
+        violations.push(Violation {
+            at: path("").trim_end_matches('.').into(),
+            message: "at least one field is needed".into(),
+        });
     }
     for (name, json) in fields {
         let Some(field) = target.table.field(name) else {
@@ -180,15 +189,18 @@ fn patched(target: &Target, patch: &Patch, at: &str, violations: &mut Vec<Violat
         let path = format!("{at}{dot}increment.{name}");
         match target.table.field(name) {
             Some(field) if field.merge == Merge::Counter => increment.push((field.id, *by)),
-            Some(_) => violations.push(Violation { at: path, message: "only fields with merge 'counter' can be incremented".into() }),
+            Some(_) => violations
+                .push(Violation { at: path, message: "only fields with merge 'counter' can be incremented".into() }),
             None => violations.push(Violation { at: path, message: "no such field".into() }),
         }
         if patch.set.contains_key(name) {
-            violations.push(Violation { at: format!("{at}{dot}set.{name}"), message: "set and incremented at once".into() });
+            violations
+                .push(Violation { at: format!("{at}{dot}set.{name}"), message: "set and incremented at once".into() });
         }
     }
     if patch.set.is_empty() && patch.increment.is_empty() {
-        violations.push(Violation { at: at.to_owned(), message: "nothing to change: give 'set' or 'increment'".into() });
+        violations
+            .push(Violation { at: at.to_owned(), message: "nothing to change: give 'set' or 'increment'".into() });
     }
     ActChange::Patch { set, increment }
 }

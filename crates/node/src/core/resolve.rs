@@ -57,7 +57,14 @@ impl Node {
     }
 
     /// Refuses, and records that it did.
-    pub(crate) async fn deny(&self, caller: &Caller, session: &Session, resource: String, why: &str, problem: Problem) -> Problem {
+    pub(crate) async fn deny(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        resource: String,
+        why: &str,
+        problem: Problem,
+    ) -> Problem {
         let note = Note { resource: Some(resource), refused: Some(why.into()), ..self.note(caller, session, "denied") };
         match self.record(session.tenant(), note).await {
             Ok(()) => problem,
@@ -94,7 +101,8 @@ impl Node {
         let tenant = self.own_tenant(caller, session, tenant).await?;
         if !tenant.allows(self.region.id) {
             let allowed: Vec<String> = tenant.allowed_regions.iter().map(|region| self.region_name(*region)).collect();
-            let detail = format!("this tenant's data is not in region {}; use {}", self.region.name, allowed.join(", "));
+            let detail =
+                format!("this tenant's data is not in region {}; use {}", self.region.name, allowed.join(", "));
             return Err(Problem::forbidden(detail));
         }
         let Some(found) = tenant.table(table).cloned() else { return Err(Problem::not_found("table")) };

@@ -51,7 +51,8 @@ impl Node {
         let account = match account {
             Some(account) if right && !account.disabled && !account.grants.is_empty() => account,
             other => {
-                let why = if other.is_some_and(|account| account.disabled) { "account disabled" } else { "credentials" };
+                let why =
+                    if other.is_some_and(|account| account.disabled) { "account disabled" } else { "credentials" };
                 return Err(self.refuse_login(note, why, &suspects, Unauthenticated::CredentialsRefused).await);
             }
         };
@@ -64,7 +65,9 @@ impl Node {
             }
             (Some(_), Some(code)) => {
                 if self.use_code(&account, code, &note).await.is_err() {
-                    return Err(self.refuse_login(note, "second factor", &suspects, Unauthenticated::MfaRequired).await);
+                    return Err(self
+                        .refuse_login(note, "second factor", &suspects, Unauthenticated::MfaRequired)
+                        .await);
                 }
                 true
             }
@@ -72,11 +75,16 @@ impl Node {
         self.begin(caller, &account, second_factor, note).await
     }
 
-    async fn begin(&self, caller: &Caller, account: &Arc<Account>, second_factor: bool, note: Note) -> Answer<LoggedIn> {
+    async fn begin(
+        &self,
+        caller: &Caller,
+        account: &Arc<Account>,
+        second_factor: bool,
+        note: Note,
+    ) -> Answer<LoggedIn> {
         let keys = self.session_keys().ok_or_else(starting)?;
         let now_ms = self.world.clock.wall_ms();
-        let issued =
-            keys.issue(account, caller.address, second_factor, now_ms, self.session_ms, &*self.world.entropy);
+        let issued = keys.issue(account, caller.address, second_factor, now_ms, self.session_ms, &*self.world.entropy);
         let note = Note { action: "login".into(), session: Some(issued.session), ..note };
         // A success clears the account's failures, by naming how many it knows of.
         let known = self.failures(&account_key(account.id))?;
@@ -134,11 +142,19 @@ impl Node {
         let change = ActChange::Upsert { set, increment };
         let resource = note.resource.clone().unwrap_or_else(|| format!("platform/{}/{key}", table.get()));
         let act = Act { table, key, must, seen: None, change, resource, names: BTreeMap::new() };
-        let transact =
-            Transact { tenant: TenantId::PLATFORM, schema_version: 1, acts: vec![act], idempotency: None, note, trace: None };
+        let transact = Transact {
+            tenant: TenantId::PLATFORM,
+            schema_version: 1,
+            acts: vec![act],
+            idempotency: None,
+            note,
+            trace: None,
+        };
         let group = self.cluster.group(TenantId::PLATFORM);
         match self.propose_and_see(group, &Command::Transact(transact)).await.map_err(failed)? {
-            Outcome::Refused(Refusal::PreconditionFailed(_)) => Err(Problem::conflict("it has changed in the meantime")),
+            Outcome::Refused(Refusal::PreconditionFailed(_)) => {
+                Err(Problem::conflict("it has changed in the meantime"))
+            }
             _ => Ok(()),
         }
     }
@@ -243,7 +259,12 @@ impl Node {
     }
 
     /// Changes the password of the session's own user; sessions begun before are void.
-    pub(crate) async fn change_password(&self, caller: &Caller, session: &Session, request: ChangePassword) -> Answer<()> {
+    pub(crate) async fn change_password(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        request: ChangePassword,
+    ) -> Answer<()> {
         let account = Arc::clone(session.account());
         let note = self.note(caller, session, "user.password");
         if !self.check_password(request.current, Some(Arc::clone(&account))).await {
@@ -255,7 +276,8 @@ impl Node {
             self.use_code(&account, code, &note).await?;
         }
         let hash = self.hash_password(request.new, account.login.as_str(), "new").await?;
-        let changed = Account { password: hash, must_change: false, epoch: account.epoch + 1, ..Account::clone(&account) };
+        let changed =
+            Account { password: hash, must_change: false, epoch: account.epoch + 1, ..Account::clone(&account) };
         match self.propose_control(&ControlCommand::UpdateUser { account: changed, note }).await.map_err(failed)? {
             ControlOutcome::User(_) => Ok(()),
             _ => Err(Problem::conflict("the account has changed in the meantime; log in again")),

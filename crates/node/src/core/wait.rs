@@ -20,7 +20,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(crate) fn failed(failure: ProposeFailed) -> Problem {
     let unavailable = |reason, detail: &str| Problem::unavailable(reason, detail, RETRY_AFTER);
     match failure {
-        ProposeFailed::NoLeader => unavailable(Unavailable::NoQuorum, "no majority of this region can be reached; nothing was done"),
+        ProposeFailed::NoLeader => {
+            unavailable(Unavailable::NoQuorum, "no majority of this region can be reached; nothing was done")
+        }
         ProposeFailed::Unknown => unavailable(
             Unavailable::Timeout,
             "the leader was lost on the way: the outcome is unknown; retry with the same Idempotency-Key",

@@ -395,7 +395,8 @@ async fn store(
 fn fitting_alert(alert: &Alert) -> Result<String, Problem> {
     let mut alert = alert.clone();
     loop {
-        let json = serde_json::to_string(&alert).map_err(|error| crate::core::wait::internal("an alert has no JSON", &error))?;
+        let json = serde_json::to_string(&alert)
+            .map_err(|error| crate::core::wait::internal("an alert has no JSON", &error))?;
         if json.len() <= INCIDENT_BYTES_MAX || alert.events.len() < 3 {
             return Ok(json);
         }
@@ -408,8 +409,8 @@ fn fitting_alert(alert: &Alert) -> Result<String, Problem> {
 fn fitting(incident: &Incident) -> Result<String, Problem> {
     let mut incident = incident.clone();
     loop {
-        let json =
-            serde_json::to_string(&incident).map_err(|error| crate::core::wait::internal("an incident has no JSON", &error))?;
+        let json = serde_json::to_string(&incident)
+            .map_err(|error| crate::core::wait::internal("an incident has no JSON", &error))?;
         if json.len() <= INCIDENT_BYTES_MAX {
             return Ok(json);
         }

@@ -69,7 +69,10 @@ struct Forwarded {
 #[derive(Serialize, Deserialize)]
 enum Answer {
     /// Where the entry is in the log, and one result for each command.
-    Results { index: u64, results: Vec<Bytes> },
+    Results {
+        index: u64,
+        results: Vec<Bytes>,
+    },
     NotLeader,
     Unknown,
 }
@@ -142,7 +145,9 @@ impl Courier {
                     travelling -= arrived.unwrap_or(0);
                 }
                 let is_full = batch.len() >= BATCH_COMMANDS_MAX || size_bytes >= BATCH_BYTES_MAX;
-                if batches.is_empty() || (batches.len() < BATCHES_IN_FLIGHT && (is_full || batch.len() * 2 >= travelling)) {
+                if batches.is_empty()
+                    || (batches.len() < BATCHES_IN_FLIGHT && (is_full || batch.len() * 2 >= travelling))
+                {
                     break;
                 }
                 // While this waits its turn, more commands come and share the batch.
@@ -236,8 +241,9 @@ async fn propose_here(group: &Group, world: &World, commands: Vec<Bytes>) -> Ans
     world.entropy.fill(&mut nonce);
     let entry = Entry { wall_ms: world.clock.wall_ms(), nonce, commands };
     match group.propose(encode(&entry).into()).await {
-        Ok(applied) => decode(&applied.result)
-            .map_or(Answer::Unknown, |results| Answer::Results { index: applied.index, results }),
+        Ok(applied) => {
+            decode(&applied.result).map_or(Answer::Unknown, |results| Answer::Results { index: applied.index, results })
+        }
         Err(ProposeError::NotLeader { .. }) => Answer::NotLeader,
         // Batches are bounded well below it, and a single command is bounded by the request it came from.
         Err(ProposeError::TooLarge { .. }) => Answer::Unknown,

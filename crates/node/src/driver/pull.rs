@@ -79,7 +79,8 @@ impl Puller {
         nodes.rotate_left(begin);
         let config = Config::new(group, node.region.origin(), peer, nodes);
         let known = positions(&node, group);
-        let inbox = Inbox::new(config, known.iter().map(|((partition, origin), position)| (*partition, *origin, *position)));
+        let inbox =
+            Inbox::new(config, known.iter().map(|((partition, origin), position)| (*partition, *origin, *position)));
         let (events, heard) = mpsc::channel(INPUTS_MAX);
         Self {
             node,
@@ -110,7 +111,9 @@ impl Puller {
         self.step(Input::Tick);
         loop {
             let pause = match self.inbox.next_deadline() {
-                Some(deadline) => Duration::from_millis(deadline.saturating_sub(self.now().monotonic_ms)).min(LOOK_AROUND),
+                Some(deadline) => {
+                    Duration::from_millis(deadline.saturating_sub(self.now().monotonic_ms)).min(LOOK_AROUND)
+                }
                 None => LOOK_AROUND,
             };
             tokio::select! {

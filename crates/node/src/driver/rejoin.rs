@@ -88,7 +88,8 @@ pub async fn answer(groups: &[Group], node: &Arc<Node>, peer: &Peer, request: &[
         return None;
     }
     let group = groups.iter().find(|group| group.id() == ask.group)?;
-    let answer = if group.is_leader() { change(group, peer.node, ask.step).await } else { Answer::NotLeader(group.leader()) };
+    let answer =
+        if group.is_leader() { change(group, peer.node, ask.step).await } else { Answer::NotLeader(group.leader()) };
     Some(encode(&answer).into())
 }
 

@@ -67,7 +67,8 @@ impl Handler for Router {
     async fn call(&self, peer: &Peer, service: Service, request: Bytes) -> Option<Bytes> {
         match service {
             Service::Raft => {
-                let id = consensus::group_of(&request).filter(|id| self.may(peer, *id) && self.passes(*id, &request))?;
+                let id =
+                    consensus::group_of(&request).filter(|id| self.may(peer, *id) && self.passes(*id, &request))?;
                 self.group(id)?.handle_call(peer, request).await
             }
             Service::Propose => {

@@ -84,7 +84,8 @@ pub async fn serve(node: Arc<Node>, peer: Peer, stream: Box<dyn FrameStream>) {
 
 /// Takes a message; none when the stream breaks the protocol and must end.
 fn ask(serving: &mut Serve, frame: &[u8]) -> Option<Option<Vectors>> {
-    let ask = Ask::decode(frame).inspect_err(|error| tracing::warn!(%error, "a region asked something unreadable")).ok()?;
+    let ask =
+        Ask::decode(frame).inspect_err(|error| tracing::warn!(%error, "a region asked something unreadable")).ok()?;
     serving.ask(ask).inspect_err(|error| tracing::warn!(%error, "a region broke the protocol")).ok()
 }
 

@@ -11,9 +11,9 @@ use crate::machine::view::View;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use identity::{Account, SessionKey};
-use model::codec::{decode, encode};
 use model::cluster::Cluster;
-use model::{Field, FieldKind, FieldId, Hlc, Merge, RegionId, Table, TableId, Tenant, TenantId, UserId};
+use model::codec::{decode, encode};
+use model::{Field, FieldId, FieldKind, Hlc, Merge, RegionId, Table, TableId, Tenant, TenantId, UserId};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -147,8 +147,14 @@ impl Control {
 
 /// The platform's own tenant: built in, in every region.
 fn platform_tenant(cluster: &Cluster) -> Tenant {
-    let text = |id: u16, name: &str| Field { id: FieldId::new(id), name: name.into(), kind: FieldKind::Text, merge: Merge::Lww };
-    let number = |id: u16, name: &str, merge| Field { id: FieldId::new(id), name: name.into(), kind: FieldKind::Int, merge };
+    let text = |id: u16, name: &str| Field {
+        id: FieldId::new(id),
+        name: name.into(),
+        kind: FieldKind::Text,
+        merge: Merge::Lww,
+    };
+    let number =
+        |id: u16, name: &str, merge| Field { id: FieldId::new(id), name: name.into(), kind: FieldKind::Int, merge };
     let table = |id: TableId, name: &str, fields| Table { id, name: name.into(), fields, version: 1 };
     Tenant {
         id: TenantId::PLATFORM,
@@ -160,7 +166,11 @@ fn platform_tenant(cluster: &Cluster) -> Tenant {
             table(
                 platform::FAILURES,
                 "failures",
-                vec![number(1, "failed", Merge::Counter), number(2, "cleared", Merge::Max), number(3, "last_ms", Merge::Max)],
+                vec![
+                    number(1, "failed", Merge::Counter),
+                    number(2, "cleared", Merge::Max),
+                    number(3, "last_ms", Merge::Max),
+                ],
             ),
             table(platform::FACTORS, "factors", vec![number(1, "step", Merge::Max)]),
             table(platform::ALERTS, "alerts", vec![text(1, "alert")]),
@@ -220,7 +230,12 @@ impl ControlMachine {
                 Some(b't') => control.keep_tenant(stored(&value)?),
                 Some(b'u') => control.keep_user(stored(&value)?),
                 Some(b'k') => control.keys.push(stored(&value)?),
-                _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "an unknown row in the control plane's state")),
+                _ => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "an unknown row in the control plane's state",
+                    ));
+                }
             }
         }
         control.version = self.control.load().version + 1;
@@ -228,13 +243,22 @@ impl ControlMachine {
         self.ledger.lock().reload(&*self.space)
     }
 
-    fn execute(&self, control: &mut Control, view: &mut View, ledger: &mut Ledger, hlc: Hlc, command: ControlCommand) -> ControlOutcome {
+    fn execute(
+        &self,
+        control: &mut Control,
+        view: &mut View,
+        ledger: &mut Ledger,
+        hlc: Hlc,
+        command: ControlCommand,
+    ) -> ControlOutcome {
         let (outcome, mut note) = match command {
             ControlCommand::Bootstrap { key, account, note } => (bootstrap(control, view, key, account), note),
             ControlCommand::CreateTenant { name, allowed_regions, continuity_class, note } => {
                 (self.create_tenant(control, view, name, allowed_regions, continuity_class), note)
             }
-            ControlCommand::CreateTable { tenant, name, fields, note } => (create_table(control, view, tenant, name, fields), note),
+            ControlCommand::CreateTable { tenant, name, fields, note } => {
+                (create_table(control, view, tenant, name, fields), note)
+            }
             ControlCommand::CreateUser { account, note } => (create_user(control, view, account), note),
             ControlCommand::UpdateUser { account, note } => (update_user(control, view, account), note),
             ControlCommand::Note(note) => (ControlOutcome::Noted, note),
@@ -249,7 +273,14 @@ impl ControlMachine {
         outcome
     }
 
-    fn create_tenant(&self, control: &mut Control, view: &mut View, name: String, allowed: Vec<RegionId>, class: u8) -> ControlOutcome {
+    fn create_tenant(
+        &self,
+        control: &mut Control,
+        view: &mut View,
+        name: String,
+        allowed: Vec<RegionId>,
+        class: u8,
+    ) -> ControlOutcome {
         if control.tenant_ids.contains_key(&name) {
             return ControlOutcome::Exists;
         }
@@ -260,7 +291,13 @@ impl ControlMachine {
             return ControlOutcome::Invalid("a tenant needs existing regions and a continuity class of 0 to 3".into());
         }
         let next = control.tenants.last_key_value().map_or(1, |(id, _)| id.get() + 1);
-        let tenant = Tenant { id: TenantId::new(next), name, allowed_regions: allowed, continuity_class: class, tables: Vec::new() };
+        let tenant = Tenant {
+            id: TenantId::new(next),
+            name,
+            allowed_regions: allowed,
+            continuity_class: class,
+            tables: Vec::new(),
+        };
         put_tenant(control, view, tenant.clone());
         ControlOutcome::Tenant(tenant)
     }
@@ -289,7 +326,13 @@ fn bootstrap(control: &mut Control, view: &mut View, key: SessionKey, account: A
     create_user(control, view, account)
 }
 
-fn create_table(control: &mut Control, view: &mut View, tenant: TenantId, name: String, fields: Vec<(String, FieldKind, Merge)>) -> ControlOutcome {
+fn create_table(
+    control: &mut Control,
+    view: &mut View,
+    tenant: TenantId,
+    name: String,
+    fields: Vec<(String, FieldKind, Merge)>,
+) -> ControlOutcome {
     let Some(found) = control.tenants.get(&tenant).filter(|_| tenant != TenantId::PLATFORM) else {
         return ControlOutcome::Missing;
     };
@@ -298,7 +341,12 @@ fn create_table(control: &mut Control, view: &mut View, tenant: TenantId, name: 
     }
     let mut changed = Tenant::clone(found);
     let next = changed.tables.last().map_or(1, |table| table.id.get() + 1);
-    let numbered = fields.into_iter().zip(1u16..).map(|((name, kind, merge), id)| Field { id: FieldId::new(id), name, kind, merge });
+    let numbered = fields.into_iter().zip(1u16..).map(|((name, kind, merge), id)| Field {
+        id: FieldId::new(id),
+        name,
+        kind,
+        merge,
+    });
     let table = Table { id: TableId::new(next), name, fields: numbered.collect(), version: 1 };
     if let Err(error) = table.check() {
         return ControlOutcome::Invalid(error.to_string());

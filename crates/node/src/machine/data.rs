@@ -92,7 +92,8 @@ impl DataMachine {
         ledger: Ledger,
         observer: Arc<dyn Observer>,
     ) -> io::Result<Self> {
-        let state = State { scalars: Scalars::default(), positions: BTreeMap::new(), progress: BTreeMap::new(), ledger };
+        let state =
+            State { scalars: Scalars::default(), positions: BTreeMap::new(), progress: BTreeMap::new(), ledger };
         let changed = watch::Sender::new(0);
         let machine = Self { group, origin, partitions, space, state: Mutex::new(state), observer, changed };
         machine.load()?;
@@ -170,7 +171,13 @@ impl DataMachine {
     }
 
     /// The changes of `origin` in `partition` after `after`, at most `limit`.
-    pub fn changes_after(&self, partition: PartitionId, origin: Origin, after: u64, limit: usize) -> io::Result<Vec<Change>> {
+    pub fn changes_after(
+        &self,
+        partition: PartitionId,
+        origin: Origin,
+        after: u64,
+        limit: usize,
+    ) -> io::Result<Vec<Change>> {
         let from = keys::change(partition, origin, after.saturating_add(1));
         let to = keys::change(partition, origin, u64::MAX);
         let rows = self.space.scan(keys::CHANGE, Bound::Included(&from), Bound::Included(&to), false, limit)?;
@@ -180,8 +187,11 @@ impl DataMachine {
     /// The convergence hashes of a partition, by bucket.
     pub fn buckets(&self, partition: PartitionId) -> io::Result<BTreeMap<u16, convergence::Sum>> {
         let (from, to) = (keys::bucket(partition, 0), keys::bucket(partition, u16::MAX));
-        let rows = self.space.scan(keys::BUCKET, Bound::Included(&from), Bound::Included(&to), false, convergence::BUCKETS)?;
-        let sum = |bytes: Vec<u8>| <[u8; 32]>::try_from(bytes).map(convergence::Sum::from_bytes).unwrap_or(convergence::Sum::ZERO);
+        let rows =
+            self.space.scan(keys::BUCKET, Bound::Included(&from), Bound::Included(&to), false, convergence::BUCKETS)?;
+        let sum = |bytes: Vec<u8>| {
+            <[u8; 32]>::try_from(bytes).map(convergence::Sum::from_bytes).unwrap_or(convergence::Sum::ZERO)
+        };
         Ok(rows.into_iter().map(|(key, value)| (u16::from_be_bytes([key[2], key[3]]), sum(value))).collect())
     }
 
@@ -199,7 +209,12 @@ impl DataMachine {
     }
 
     /// A tenant's conflicts, newest first, after the given row.
-    pub fn conflicts(&self, tenant: TenantId, after: Option<&[u8]>, limit: usize) -> io::Result<Vec<(Vec<u8>, Conflict)>> {
+    pub fn conflicts(
+        &self,
+        tenant: TenantId,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> io::Result<Vec<(Vec<u8>, Conflict)>> {
         let start = keys::conflict(tenant, after.unwrap_or_default());
         let end = (tenant.get() + 1).to_be_bytes();
         let from = if after.is_some() { Bound::Excluded(start.as_slice()) } else { Bound::Included(start.as_slice()) };
@@ -209,8 +224,12 @@ impl DataMachine {
 
     /// Ingested events from `from` on.
     pub fn events(&self, from: u64, limit: usize) -> io::Result<Vec<(u64, Vec<u8>)>> {
-        let rows = self.space.scan(keys::EVENT, Bound::Included(&keys::number(from)), Bound::Unbounded, false, limit)?;
-        Ok(rows.into_iter().filter_map(|(key, value)| Some((u64::from_be_bytes(key.try_into().ok()?), value))).collect())
+        let rows =
+            self.space.scan(keys::EVENT, Bound::Included(&keys::number(from)), Bound::Unbounded, false, limit)?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|(key, value)| Some((u64::from_be_bytes(key.try_into().ok()?), value)))
+            .collect())
     }
 
     /// What detection had read, as it left it.
@@ -224,7 +243,12 @@ fn stored<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
 }
 
 /// Reads existing records, and the key to go on after if there may be more.
-fn find(view: &View, tenant: TenantId, table: TableId, select: &Select) -> io::Result<(Vec<(String, Record)>, Option<String>)> {
+fn find(
+    view: &View,
+    tenant: TenantId,
+    table: TableId,
+    select: &Select,
+) -> io::Result<(Vec<(String, Record)>, Option<String>)> {
     let Select::Range { from, to, after, limit } = select else {
         let Select::Key(key) = select else { return Ok((Vec::new(), None)) };
         let found = view.get(keys::DATA, &keys::record(tenant, table, key))?;
@@ -325,12 +349,18 @@ impl Step<'_> {
     }
 
     /// Stores one merged operation: record, hashes and conflicts.
-    pub(super) fn store(&mut self, writer: Writer<'_>, op: &Op, old: Option<&Record>) -> io::Result<replication::Merged> {
+    pub(super) fn store(
+        &mut self,
+        writer: Writer<'_>,
+        op: &Op,
+        old: Option<&Record>,
+    ) -> io::Result<replication::Merged> {
         let merged = merge(old, writer, op);
         let tenant = writer.tenant;
         self.view.put(keys::DATA, keys::record(tenant, op.table, &op.key), encode(&merged.record));
         let delta = convergence::delta(tenant, op.table, &op.key, old, Some(&merged.record));
-        let row = keys::bucket(tenant.partition(self.machine.partitions), convergence::bucket(tenant, op.table, &op.key));
+        let row =
+            keys::bucket(tenant.partition(self.machine.partitions), convergence::bucket(tenant, op.table, &op.key));
         let sum = self.view.get(keys::BUCKET, &row)?.and_then(|bytes| bytes.try_into().ok());
         let sum = sum.map_or(convergence::Sum::ZERO, convergence::Sum::from_bytes).plus(delta);
         self.view.put(keys::BUCKET, row, sum.to_bytes());

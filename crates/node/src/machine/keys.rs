@@ -6,8 +6,18 @@ use model::{Origin, PartitionId, RegionId, TableId, TenantId};
 use storage::Keyspace;
 
 /// The keyspaces of a space, in the order of the constants below.
-pub const KEYSPACES: [&str; 10] =
-    ["meta", "data", "change", "idempotency", "conflict", "audit_leaf", "audit_detail", "audit_node", "event", "bucket"];
+pub const KEYSPACES: [&str; 10] = [
+    "meta",
+    "data",
+    "change",
+    "idempotency",
+    "conflict",
+    "audit_leaf",
+    "audit_detail",
+    "audit_node",
+    "event",
+    "bucket",
+];
 
 /// Position, version vectors, chain heads, progress, counters.
 pub const META: Keyspace = Keyspace(0);

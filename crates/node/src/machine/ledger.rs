@@ -3,8 +3,8 @@
 use crate::machine::keys;
 use crate::machine::note::Note;
 use crate::machine::view::View;
-use audit::merkle::leaf_hash;
 use audit::event::Salt;
+use audit::merkle::leaf_hash;
 use audit::{Action, AuditEvent, Detail, Frontier, Outcome};
 use model::cluster::Cluster;
 use model::codec::{decode, encode};

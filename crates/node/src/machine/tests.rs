@@ -1,7 +1,9 @@
 //! The state machine, step by step: what one entry does to records, changes, audit log and hashes.
 
 use crate::driver::proposer::Entry;
-use crate::machine::command::{Act, ActChange, Command, Found, Idempotency, Must, Outcome, Read, Refusal, Select, Transact};
+use crate::machine::command::{
+    Act, ActChange, Command, Found, Idempotency, Must, Outcome, Read, Refusal, Select, Transact,
+};
 use crate::machine::data::{DataMachine, Observer};
 use crate::machine::keys::{self, KEYSPACES};
 use crate::machine::ledger::Ledger;
@@ -60,7 +62,8 @@ impl Bed {
         let space = MemoryEngine::new().space("data", &KEYSPACES).expect("memory does not fail");
         let ledger = Ledger::new(cluster, "eu", GroupId::new(0));
         let origin = Origin::new(RegionId::new(region), 0);
-        let machine = DataMachine::open(GroupId::new(0), origin, 4, space, ledger, Arc::new(Silent)).expect("an empty space opens");
+        let machine = DataMachine::open(GroupId::new(0), origin, 4, space, ledger, Arc::new(Silent))
+            .expect("an empty space opens");
         Self { machine, index: 0, wall_ms: 1_000_000 }
     }
 
@@ -80,7 +83,8 @@ impl Bed {
     }
 
     fn leaves(&self) -> Vec<AuditEvent> {
-        let rows = self.machine.read_space().scan(keys::AUDIT_LEAF, Bound::Unbounded, Bound::Unbounded, false, usize::MAX);
+        let rows =
+            self.machine.read_space().scan(keys::AUDIT_LEAF, Bound::Unbounded, Bound::Unbounded, false, usize::MAX);
         let rows = rows.expect("memory does not fail");
         rows.iter().map(|(_, leaf)| AuditEvent::decode(leaf).expect("leaves are canonical")).collect()
     }
@@ -159,7 +163,9 @@ fn a_refused_transaction_changes_nothing_and_is_recorded() {
 #[test]
 fn commands_of_one_entry_see_each_other() {
     let mut bed = Bed::new(1);
-    let create = || Command::Transact(transact(TENANT, "a", Must::BeAbsent, ActChange::Put(vec![(NAME, Merge::Lww, text("x"))])));
+    let create = || {
+        Command::Transact(transact(TENANT, "a", Must::BeAbsent, ActChange::Put(vec![(NAME, Merge::Lww, text("x"))])))
+    };
     let outcomes = bed.apply(&[create(), create()]);
     assert!(matches!(outcomes[0], Outcome::Written(_)));
     assert_eq!(outcomes[1], Outcome::Refused(Refusal::PreconditionFailed(0)));

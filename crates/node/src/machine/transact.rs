@@ -31,7 +31,8 @@ impl Step<'_> {
             }
             olds.push(old);
         }
-        let ops: Vec<Op> = transact.acts.iter().zip(&olds).filter_map(|(act, old)| operation(act, old.as_ref())).collect();
+        let ops: Vec<Op> =
+            transact.acts.iter().zip(&olds).filter_map(|(act, old)| operation(act, old.as_ref())).collect();
         let weight: usize = ops.iter().map(Op::weight).sum();
         if replication::op::check(&ops).is_err() || weight > model::limit::TRANSACTION_BYTES_MAX {
             // What other regions would refuse must not be written here.
@@ -48,7 +49,9 @@ impl Step<'_> {
     }
 
     fn replay(&self, tenant: TenantId, asked: &Idempotency) -> io::Result<Option<Outcome>> {
-        let Some(bytes) = self.view.get(keys::IDEMPOTENCY, &keys::idempotency(tenant, &asked.key))? else { return Ok(None) };
+        let Some(bytes) = self.view.get(keys::IDEMPOTENCY, &keys::idempotency(tenant, &asked.key))? else {
+            return Ok(None);
+        };
         let row: IdempotencyRow = decode(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         if self.wall_ms > row.hlc.wall_ms().saturating_add(IDEMPOTENCY_KEPT_MS) {
             return Ok(None);
@@ -101,7 +104,8 @@ impl Step<'_> {
         let Some(body) = change.body() else { return };
         let Some(key) = &body.request_id else { return };
         let stamp = change.header.stamp();
-        let acts = body.ops.iter().map(|op| (false, matches!(op.kind, replication::OpKind::Upsert { .. }).then_some(stamp)));
+        let acts =
+            body.ops.iter().map(|op| (false, matches!(op.kind, replication::OpKind::Upsert { .. }).then_some(stamp)));
         let written =
             Written { stamp, vector: self.state.vector(change.header.partition), acts: acts.collect(), replayed: true };
         let row = IdempotencyRow { digest: None, written, hlc: stamp.hlc };
@@ -182,7 +186,8 @@ fn assign(id: FieldId, merge: Merge, value: &Value, old: Option<&Record>) -> Fie
     if merge != Merge::Counter {
         return FieldWrite::Set { value: value.clone(), merge };
     }
-    let current = old.and_then(|record| record.visible().find(|(field, _)| *field == id)).map(|(_, state)| state.value());
+    let current =
+        old.and_then(|record| record.visible().find(|(field, _)| *field == id)).map(|(_, state)| state.value());
     let number = |value: Option<&Value>| if let Some(Value::Int(number)) = value { *number } else { 0 };
     FieldWrite::Increment { by: number(Some(value)).wrapping_sub(number(current.as_ref())) }
 }
@@ -209,10 +214,8 @@ fn note_of(base: &Note, act: &Act, touched: &[FieldChange]) -> Note {
     };
     let name = |field: FieldId| act.names.get(&field).cloned().unwrap_or_else(|| field.to_string());
     let side = |pick: fn(&FieldChange) -> &Option<Value>| {
-        let values: serde_json::Map<String, serde_json::Value> = touched
-            .iter()
-            .filter_map(|change| Some((name(change.field), pick(change).as_ref()?.to_json())))
-            .collect();
+        let values: serde_json::Map<String, serde_json::Value> =
+            touched.iter().filter_map(|change| Some((name(change.field), pick(change).as_ref()?.to_json()))).collect();
         (!values.is_empty()).then(|| serde_json::Value::Object(values).to_string())
     };
     Note {

@@ -48,7 +48,11 @@ impl Metrics {
         let registry = Registry::new();
         let metrics = Self {
             requests: counter("holdfast_api_requests_total", "Requests answered.", &["method", "route", "status"]),
-            request_seconds: histogram("holdfast_api_request_duration_seconds", "Time to answer a request.", &["method", "route"]),
+            request_seconds: histogram(
+                "holdfast_api_request_duration_seconds",
+                "Time to answer a request.",
+                &["method", "route"],
+            ),
             commands: counter("holdfast_commands_total", "Commands applied by the state machine.", &["group", "kind"]),
             applied_index: int_gauge("holdfast_raft_applied_index", "Applied log index.", &["group"]),
             leading: int_gauge("holdfast_raft_leading", "1 where this node leads the group.", &["group"]),
@@ -63,7 +67,11 @@ impl Metrics {
                 "Age of the oldest change of this region that the other region has not made durable.",
                 &["group", "to"],
             ),
-            link_state: int_gauge("holdfast_replication_link_state", "1 for the state the link is in.", &["group", "from", "state"]),
+            link_state: int_gauge(
+                "holdfast_replication_link_state",
+                "1 for the state the link is in.",
+                &["group", "from", "state"],
+            ),
             conflicts: counter("holdfast_conflicts_total", "Concurrent writes that lost.", &["group"]),
             detection: counter("holdfast_detection_events_total", "Events by what became of them.", &["what"]),
             audit_leaves: int_gauge("holdfast_audit_leaves", "Leaves of the audit log.", &["group"]),

@@ -17,11 +17,14 @@ use tracing_subscriber::{EnvFilter, Layer};
 /// Starts logs (JSON lines on standard error) and, where a collector is configured, traces.
 pub fn start(config: &Telemetry, node: &str) -> anyhow::Result<Option<SdkTracerProvider>> {
     let filter = EnvFilter::try_new(&config.log).with_context(|| format!("telemetry.log = '{}'", config.log))?;
-    let logs = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).with_filter(filter);
+    let logs =
+        tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).with_filter(filter);
     let provider = config.otlp.as_deref().map(|endpoint| provider(endpoint, config.trace_ratio, node)).transpose()?;
     let traces = provider.as_ref().map(|provider| {
         // Only our own spans: a library's would follow every packet.
-        tracing_opentelemetry::layer().with_tracer(provider.tracer("holdfast")).with_filter(EnvFilter::new("off,node=debug"))
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("holdfast"))
+            .with_filter(EnvFilter::new("off,node=debug"))
     });
     tracing_subscriber::registry().with(logs).with(traces).try_init().context("logs are started once")?;
     Ok(provider)

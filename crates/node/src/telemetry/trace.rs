@@ -3,8 +3,8 @@
 //! Spans are at level `debug`, so that without a collector they cost nothing.
 
 use api::types::TraceParent;
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
 use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
 use replication::Trace;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
