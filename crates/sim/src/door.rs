@@ -15,9 +15,7 @@ use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::{
-    Batch, Checkpoint, Done, Engine, Install, Keyspace, Log, LogCounters, LogWrite, MemoryEngine, Space,
-};
+use storage::{Batch, Checkpoint, Done, Engine, Install, Keyspace, Log, LogCounters, LogWrite, MemoryEngine, Space};
 use tokio::sync::Notify;
 use transport::{FrameSink, FrameSource, FrameStream, Handler, Link, LinkError, MemoryLink, Service};
 
@@ -56,8 +54,7 @@ pub struct WatchedEngine {
 impl WatchedEngine {
     /// Watches `inner`; `queued` is told of everything that wants to be written to the log.
     pub fn new(inner: MemoryEngine, watch: Watch, queued: Arc<Notify>) -> Self {
-        let log =
-            Arc::new(WatchedLog { inner: inner.log(), plant: watch.plant, queued, metas: Mutex::default() });
+        let log = Arc::new(WatchedLog { inner: inner.log(), plant: watch.plant, queued, metas: Mutex::default() });
         Self { inner, log, watch }
     }
 }

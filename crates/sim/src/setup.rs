@@ -152,7 +152,10 @@ pub async fn create(world: &World, seed: u64) -> anyhow::Result<()> {
         let text = |name: &str| (name.to_owned(), FieldKind::Text, Merge::Lww);
         let tables = [
             (CALLS, vec![text("owner"), text("note")]),
-            (METERS, vec![("n".to_owned(), FieldKind::Int, Merge::Counter), ("peak".to_owned(), FieldKind::Int, Merge::Max)]),
+            (
+                METERS,
+                vec![("n".to_owned(), FieldKind::Int, Merge::Counter), ("peak".to_owned(), FieldKind::Int, Merge::Max)],
+            ),
         ];
         for (name, fields) in tables {
             let note = Note { action: "table.create".into(), ..Note::default() };

@@ -30,8 +30,7 @@ pub struct Trace {
 impl Trace {
     /// An empty trace that begins now. `verbose` prints what is told; `dump` prints every event.
     pub fn new(verbose: bool, dump: bool) -> Self {
-        let state =
-            State { hasher: blake3::Hasher::new(), events: 0, lines: VecDeque::new(), findings: Vec::new() };
+        let state = State { hasher: blake3::Hasher::new(), events: 0, lines: VecDeque::new(), findings: Vec::new() };
         Self { start: Instant::now(), verbose, dump, state: Mutex::new(state) }
     }
 

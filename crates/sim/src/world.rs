@@ -126,7 +126,17 @@ impl World {
             lives: 0,
         };
         let machines = cluster.nodes().map(|(_, node)| (node.id, machine())).collect();
-        Self { cluster, trace, network, weather, seats: Seats::default(), plant, seed, lives: BTreeMap::new(), machines }
+        Self {
+            cluster,
+            trace,
+            network,
+            weather,
+            seats: Seats::default(),
+            plant,
+            seed,
+            lives: BTreeMap::new(),
+            machines,
+        }
     }
 
     /// Starts a node from what its disk holds; `first` for a new cluster.

@@ -4,7 +4,8 @@ use sim::{Options, Plant, run};
 
 #[test]
 fn a_seed_gives_the_same_trace_again_and_holds() {
-    let (first, second) = (run(Options { seed: 3, ..Options::default() }), run(Options { seed: 3, ..Options::default() }));
+    let (first, second) =
+        (run(Options { seed: 3, ..Options::default() }), run(Options { seed: 3, ..Options::default() }));
     assert_eq!(first.findings, Vec::<String>::new());
     assert!(first.acknowledged > 100, "{} writes and reads are no load", first.acknowledged);
     assert_eq!((first.trace, first.events), (second.trace, second.events));
@@ -12,7 +13,8 @@ fn a_seed_gives_the_same_trace_again_and_holds() {
 
 #[test]
 fn another_seed_is_another_run() {
-    let (first, second) = (run(Options { seed: 3, ..Options::default() }), run(Options { seed: 5, ..Options::default() }));
+    let (first, second) =
+        (run(Options { seed: 3, ..Options::default() }), run(Options { seed: 5, ..Options::default() }));
     assert_ne!(first.trace, second.trace);
 }
 

@@ -40,7 +40,8 @@ pub fn logs_verify(world: &World, findings: &mut Findings) {
                 let digest = details.get(key).map(|detail| audit::event::DetailDigest::of(detail));
                 let said = AuditEvent::decode(leaf).ok().and_then(|event| event.detail_digest);
                 if digest != said {
-                    findings.push(format!("audit: {} {}: a leaf and its values do not fit", node.place.name, log.group));
+                    findings
+                        .push(format!("audit: {} {}: a leaf and its values do not fit", node.place.name, log.group));
                 }
             }
             if leaves.len() as u64 != log.size || *frontier.root().as_bytes() != log.root {
@@ -96,9 +97,13 @@ pub fn everything_is_recorded_once(evidence: &Evidence, findings: &mut Findings)
             Kind::Probe => &[],
         };
         let found = entries.get(&format!("{request:032x}")).map(Vec::as_slice).unwrap_or_default();
-        let named: Vec<&str> = found.iter().map(|event| event.action.as_str()).filter(|name| wanted.contains(name)).collect();
+        let named: Vec<&str> =
+            found.iter().map(|event| event.action.as_str()).filter(|name| wanted.contains(name)).collect();
         if named.len() != wanted.len() {
-            findings.push(format!("audit: {:?} of '{}' (request {request:032x}) has {named:?}, not {wanted:?}", op.kind, op.key));
+            findings.push(format!(
+                "audit: {:?} of '{}' (request {request:032x}) has {named:?}, not {wanted:?}",
+                op.kind, op.key
+            ));
         }
     }
 }

@@ -88,7 +88,10 @@ fn events_are_there_once(evidence: &Evidence, region: &RegionState, findings: &m
             Outcome::Unknown => count <= 1,
         };
         if !is_right {
-            findings.push(format!("events: op {} ({:?}) is there {count} times in region {}", op.id, op.outcome, op.region));
+            findings.push(format!(
+                "events: op {} ({:?}) is there {count} times in region {}",
+                op.id, op.outcome, op.region
+            ));
         }
     }
 }

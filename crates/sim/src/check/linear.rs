@@ -61,7 +61,9 @@ pub fn reads_are_linearizable(evidence: &Evidence, findings: &mut Findings) {
     let (deletions, writers) = (deletions(evidence), writers(evidence));
     for region in 0..evidence.regions.len() {
         let mut by_key: BTreeMap<Key<'_>, Vec<&Op>> = BTreeMap::new();
-        for op in evidence.history.iter().filter(|op| op.region == region && (op.writes_call() || op.kind == Kind::Read)) {
+        for op in
+            evidence.history.iter().filter(|op| op.region == region && (op.writes_call() || op.kind == Kind::Read))
+        {
             by_key.entry((op.tenant, op.key.as_str())).or_default().push(op);
         }
         for ((tenant, key), ops) in by_key {
@@ -69,13 +71,15 @@ pub fn reads_are_linearizable(evidence: &Evidence, findings: &mut Findings) {
             let proofs: Vec<(u64, Stamp, &Op)> =
                 ops.iter().filter_map(|op| Some((op.returned, proves(evidence, op)?, *op))).collect();
             for op in ops.iter().filter(|op| op.outcome == Outcome::Ok) {
-                let before = proofs.iter().filter(|(returned, _, _)| *returned < op.invoked).map(|(_, stamp, _)| *stamp).max();
+                let before =
+                    proofs.iter().filter(|(returned, _, _)| *returned < op.invoked).map(|(_, stamp, _)| *stamp).max();
                 let Some(before) = before else { continue };
                 let at = format!("region {region} {}/{key} op {}", TENANTS[tenant].name, op.id);
                 match &op.seen {
                     None => {
                         if evidence.stamp(op).is_some_and(|stamp| stamp <= before) {
-                            findings.push(format!("linearizable: {at} wrote before {before:?}, which was there already"));
+                            findings
+                                .push(format!("linearizable: {at} wrote before {before:?}, which was there already"));
                         }
                     }
                     Some(seen) => match seen.version {
@@ -115,7 +119,9 @@ fn values_are_new(
             let least = earlier.filter(writes).filter_map(|op| evidence.stamp(op)).max();
             let stamp = found.as_ref().map(|value| writers.get(&(read.tenant, field, value.clone())).copied());
             match (stamp, least) {
-                (Some(None), _) => findings.push(format!("phantom: op {} read {found:?}, which no change wrote", read.id)),
+                (Some(None), _) => {
+                    findings.push(format!("phantom: op {} read {found:?}, which no change wrote", read.id))
+                }
                 (Some(Some(stamp)), Some(least)) if stamp < least => {
                     findings.push(format!("linearizable: op {} read {found:?} although {least:?} was there", read.id));
                 }
@@ -146,7 +152,8 @@ pub fn sessions_see_their_writes(evidence: &Evidence, findings: &mut Findings) {
     for op in evidence.history.iter().filter(|op| op.outcome == Outcome::Ok) {
         let Kind::SessionRead(least) = op.kind else { continue };
         let version = op.seen.as_ref().and_then(|seen| seen.version);
-        let gone = deletions.get(&(op.tenant, op.key.clone())).is_some_and(|gone| gone.iter().any(|stamp| *stamp > least));
+        let gone =
+            deletions.get(&(op.tenant, op.key.clone())).is_some_and(|gone| gone.iter().any(|stamp| *stamp > least));
         if version.is_none_or(|version| version < least) && !(version.is_none() && gone) {
             findings.push(format!("session: op {} read {version:?} of {} and not its own {least:?}", op.id, op.key));
         }

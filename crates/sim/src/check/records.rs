@@ -36,9 +36,15 @@ pub fn writes_survive(evidence: &Evidence, findings: &mut Findings) {
         for region in TENANTS[op.tenant].regions {
             let count = counted[*region].get(key.as_str()).copied().unwrap_or(0);
             match (op.outcome, count) {
-                (Outcome::Ok, 0) => findings.push(format!("lost: {:?} {} ({id}) is not in region {region}", op.kind, op.key)),
-                (Outcome::Failed, 1..) => findings.push(format!("undead: {:?} {} ({id}) failed and is in region {region}", op.kind, op.key)),
-                (_, 2..) => findings.push(format!("twice: {:?} {} ({id}) is {count} times in region {region}", op.kind, op.key)),
+                (Outcome::Ok, 0) => {
+                    findings.push(format!("lost: {:?} {} ({id}) is not in region {region}", op.kind, op.key))
+                }
+                (Outcome::Failed, 1..) => {
+                    findings.push(format!("undead: {:?} {} ({id}) failed and is in region {region}", op.kind, op.key))
+                }
+                (_, 2..) => {
+                    findings.push(format!("twice: {:?} {} ({id}) is {count} times in region {region}", op.kind, op.key))
+                }
                 _ => {}
             }
         }
@@ -100,7 +106,10 @@ pub fn winners_are_right(evidence: &Evidence, findings: &mut Findings) {
                     let latest = writes.last().and_then(|write| write.value.cloned());
                     let held = record.visible().find(|(id, _)| *id == field).map(|(_, state)| state.value());
                     if latest != held {
-                        findings.push(format!("winner: region {} {}/{key} {field} is {held:?}, not {latest:?}", region.region, plan.name));
+                        findings.push(format!(
+                            "winner: region {} {}/{key} {field} is {held:?}, not {latest:?}",
+                            region.region, plan.name
+                        ));
                     }
                     // Deletions hide what they delete: only keys that are never deleted have the simple rule.
                     if writes.iter().any(|write| write.value.is_none()) {
@@ -109,7 +118,10 @@ pub fn winners_are_right(evidence: &Evidence, findings: &mut Findings) {
                     for (index, write) in writes.iter().enumerate().take(writes.len().saturating_sub(1)) {
                         let was_seen = writes[index + 1..].iter().any(|later| later.has_seen(write));
                         if !was_seen && !losers.contains(&(key.to_owned(), field, write.stamp)) {
-                            findings.push(format!("conflict: region {} {}/{key} lost {:?} in silence", region.region, plan.name, write.value));
+                            findings.push(format!(
+                                "conflict: region {} {}/{key} lost {:?} in silence",
+                                region.region, plan.name, write.value
+                            ));
                         }
                     }
                 }
@@ -136,7 +148,8 @@ pub fn counters_are_exact(evidence: &Evidence, findings: &mut Findings) {
             for region in evidence.regions.iter().filter(|region| plan.regions.contains(&region.region)) {
                 let machine = &region.node.data_of(ids.tenant).machine;
                 let found = machine.read_local(ids.tenant, ids.meters, &Select::Key(key.into())).unwrap_or_default();
-                let state = found.records.first().and_then(|(_, record)| record.fields.get(&COUNT).map(FieldState::value));
+                let state =
+                    found.records.first().and_then(|(_, record)| record.fields.get(&COUNT).map(FieldState::value));
                 if state != Some(Value::Int(sure)) {
                     findings.push(format!(
                         "counter: region {} {}/{key} is {state:?}, not {sure} (at most {possible} more unknown)",

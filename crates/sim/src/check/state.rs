@@ -26,7 +26,10 @@ pub fn replicas_are_equal(world: &World, findings: &mut Findings) {
             let at = (region_of(node.place.id), *group);
             let known = first.entry(at).or_insert_with(|| (applied, node.place.name.clone(), hash));
             if known.0 == applied && known.2 != hash {
-                findings.push(format!("replicas: {} and {} differ in group {group} at {applied:?}", known.1, node.place.name));
+                findings.push(format!(
+                    "replicas: {} and {} differ in group {group} at {applied:?}",
+                    known.1, node.place.name
+                ));
             }
         }
     }
@@ -69,17 +72,25 @@ pub fn regions_are_equal(evidence: &Evidence, findings: &mut Findings) {
     for other in &evidence.regions[1..] {
         for (group, data) in &first.node.data {
             if data.machine.vectors() != other.node.data[group].machine.vectors() {
-                findings.push(format!("convergence: regions 0 and {} have different vectors of group {group}", other.region));
+                findings.push(format!(
+                    "convergence: regions 0 and {} have different vectors of group {group}",
+                    other.region
+                ));
             }
         }
-        let tenants = evidence.ids.iter().map(|ids| ids.tenant).zip(TENANTS.map(|plan| plan.regions.contains(&other.region)));
+        let tenants =
+            evidence.ids.iter().map(|ids| ids.tenant).zip(TENANTS.map(|plan| plan.regions.contains(&other.region)));
         for (tenant, is_allowed) in tenants.chain([(TenantId::PLATFORM, true)]) {
             let here = records_of(&first.node, tenant);
             let there = records_of(&other.node, tenant);
             if is_allowed && here != there {
-                let differ = here.iter().find(|(key, value)| there.get(*key) != Some(value)).map(|(key, _)| key.clone());
+                let differ =
+                    here.iter().find(|(key, value)| there.get(*key) != Some(value)).map(|(key, _)| key.clone());
                 let name = differ.as_deref().map(keys::record_key).unwrap_or_default().to_owned();
-                findings.push(format!("convergence: regions 0 and {} hold different records of {tenant}: '{name}'", other.region));
+                findings.push(format!(
+                    "convergence: regions 0 and {} hold different records of {tenant}: '{name}'",
+                    other.region
+                ));
             }
             if !is_allowed && !there.is_empty() {
                 findings.push(format!("residency: region {} holds records of {tenant}", other.region));
@@ -105,7 +116,10 @@ pub fn logs_are_sound(evidence: &Evidence, findings: &mut Findings) {
                     for change in &changes {
                         let header = &change.header;
                         if header.sequence != last + 1 || !change.follows(chain) {
-                            findings.push(format!("chain: region {} {partition} {origin} breaks after {last}", region.region));
+                            findings.push(format!(
+                                "chain: region {} {partition} {origin} breaks after {last}",
+                                region.region
+                            ));
                             break;
                         }
                         if header.hlc <= hlc {
@@ -138,7 +152,10 @@ pub fn tenants_are_apart(evidence: &Evidence, world: &World, findings: &mut Find
                 for (ids, plan) in evidence.ids.iter().zip(TENANTS) {
                     let mark = format!("{}~", plan.name);
                     if head != ids.tenant.get() && holds(&value, mark.as_bytes()) {
-                        findings.push(format!("tenants: region {} has a value of {} under a key of t{head}", region.region, plan.name));
+                        findings.push(format!(
+                            "tenants: region {} has a value of {} under a key of t{head}",
+                            region.region, plan.name
+                        ));
                     }
                 }
             }
