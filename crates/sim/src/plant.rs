@@ -31,15 +31,15 @@ impl Plant {
     /// Each with its name, and the seeds within which it must be caught. With none it is still too well hidden for
     /// the gate: `sim plant NAME --seeds N` goes looking for it.
     pub const ALL: &[(&str, Self, u64)] = &[
-        ("leader-restore", Self::LeaderRestore, 12),
+        ("leader-restore", Self::LeaderRestore, 40),
         ("lying-fsync", Self::LyingFsync, 5),
-        ("early-ack", Self::EarlyAck, 20),
+        ("early-ack", Self::EarlyAck, 0),
         ("vote-forgotten", Self::VoteForgotten, 0),
         ("audit-leaf-dropped", Self::AuditLeafDropped, 2),
         ("tenant-mixed", Self::TenantMixed, 2),
         ("stale-read", Self::StaleRead, 5),
-        ("duplicate-apply", Self::DuplicateApply, 8),
-        ("alert-twice", Self::AlertTwice, 8),
+        ("duplicate-apply", Self::DuplicateApply, 20),
+        ("alert-twice", Self::AlertTwice, 20),
         ("clock-ordered", Self::ClockOrdered, 0),
     ];
 
