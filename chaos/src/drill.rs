@@ -47,6 +47,8 @@ pub struct Run {
     pub baseline: Baseline,
     /// The struck region after it.
     pub recovery: Recovery,
+    /// The struck region after the healing: what returns may disturb too.
+    pub healing: Recovery,
     /// The other regions after it.
     pub elsewhere: Recovery,
     /// Acknowledged writes that survivors did not have while the fault lasted; only when a region is gone.
@@ -146,6 +148,7 @@ struct Record {
     story: Story,
     history: Vec<Operation>,
     fault_us: u64,
+    healed_us: u64,
     end_us: u64,
     bite: Bite,
     loss_during: Option<Vec<String>>,
@@ -229,7 +232,8 @@ async fn perform(stage: &mut Stage, fault: &Fault, phases: Phases) -> Result<Rec
     let catch_up = healed.elapsed().saturating_sub(seconds(phases.settle_s));
     story.tell(Instant::now(), "load ended, all replicas compared".into());
     let fault_us = story.us(injected.at);
-    Ok(Record { story, history, fault_us, end_us, bite, loss_during, catch_up, replicas })
+    let healed_us = story.us(healed);
+    Ok(Record { story, history, fault_us, healed_us, end_us, bite, loss_during, catch_up, replicas })
 }
 
 /// Keys that the regions other than one hold.
@@ -241,7 +245,7 @@ async fn held_elsewhere(site: &Site, settings: &Settings, gone: usize) -> Result
 }
 
 async fn judge(stage: &Stage, scenario: &Scenario, phases: Phases, promise: Promise, record: Record) -> Result<Run> {
-    let Record { story, history, fault_us, end_us, bite, loss_during, catch_up, replicas } = record;
+    let Record { story, history, fault_us, healed_us, end_us, bite, loss_during, catch_up, replicas } = record;
     let region = stage.site.regions.iter().position(|name| name == scenario.fault.region()).unwrap_or(0);
     let counted = |is_struck: bool| -> Vec<&Operation> {
         history.iter().filter(|one| measure::counts(one) && (one.home == region) == is_struck).collect()
@@ -250,7 +254,8 @@ async fn judge(stage: &Stage, scenario: &Scenario, phases: Phases, promise: Prom
     let baseline = measure::baseline(&struck, fault_us.min(1_000_000), fault_us);
     let other_baseline = measure::baseline(&others, fault_us.min(1_000_000), fault_us);
     let clean_us = u64::from(phases.clean_s) * 1_000_000;
-    let recovery = measure::recovery(&struck, fault_us, end_us, clean_us, &baseline);
+    let recovery = measure::recovery(&struck, fault_us, healed_us, (healed_us - fault_us) / 2, &baseline);
+    let healing = measure::recovery(&struck, healed_us, end_us, clean_us, &baseline);
     let elsewhere = measure::recovery(&others, fault_us, end_us, clean_us, &other_baseline);
     let (findings, held) = examine(stage, &history, &replicas).await?;
     let missing: BTreeSet<&str> =
@@ -263,7 +268,8 @@ async fn judge(stage: &Stage, scenario: &Scenario, phases: Phases, promise: Prom
         let missing: Vec<&Operation> = check::loss::missing(&history, &keys).into_iter().filter(before).collect();
         measure::loss(&missing, fault_us)
     });
-    let rto = verdict::recovery_time(promise.target, recovery.rto_slo_ms);
+    let times = [recovery.rto_slo_ms, healing.rto_slo_ms];
+    let rto = verdict::worst(times.map(|rto_ms| verdict::recovery_time(promise.target, rto_ms)));
     let rpo = [
         Some(verdict::recovery_point(promise.target, loss)),
         loss_during.map(|loss| verdict::recovery_point(promise.target, loss)),
@@ -284,6 +290,7 @@ async fn judge(stage: &Stage, scenario: &Scenario, phases: Phases, promise: Prom
         bite,
         baseline,
         recovery,
+        healing,
         elsewhere,
         loss_during,
         loss,

@@ -71,8 +71,8 @@ pub fn recovery(history: &[&Operation], fault_us: u64, until_us: u64, clean_us: 
     let mut end_us = None;
     for second in asked.chunk_by(|one, other| bucket(one, fault_us) == bucket(other, fault_us)) {
         if is_bad_second(second, slow_us) {
-            // Not the second's end: its last bad answer is what its clients noticed.
-            end_us = second.iter().filter(|one| is_bad(one)).map(|one| one.completed_us).max().max(end_us);
+            let noticed = second.iter().filter(|one| is_bad(one)).map(|one| noticed_us(one, fault_us)).max();
+            end_us = noticed.max(end_us);
         }
     }
     // Until its first write after the fault the service is not back, however little that takes.
@@ -90,6 +90,13 @@ pub fn recovery(history: &[&Operation], fault_us: u64, until_us: u64, clean_us: 
 
 fn bucket(operation: &Operation, fault_us: u64) -> u64 {
     (operation.invoked_us - fault_us) / SECOND_US
+}
+
+/// Until when an operation's client noticed the outage: until its answer came. A client that gives up waits as long as
+/// it likes; what was asked later says how long the outage was.
+fn noticed_us(operation: &Operation, fault_us: u64) -> u64 {
+    let second_end_us = fault_us + (bucket(operation, fault_us) + 1) * SECOND_US;
+    if operation.is_ok() { operation.completed_us } else { operation.completed_us.min(second_end_us) }
 }
 
 fn is_bad_second(second: &[&Operation], slow_us: u64) -> bool {
@@ -179,6 +186,14 @@ mod tests {
         let recovery = measured(&history);
         assert_eq!(recovery.rto_slo_ms, Some(2_005));
         assert_eq!(recovery.tally.failed, 1);
+    }
+
+    #[test]
+    fn a_client_that_gives_up_late_does_not_make_the_outage_longer() {
+        let mut history = load(0..0, 15_000);
+        history[500].outcome = Outcome::Unknown;
+        history[500].completed_us += 9_000 * MS;
+        assert_eq!(measured(&history).rto_slo_ms, Some(1_000));
     }
 
     #[test]

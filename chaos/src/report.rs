@@ -191,6 +191,8 @@ fn describe(text: &mut String, number: usize, run: &Run) {
     );
     let _ = writeln!(text, "| RTO (first write) | {} | | |", ms(run.recovery.rto_first_ms));
     let _ = writeln!(text, "| longest stop of writes | {} ms | | |", run.recovery.write_stop_ms);
+    let healing = &run.healing;
+    let _ = writeln!(text, "| the same after the healing | {} | {} ms | |", ms(healing.rto_slo_ms), target.rto_ms);
     let _ = writeln!(
         text,
         "| RPO | {} writes, {} ms | {} ms | {} |",
@@ -204,11 +206,15 @@ fn describe(text: &mut String, number: usize, run: &Run) {
         );
     }
     let _ = writeln!(text, "\n| operations | asked | ok | failed | unknown | slow |\n|---|---|---|---|---|---|");
-    for (name, part) in [("struck region", &run.recovery), ("other regions", &run.elsewhere)] {
+    for (name, part) in [
+        ("struck region, after the fault", &run.recovery),
+        ("struck region, after the healing", &run.healing),
+        ("other regions, after the fault", &run.elsewhere),
+    ] {
         let tally = part.tally;
         let _ = writeln!(
             text,
-            "| {name}, after the fault | {} | {} | {} | {} | {} |",
+            "| {name} | {} | {} | {} | {} | {} |",
             tally.operations, tally.ok, tally.failed, tally.unknown, part.slow
         );
     }

@@ -17,7 +17,7 @@ use std::process::{Command, ExitCode};
 /// injects one fault, heals it, and compares measured recovery with cluster/bia.toml. It exits with 0 when every
 /// target was met, with 1 when one was missed or not proven, with 3 when this machine cannot inject the fault.
 #[derive(Parser, Debug)]
-#[command(name = "chaos", version, args_conflicts_with_subcommands = false, after_help = EXAMPLES)]
+#[command(name = "chaos", version, override_usage = USAGE, after_help = EXAMPLES)]
 pub struct Line {
     /// The program under test; the one beside this program when not given.
     #[arg(long, global = true, value_name = "PATH")]
@@ -25,6 +25,11 @@ pub struct Line {
     #[command(subcommand)]
     command: Order,
 }
+
+const USAGE: &str =
+    "chaos [--binary PATH] SCENARIO [--short] [--runs N] [--rate N] [--keep] [--reports DIR] [--cluster DIR]
+       chaos [--binary PATH] demo [--keep] [--log FILE] [--report FILE]
+       chaos list";
 
 const EXAMPLES: &str = "Examples:
   chaos list                        what there is
@@ -34,7 +39,7 @@ const EXAMPLES: &str = "Examples:
   chaos demo --log /var/log/auth.log
 
 How to read a report: RTO is the time from the fault until the service met its level again (at most 0.1 % errors,
-p99 at most twice the baseline's) and kept it; RPO counts acknowledged writes that are gone. A run whose fault did
+p99 at most twice the baseline's or half a second) and kept it; RPO counts acknowledged writes that are gone. A run whose fault did
 not bite is void: it neither passes nor fails.";
 
 #[derive(Subcommand, Debug)]
@@ -50,7 +55,7 @@ enum Order {
 
 /// Options of a drill.
 #[derive(Parser, Debug)]
-#[command(name = "chaos SCENARIO", no_binary_name = true)]
+#[command(name = "chaos", no_binary_name = true)]
 struct Drill {
     /// The scenario.
     scenario: String,
@@ -138,10 +143,16 @@ fn tell(run: &drill::Run) {
         ms(recovery.rto_first_ms),
         recovery.write_stop_ms
     );
+    let healing = &run.healing;
+    println!(
+        "  after the healing: level met {}, longest stop of writes {} ms",
+        ms(healing.rto_slo_ms),
+        healing.write_stop_ms
+    );
     println!("  RPO {} writes, {} ms (target {} ms): {}", run.loss.writes, run.loss.window_ms, target.rpo_ms, run.rpo);
     let (tally, other) = (recovery.tally, run.elsewhere.tally);
     println!(
-        "  struck region: {} asked, {} failed, {} unknown, {} slow",
+        "  struck region until healed: {} asked, {} failed, {} unknown, {} slow",
         tally.operations, tally.failed, tally.unknown, recovery.slow
     );
     println!(

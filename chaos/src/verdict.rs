@@ -63,6 +63,12 @@ pub fn recovery_time(target: Target, rto_slo_ms: Option<u64>) -> Verdict {
     }
 }
 
+/// The worst of two verdicts.
+pub fn worst(verdicts: [Verdict; 2]) -> Verdict {
+    let order = [Verdict::Breached, Verdict::Unproven, Verdict::Void];
+    order.into_iter().find(|verdict| verdicts.contains(verdict)).unwrap_or(Verdict::Met)
+}
+
 /// Judges loss: where none is promised, one lost write is too many.
 pub fn recovery_point(target: Target, loss: Loss) -> Verdict {
     let is_met = if target.rpo_ms == 0 { loss.writes == 0 } else { loss.window_ms <= target.rpo_ms };
@@ -85,6 +91,13 @@ mod tests {
         assert_eq!(recovery_time(TARGET, Some(2_000)), Verdict::Met);
         assert_eq!(recovery_time(TARGET, Some(2_001)), Verdict::Breached);
         assert_eq!(recovery_time(TARGET, None), Verdict::Unproven);
+    }
+
+    #[test]
+    fn the_worst_verdict_counts() {
+        assert_eq!(worst([Verdict::Met, Verdict::Met]), Verdict::Met);
+        assert_eq!(worst([Verdict::Unproven, Verdict::Breached]), Verdict::Breached);
+        assert_eq!(worst([Verdict::Met, Verdict::Unproven]), Verdict::Unproven);
     }
 
     #[test]

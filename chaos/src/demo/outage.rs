@@ -19,13 +19,14 @@ use std::time::{Duration, Instant};
 const BASELINE: Duration = Duration::from_secs(4);
 const OUTAGE: Duration = Duration::from_secs(6);
 const SETTLE: Duration = Duration::from_secs(3);
-/// The service must be clean for so long in the end.
+/// The service must be clean for so long before what was killed returns.
 const CLEAN_US: u64 = 3_000_000;
 const CONVERGE_WITHIN: Duration = Duration::from_secs(30);
 
 struct Watch {
     struck: usize,
     fault_us: u64,
+    healed_us: u64,
     end_us: u64,
     history: Vec<Operation>,
     held: Vec<BTreeSet<String>>,
@@ -70,13 +71,20 @@ pub(super) async fn leader(tour: &mut Tour) -> Result<()> {
         }
         _ => tour.fall_short(format!("{} was killed, and nobody else leads group {}", led.node, tour.group)),
     }
+    let returned = Instant::now();
     tour.lab.restart(std::slice::from_ref(&led.node))?;
     tour.lab.ready(READY_WITHIN).await?;
     tokio::time::sleep(SETTLE).await;
     let (origin, end) = (load.origin(), Instant::now());
     let history = load.stop().await;
-    let mut watch =
-        Watch { struck: 0, fault_us: us(origin, struck), end_us: us(origin, end), history, held: Vec::new() };
+    let mut watch = Watch {
+        struck: 0,
+        fault_us: us(origin, struck),
+        healed_us: us(origin, returned),
+        end_us: us(origin, end),
+        history,
+        held: Vec::new(),
+    };
     let doors: Vec<&Door> = tour.site.doors.iter().collect();
     let (replicas, _) = probe::converge(&tour.site, &doors, CONVERGE_WITHIN).await?;
     judge_replicas(tour, &check::convergence::check(&replicas));
@@ -117,6 +125,7 @@ pub(super) async fn region(tour: &mut Tour) -> Result<()> {
     let mut watch = Watch {
         struck: struck_region,
         fault_us: us(origin, struck),
+        healed_us: us(origin, returned),
         end_us: us(origin, end),
         history,
         held: Vec::new(),
@@ -172,11 +181,11 @@ fn judge(
     let counted = |is_struck: bool| -> Vec<&Operation> {
         watch.history.iter().filter(|one| measure::counts(one) && (one.home == watch.struck) == is_struck).collect()
     };
-    let measured = |history: &[&Operation]| {
+    let measured = |history: &[&Operation], until_us| {
         let baseline = measure::baseline(history, 500_000, watch.fault_us);
-        measure::recovery(history, watch.fault_us, watch.end_us, CLEAN_US, &baseline)
+        measure::recovery(history, watch.fault_us, until_us, CLEAN_US, &baseline)
     };
-    let (recovery, elsewhere) = (measured(&counted(true)), measured(&counted(false)));
+    let (recovery, elsewhere) = (measured(&counted(true), watch.healed_us), measured(&counted(false), watch.end_us));
     // What a region held alone when it was struck is what its destruction would have cost.
     let missing: Vec<&Operation> = match survived {
         Some(survived) => {

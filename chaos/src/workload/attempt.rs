@@ -44,6 +44,10 @@ impl Shared {
         let mut error = None;
         let mut region = errand.home;
         while self.now_us() < invoked_us + OPERATION_WITHIN_US {
+            if errand.may_leave && !may_have_happened && self.compass.is_gone(region) {
+                region = (region + 1) % self.settings.regions.len();
+                self.leave(&mut errand);
+            }
             for index in self.compass.round(region) {
                 match self.attempt(&errand, index).await {
                     Attempt::Done(answer) => return self.done(errand, invoked_us, index, *answer, error),
@@ -61,10 +65,7 @@ impl Shared {
                     break;
                 }
             }
-            if errand.may_leave && !may_have_happened && self.compass.is_gone(region) {
-                region = (region + 1) % self.settings.regions.len();
-                self.leave(&mut errand);
-            } else {
+            if may_have_happened || !errand.may_leave || !self.compass.is_gone(region) {
                 tokio::time::sleep(ROUND_PAUSE).await;
             }
         }

@@ -40,9 +40,10 @@ impl Compass {
         self.states[index].store(REFUSING, Ordering::Relaxed);
     }
 
-    /// The node lost a request, or said it cannot.
+    /// The node lost a request, or said it cannot. One that took no connections counts as such until it is ready.
     pub(crate) fn slow(&self, index: usize) {
-        self.states[index].store(SLOW, Ordering::Relaxed);
+        // Whoever was first to say what it is was right enough.
+        let _ = self.states[index].compare_exchange(TRUSTED, SLOW, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// The node said it is ready.
@@ -63,7 +64,7 @@ impl Compass {
         nodes
     }
 
-    /// Whether no node of a region takes connections.
+    /// Whether no node of a region took connections when it was last tried, and none has said since that it is ready.
     pub(crate) fn is_gone(&self, region: usize) -> bool {
         let mut nodes = (0..self.doors.len()).filter(|index| self.doors[*index].region == region);
         nodes.all(|index| self.state(index) == REFUSING)
