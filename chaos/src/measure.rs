@@ -92,11 +92,11 @@ fn bucket(operation: &Operation, fault_us: u64) -> u64 {
     (operation.invoked_us - fault_us) / SECOND_US
 }
 
-/// Until when an operation's client noticed the outage: until its answer came. A client that gives up waits as long as
-/// it likes; what was asked later says how long the outage was.
+/// Until when an operation says that the outage lasted: its answer, but not beyond the second it was asked in. What
+/// was asked later speaks for later, and one request that was lost on the way and waited is not an outage.
 fn noticed_us(operation: &Operation, fault_us: u64) -> u64 {
     let second_end_us = fault_us + (bucket(operation, fault_us) + 1) * SECOND_US;
-    if operation.is_ok() { operation.completed_us } else { operation.completed_us.min(second_end_us) }
+    operation.completed_us.min(second_end_us)
 }
 
 fn is_bad_second(second: &[&Operation], slow_us: u64) -> bool {
