@@ -33,11 +33,9 @@ impl Node {
     ) -> Answer<Ingested> {
         self.permit(caller, session, Action::EventIngest, session.tenant(), "events").await?;
         let accepted = lines.len() as u64;
-        // A syslog line wrapped for transport is a syslog line; anything else is an event of its own.
-        let kind = if source == "syslog" { SourceKind::Syslog } else { SourceKind::Ndjson };
         let resource = Some(format!("events/{source}"));
         let note = Note { resource, ..self.note(caller, session, "ingest") };
-        self.ingest_raw(kind, lines, note).await?;
+        self.ingest_raw(SourceKind::Ndjson, lines, note).await?;
         Ok(Ingested { accepted })
     }
 

@@ -155,7 +155,8 @@ impl Node {
             Outcome::Refused(Refusal::PreconditionFailed(_)) => {
                 Err(Problem::conflict("it has changed in the meantime"))
             }
-            _ => Ok(()),
+            Outcome::Written(_) => Ok(()),
+            other => Err(super::wait::internal("a record of the platform was refused", &format!("{other:?}"))),
         }
     }
 
