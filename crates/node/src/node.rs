@@ -92,6 +92,14 @@ impl Node {
         self.data.get(&self.cluster.group(tenant)).expect("a node has every data group of its region")
     }
 
+    /// The way to a group's leader.
+    pub fn proposer(&self, group: GroupId) -> Option<&Proposer> {
+        if group == GroupId::CONTROL {
+            return Some(&self.control.proposer);
+        }
+        self.data.get(&group).map(|group| &group.proposer)
+    }
+
     /// Has a command of a data group carried out.
     pub async fn propose(&self, group: GroupId, command: &Command) -> Result<Outcome, ProposeFailed> {
         let group = self.data.get(&group).expect("a node has every data group of its region");

@@ -17,13 +17,13 @@ use transport::{LinkError, Service};
 
 /// Batches on their way at once, per group and node. A further one leaves only when it is worth a journey: half as
 /// many commands as travel already. So a few clients never wait for each other, and many share entries and syncs.
-const BATCHES_IN_FLIGHT: usize = 3;
+const BATCHES_IN_FLIGHT: usize = 1;
 /// Commands of one entry.
 const BATCH_COMMANDS_MAX: usize = 512;
 /// Bytes of one entry.
 const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Commands waiting at this node for one group; more are refused as `Busy`.
-const QUEUE_COMMANDS_MAX: usize = 4096;
+/// Parcels waiting at this node for one group; more are refused as `Busy`.
+const QUEUE_PARCELS_MAX: usize = 4096;
 /// How long a command may look for a leader before it is given up.
 const LEADER_WAIT: Duration = Duration::from_secs(3);
 /// How long an answer of the leader may take.
@@ -65,8 +65,8 @@ struct Forwarded {
     commands: Vec<Bytes>,
 }
 
-/// A leader's answer to forwarded commands.
-#[derive(Serialize, Deserialize)]
+/// What became of commands, on the wire too.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Answer {
     /// Where the entry is in the log, and one result for each command.
     Results {
@@ -75,6 +75,7 @@ enum Answer {
     },
     NotLeader,
     Unknown,
+    Busy,
 }
 
 /// A command that was carried out.
@@ -86,21 +87,30 @@ pub struct Done {
     pub result: Bytes,
 }
 
-struct Waiting {
-    command: Bytes,
-    reply: oneshot::Sender<Result<Done, ProposeFailed>>,
+/// Commands that came together and are answered together: one of this node's own, or what another node forwarded.
+struct Parcel {
+    commands: Vec<Bytes>,
+    /// Another node has looked for the leader already, and looks again if it is not here.
+    is_forwarded: bool,
+    reply: oneshot::Sender<Answer>,
+}
+
+impl Parcel {
+    fn size_bytes(&self) -> usize {
+        self.commands.iter().map(Bytes::len).sum()
+    }
 }
 
 /// The way to one group's leader.
 #[derive(Clone)]
 pub struct Proposer {
-    queue: mpsc::Sender<Waiting>,
+    queue: mpsc::Sender<Parcel>,
 }
 
 impl Proposer {
     /// Starts the driver in `tasks`.
     pub fn start(group: Group, id: GroupId, local: NodeId, world: World, tasks: &mut JoinSet<()>) -> Self {
-        let (queue, waiting) = mpsc::channel(QUEUE_COMMANDS_MAX);
+        let (queue, waiting) = mpsc::channel(QUEUE_PARCELS_MAX);
         let courier = Arc::new(Courier { group, id, local, world });
         tasks.spawn(courier.run(waiting));
         Self { queue }
@@ -108,13 +118,90 @@ impl Proposer {
 
     /// Has a command carried out; its result is what the state machine answered.
     pub async fn propose(&self, command: Bytes) -> Result<Done, ProposeFailed> {
+        match self.carry(vec![command], false).await? {
+            Answer::Results { index, results } => {
+                let result = results.into_iter().next().ok_or(ProposeFailed::Unknown)?;
+                Ok(Done { index, result })
+            }
+            Answer::NotLeader => Err(ProposeFailed::NoLeader),
+            Answer::Unknown => Err(ProposeFailed::Unknown),
+            Answer::Busy => Err(ProposeFailed::Busy),
+        }
+    }
+
+    async fn carry(&self, commands: Vec<Bytes>, is_forwarded: bool) -> Result<Answer, ProposeFailed> {
         let (reply, answer) = oneshot::channel();
-        self.queue.try_send(Waiting { command, reply }).map_err(|error| match error {
+        self.queue.try_send(Parcel { commands, is_forwarded, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ProposeFailed::Busy,
             mpsc::error::TrySendError::Closed(_) => ProposeFailed::Stopped,
         })?;
-        // The driver went away with the command in its hands: it may be on its way already.
-        answer.await.unwrap_or(Err(ProposeFailed::Unknown))
+        // The driver went away with the commands in its hands: they may be on their way already.
+        Ok(answer.await.unwrap_or(Answer::Unknown))
+    }
+
+    /// Carries out commands that another node forwarded, in the same entries as this node's own, if this node leads.
+    pub async fn answer_forwarded(&self, group: &Group, request: &[u8]) -> Option<Bytes> {
+        let forwarded: Forwarded = decode(request).ok()?;
+        if forwarded.commands.len() > BATCH_COMMANDS_MAX {
+            return None;
+        }
+        let answer = if group.is_leader() {
+            match self.carry(forwarded.commands, true).await {
+                Ok(answer) => answer,
+                Err(ProposeFailed::Busy) => Answer::Busy,
+                Err(_) => Answer::NotLeader,
+            }
+        } else {
+            Answer::NotLeader
+        };
+        Some(encode(&answer).into())
+    }
+}
+
+/// Parcels that travel together.
+#[derive(Default)]
+struct Batch {
+    parcels: Vec<Parcel>,
+    commands: usize,
+    size_bytes: usize,
+}
+
+impl Batch {
+    fn push(&mut self, parcel: Parcel) {
+        self.commands += parcel.commands.len();
+        self.size_bytes += parcel.size_bytes();
+        self.parcels.push(parcel);
+    }
+
+    fn is_full(&self) -> bool {
+        self.commands >= BATCH_COMMANDS_MAX || self.size_bytes >= BATCH_BYTES_MAX
+    }
+
+    /// The commands of all parcels, in order.
+    fn all(&self) -> Vec<Bytes> {
+        self.parcels.iter().flat_map(|parcel| &parcel.commands).cloned().collect()
+    }
+
+    /// Sends what another node forwarded back to it: only there is known how long its callers wait.
+    fn return_forwarded(&mut self) {
+        for parcel in self.parcels.extract_if(.., |parcel| parcel.is_forwarded) {
+            let _ = parcel.reply.send(Answer::NotLeader);
+        }
+    }
+
+    /// A caller that has gone away is no reason to stop: its command is done or not all the same.
+    fn answer(self, answer: Answer) {
+        let Answer::Results { index, results } = answer else {
+            for parcel in self.parcels {
+                let _ = parcel.reply.send(answer.clone());
+            }
+            return;
+        };
+        let mut results = results.into_iter();
+        for parcel in self.parcels {
+            let results = results.by_ref().take(parcel.commands.len()).collect();
+            let _ = parcel.reply.send(Answer::Results { index, results });
+        }
     }
 }
 
@@ -126,27 +213,25 @@ struct Courier {
 }
 
 impl Courier {
-    async fn run(self: Arc<Self>, mut waiting: mpsc::Receiver<Waiting>) {
+    async fn run(self: Arc<Self>, mut waiting: mpsc::Receiver<Parcel>) {
         let mut batches = JoinSet::new();
         // Commands on their way, in all batches together.
         let mut travelling = 0;
         while let Some(first) = waiting.recv().await {
             // What a batch that panicked carried never arrives.
             travelling = if batches.is_empty() { 0 } else { travelling };
-            let mut size_bytes = first.command.len();
-            let mut batch = vec![first];
+            let mut batch = Batch::default();
+            batch.push(first);
             loop {
-                while batch.len() < BATCH_COMMANDS_MAX && size_bytes < BATCH_BYTES_MAX {
+                while !batch.is_full() {
                     let Ok(next) = waiting.try_recv() else { break };
-                    size_bytes += next.command.len();
                     batch.push(next);
                 }
                 while let Some(arrived) = batches.try_join_next() {
                     travelling -= arrived.unwrap_or(0);
                 }
-                let is_full = batch.len() >= BATCH_COMMANDS_MAX || size_bytes >= BATCH_BYTES_MAX;
                 if batches.is_empty()
-                    || (batches.len() < BATCHES_IN_FLIGHT && (is_full || batch.len() * 2 >= travelling))
+                    || (batches.len() < BATCHES_IN_FLIGHT && (batch.is_full() || batch.commands * 2 >= travelling))
                 {
                     break;
                 }
@@ -154,19 +239,13 @@ impl Courier {
                 tokio::select! {
                     biased;
                     Some(arrived) = batches.join_next() => travelling -= arrived.unwrap_or(0),
-                    Some(next) = waiting.recv(), if !is_full => {
-                        size_bytes += next.command.len();
-                        batch.push(next);
-                    }
+                    Some(next) = waiting.recv(), if !batch.is_full() => batch.push(next),
                 }
             }
-            let courier = Arc::clone(&self);
-            let count = batch.len();
+            let (courier, count) = (Arc::clone(&self), batch.commands);
             travelling += count;
             batches.spawn(async move {
-                let commands: Vec<Bytes> = batch.iter().map(|waiting| waiting.command.clone()).collect();
-                let result = courier.deliver(commands).await;
-                answer_all(batch, result);
+                courier.deliver(batch).await;
                 count
             });
         }
@@ -174,20 +253,35 @@ impl Courier {
     }
 
     /// Takes a batch to whoever leads, looking for a leader until [`LEADER_WAIT`] is over.
-    async fn deliver(&self, commands: Vec<Bytes>) -> Result<(u64, Vec<Bytes>), ProposeFailed> {
+    async fn deliver(&self, mut batch: Batch) {
         let deadline = tokio::time::Instant::now() + LEADER_WAIT;
         let mut changes = self.group.changes();
         loop {
-            let attempt = match self.group.leader() {
-                Some(leader) if leader == self.local => propose_here(&self.group, &self.world, commands.clone()).await,
-                Some(leader) => self.forward(leader, &commands).await,
+            let leader = self.group.leader();
+            if leader != Some(self.local) {
+                batch.return_forwarded();
+            }
+            let commands = batch.all();
+            let count = commands.len();
+            if count == 0 {
+                return;
+            }
+            let attempt = match leader {
+                Some(leader) if leader == self.local => self.propose_here(commands).await,
+                Some(leader) => self.forward(leader, commands).await,
                 None => Answer::NotLeader,
             };
             match attempt {
-                Answer::Results { index, results } if results.len() == commands.len() => return Ok((index, results)),
-                Answer::Results { .. } | Answer::Unknown => return Err(ProposeFailed::Unknown),
-                Answer::NotLeader if tokio::time::Instant::now() >= deadline => return Err(ProposeFailed::NoLeader),
+                Answer::Results { index, results } if results.len() == count => {
+                    return batch.answer(Answer::Results { index, results });
+                }
+                Answer::Results { .. } | Answer::Unknown => return batch.answer(Answer::Unknown),
+                Answer::Busy => return batch.answer(Answer::Busy),
+                Answer::NotLeader if tokio::time::Instant::now() >= deadline => {
+                    return batch.answer(Answer::NotLeader);
+                }
                 Answer::NotLeader => {
+                    batch.return_forwarded();
                     // Either something changes in the group, or it is time to look again.
                     let _ = tokio::time::timeout(RETRY_PAUSE, changes.changed()).await;
                 }
@@ -196,8 +290,8 @@ impl Courier {
     }
 
     /// Sends to a leader elsewhere, and gives up as soon as the group has another one.
-    async fn forward(&self, leader: NodeId, commands: &[Bytes]) -> Answer {
-        let request = encode(&Forwarded { group: self.id, commands: commands.to_vec() });
+    async fn forward(&self, leader: NodeId, commands: Vec<Bytes>) -> Answer {
+        let request = encode(&Forwarded { group: self.id, commands });
         let call = self.world.link.call(leader, Service::Propose, request.into(), ANSWER_WAIT);
         tokio::pin!(call);
         let mut changes = self.group.changes();
@@ -218,51 +312,22 @@ impl Courier {
             Err(LinkError::Timeout(_) | LinkError::Closed(_)) => Answer::Unknown,
         }
     }
-}
-
-fn answer_all(batch: Vec<Waiting>, result: Result<(u64, Vec<Bytes>), ProposeFailed>) {
-    // A caller that has gone away is no reason to stop: its command is done or not all the same.
-    match result {
-        Ok((index, results)) => {
-            for (waiting, result) in batch.into_iter().zip(results) {
-                let _ = waiting.reply.send(Ok(Done { index, result }));
-            }
+    async fn propose_here(&self, commands: Vec<Bytes>) -> Answer {
+        let mut nonce = [0; 16];
+        self.world.entropy.fill(&mut nonce);
+        let entry = Entry { wall_ms: self.world.clock.wall_ms(), nonce, commands };
+        match self.group.propose(encode(&entry).into()).await {
+            Ok(applied) => decode(&applied.result)
+                .map_or(Answer::Unknown, |results| Answer::Results { index: applied.index, results }),
+            Err(ProposeError::NotLeader { .. }) => Answer::NotLeader,
+            // Batches are bounded well below it, and a single command is bounded by the request it came from.
+            Err(ProposeError::TooLarge { .. }) => Answer::Unknown,
+            Err(ProposeError::Unknown | ProposeError::Stopped) => Answer::Unknown,
         }
-        Err(failed) => {
-            for waiting in batch {
-                let _ = waiting.reply.send(Err(failed));
-            }
-        }
-    }
-}
-
-async fn propose_here(group: &Group, world: &World, commands: Vec<Bytes>) -> Answer {
-    let mut nonce = [0; 16];
-    world.entropy.fill(&mut nonce);
-    let entry = Entry { wall_ms: world.clock.wall_ms(), nonce, commands };
-    match group.propose(encode(&entry).into()).await {
-        Ok(applied) => {
-            decode(&applied.result).map_or(Answer::Unknown, |results| Answer::Results { index: applied.index, results })
-        }
-        Err(ProposeError::NotLeader { .. }) => Answer::NotLeader,
-        // Batches are bounded well below it, and a single command is bounded by the request it came from.
-        Err(ProposeError::TooLarge { .. }) => Answer::Unknown,
-        Err(ProposeError::Unknown | ProposeError::Stopped) => Answer::Unknown,
     }
 }
 
 /// The group that forwarded commands are for, to find it before [`answer_forwarded`].
 pub fn forwarded_group(request: &[u8]) -> Option<GroupId> {
     decode::<Forwarded>(request).ok().map(|forwarded| forwarded.group)
-}
-
-/// Carries out commands that another node forwarded, if this node leads.
-pub async fn answer_forwarded(group: &Group, world: &World, request: &[u8]) -> Option<Bytes> {
-    let forwarded: Forwarded = decode(request).ok()?;
-    if forwarded.commands.len() > BATCH_COMMANDS_MAX {
-        return None;
-    }
-    let answer =
-        if group.is_leader() { propose_here(group, world, forwarded.commands).await } else { Answer::NotLeader };
-    Some(encode(&answer).into())
 }

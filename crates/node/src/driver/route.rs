@@ -74,7 +74,7 @@ impl Handler for Router {
             Service::Propose => {
                 let id = proposer::forwarded_group(&request).filter(|id| self.may(peer, *id))?;
                 let node = self.running()?;
-                proposer::answer_forwarded(self.group(id)?, &node.world, &request).await
+                node.proposer(id)?.answer_forwarded(self.group(id)?, &request).await
             }
             Service::Status => rejoin::answer(self.groups.get()?, &self.running()?, peer, &request).await,
             Service::Snapshot | Service::Pull | Service::ReadIndex => None,

@@ -4,7 +4,7 @@
 //! row, convergence hashes, audit leaf and applied position stand or fall together. Nothing here
 //! reads a clock or the control plane: replicas must come to the same result from the same entry.
 
-use crate::driver::proposer::Entry;
+use crate::driver::proposer::Entry as LogEntry;
 use crate::machine::command::{Command, Found, Outcome, Read, Select};
 use crate::machine::keys;
 use crate::machine::ledger::Ledger;
@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use replication::{Admission, Change, Conflict, Op, Position, Writer, admit, convergence, merge};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -48,6 +49,8 @@ pub struct State {
     scalars: Scalars,
     positions: BTreeMap<PartitionId, BTreeMap<Origin, Position>>,
     progress: ProgressOfRegions,
+    /// Convergence hashes that were needed so far: every write changes one.
+    sums: BTreeMap<(PartitionId, u16), convergence::Sum>,
     /// The audit log.
     pub ledger: Ledger,
 }
@@ -93,7 +96,13 @@ impl DataMachine {
         observer: Arc<dyn Observer>,
     ) -> io::Result<Self> {
         let state =
-            State { scalars: Scalars::default(), positions: BTreeMap::new(), progress: BTreeMap::new(), ledger };
+            State {
+                scalars: Scalars::default(),
+                positions: BTreeMap::new(),
+                progress: BTreeMap::new(),
+                sums: BTreeMap::new(),
+                ledger,
+            };
         let changed = watch::Sender::new(0);
         let machine = Self { group, origin, partitions, space, state: Mutex::new(state), observer, changed };
         machine.load()?;
@@ -109,6 +118,7 @@ impl DataMachine {
         };
         state.positions.clear();
         state.progress.clear();
+        state.sums.clear();
         for (key, value) in self.space.scan(keys::META, Bound::Unbounded, Bound::Unbounded, false, usize::MAX)? {
             if let Some((partition, origin)) = keys::parse_chain(&key) {
                 state.positions.entry(partition).or_default().insert(origin, stored(&value)?);
@@ -359,11 +369,7 @@ impl Step<'_> {
         let tenant = writer.tenant;
         self.view.put(keys::DATA, keys::record(tenant, op.table, &op.key), encode(&merged.record));
         let delta = convergence::delta(tenant, op.table, &op.key, old, Some(&merged.record));
-        let row =
-            keys::bucket(tenant.partition(self.machine.partitions), convergence::bucket(tenant, op.table, &op.key));
-        let sum = self.view.get(keys::BUCKET, &row)?.and_then(|bytes| bytes.try_into().ok());
-        let sum = sum.map_or(convergence::Sum::ZERO, convergence::Sum::from_bytes).plus(delta);
-        self.view.put(keys::BUCKET, row, sum.to_bytes());
+        self.add_to_bucket(tenant.partition(self.machine.partitions), convergence::bucket(tenant, op.table, &op.key), delta)?;
         for conflict in &merged.conflicts {
             // Newest first: the list is read from its head.
             let newest_first = u64::MAX - self.state.scalars.hlc.bits();
@@ -372,6 +378,20 @@ impl Step<'_> {
             self.machine.observer.conflict(self.machine.group);
         }
         Ok(merged)
+    }
+
+    fn add_to_bucket(&mut self, partition: PartitionId, bucket: u16, delta: convergence::Sum) -> io::Result<()> {
+        let row = keys::bucket(partition, bucket);
+        let sum = match self.state.sums.entry((partition, bucket)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let stored = self.view.get(keys::BUCKET, &row)?.and_then(|bytes| bytes.try_into().ok());
+                unknown.insert(stored.map_or(convergence::Sum::ZERO, convergence::Sum::from_bytes))
+            }
+        };
+        *sum = sum.plus(delta);
+        self.view.put(keys::BUCKET, row, sum.to_bytes());
+        Ok(())
     }
 
     /// Stores a change record and moves its origin's position.
@@ -448,7 +468,7 @@ impl consensus::Machine for DataMachine {
         let mut view = View::new(Arc::clone(&self.space));
         let mut results = Vec::with_capacity(entries.len());
         for (_, bytes) in entries {
-            let entry: Entry = stored(bytes)?;
+            let entry: LogEntry = stored(bytes)?;
             state.ledger.begin(entry.nonce);
             let mut step = Step { machine: self, state: &mut state, view: &mut view, wall_ms: entry.wall_ms };
             let mut outcomes: Vec<Bytes> = Vec::with_capacity(entry.commands.len());

@@ -8,10 +8,13 @@ use std::ops::Bound;
 use std::sync::Arc;
 use storage::{Batch, Keyspace, Space};
 
+/// Values to put, or none to delete, of one keyspace.
+type Pending = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
 /// The overlay of pending writes over a space.
 pub struct View {
     space: Arc<dyn Space>,
-    pending: BTreeMap<(Keyspace, Vec<u8>), Option<Vec<u8>>>,
+    pending: BTreeMap<Keyspace, Pending>,
 }
 
 impl View {
@@ -22,22 +25,20 @@ impl View {
 
     /// The value of a key, pending writes first.
     pub fn get(&self, keyspace: Keyspace, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        if !self.pending.is_empty()
-            && let Some(pending) = self.pending.get(&(keyspace, key.to_vec()))
-        {
-            return Ok(pending.clone());
+        match self.pending.get(&keyspace).and_then(|pending| pending.get(key)) {
+            Some(pending) => Ok(pending.clone()),
+            None => self.space.get(keyspace, key),
         }
-        self.space.get(keyspace, key)
     }
 
     /// Puts a value, pending.
     pub fn put(&mut self, keyspace: Keyspace, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
-        self.pending.insert((keyspace, key.into()), Some(value.into()));
+        self.pending.entry(keyspace).or_default().insert(key.into(), Some(value.into()));
     }
 
     /// Deletes a key, pending.
     pub fn delete(&mut self, keyspace: Keyspace, key: impl Into<Vec<u8>>) {
-        self.pending.insert((keyspace, key.into()), None);
+        self.pending.entry(keyspace).or_default().insert(key.into(), None);
     }
 
     /// Keys of `from..to` in order, at most `limit`, pending writes included.
@@ -48,17 +49,10 @@ impl View {
         to: Bound<&[u8]>,
         limit: usize,
     ) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let owned = |bound: Bound<&[u8]>, open: Bound<(Keyspace, Vec<u8>)>| match bound {
-            Bound::Included(key) => Bound::Included((keyspace, key.to_vec())),
-            Bound::Excluded(key) => Bound::Excluded((keyspace, key.to_vec())),
-            Bound::Unbounded => open,
-        };
-        let start = owned(from, Bound::Included((keyspace, Vec::new())));
-        let end = owned(to, Bound::Excluded((Keyspace(keyspace.0 + 1), Vec::new())));
-        let overlay: BTreeMap<&Vec<u8>, &Option<Vec<u8>>> =
-            self.pending.range((start, end)).map(|((_, key), value)| (key, value)).collect();
+        let overlay: Vec<(&Vec<u8>, &Option<Vec<u8>>)> =
+            self.pending.get(&keyspace).into_iter().flat_map(|pending| pending.range::<[u8], _>((from, to))).collect();
         // Each pending deletion can hide one stored row: ask for that many more.
-        let hidden = overlay.values().filter(|value| value.is_none()).count();
+        let hidden = overlay.iter().filter(|(_, value)| value.is_none()).count();
         let stored = self.space.scan(keyspace, from, to, false, limit.saturating_add(hidden))?;
         if overlay.is_empty() {
             return Ok(stored);
@@ -75,6 +69,9 @@ impl View {
 
     /// All pending writes as one atomic batch.
     pub fn into_batch(self) -> Batch {
-        Batch { writes: self.pending.into_iter().map(|((keyspace, key), value)| (keyspace, key, value)).collect() }
+        let writes = self.pending.into_iter().flat_map(|(keyspace, pending)| {
+            pending.into_iter().map(move |(key, value)| (keyspace, key, value))
+        });
+        Batch { writes: writes.collect() }
     }
 }
