@@ -6,10 +6,10 @@ mod streams;
 
 use crate::alert::{Alert, EventSummary, RuleReference, Severity};
 use crate::correlation::{Correlator, Entry, GroupKey, OrderKey, Outcome};
-use crate::event::{Event, Fields, LogSource};
+use crate::event::{Event, Fields};
 use crate::id::{AlertId, Digest, EventId, SemanticHash};
+use crate::program::Worker;
 use crate::rules::{Feed, Origin, RuleSet, Shape};
-use crate::sigma::View;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -102,8 +102,6 @@ pub struct Counts {
     pub remembered: u64,
 }
 
-/// Most distinct log sources whose rules are remembered.
-const LOG_SOURCES_MAX: usize = 1_024;
 /// How often folded state is forgotten.
 const SWEEP_EVERY_MS: u64 = 5_000;
 
@@ -116,8 +114,7 @@ pub struct Detector {
     correlators: Vec<Correlator>,
     /// For each rule or correlation, the correlations it feeds and as which of their rules.
     feeds: BTreeMap<Origin, Vec<(usize, usize)>>,
-    /// For each log source seen, the rules for it.
-    by_source: BTreeMap<LogSource, Arc<[usize]>>,
+    worker: Worker,
     streams: Streams,
     counts: Counts,
     swept_ms: u64,
@@ -146,12 +143,13 @@ impl Detector {
             .map(|plan| Correlator::new(plan.clone(), options.tenant.clone(), options.keys_max))
             .collect();
         let streams = Streams::new(&options);
+        let worker = rules.program.worker();
         Self {
             options,
             rules,
             correlators,
             feeds,
-            by_source: BTreeMap::new(),
+            worker,
             streams,
             counts: Counts::default(),
             swept_ms: 0,
@@ -207,19 +205,15 @@ impl Detector {
             }
         }
         let rules = Arc::clone(&self.rules);
-        let candidates = self.candidates(&event.logsource);
-        if candidates.is_empty() {
+        rules.program.run(&mut self.worker, &event);
+        if self.worker.hits().len() == 0 {
             return;
         }
-        let view = View::new(&rules.names, &event);
-        let mut summary: Option<Arc<EventSummary>> = None;
-        for &place in candidates.iter() {
+        let hits: Vec<usize> = self.worker.hits().collect();
+        let summary = Arc::new(EventSummary::of(&event));
+        for place in hits {
             let rule = &rules.rules[place];
-            if !rule.matches(&view) {
-                continue;
-            }
             self.counts.matches += 1;
-            let summary = summary.get_or_insert_with(|| Arc::new(EventSummary::of(&event)));
             if rules.rule_alerts[place] {
                 let mut alert = Alert::new(
                     self.options.tenant.clone(),
@@ -239,31 +233,12 @@ impl Detector {
                     id: event.id,
                     slot: 0,
                 };
-                let events: Arc<[Arc<EventSummary>]> = Arc::new([Arc::clone(summary)]);
+                let events: Arc<[Arc<EventSummary>]> = Arc::new([Arc::clone(&summary)]);
                 let text = |field: &str| text_of(&event.fields, field);
                 let work = self.fed(Origin::Rule(place), key, &events, &text);
                 self.correlate(now_ms, stream, work, effects);
             }
         }
-    }
-
-    fn candidates(&mut self, source: &LogSource) -> Arc<[usize]> {
-        if let Some(rules) = self.by_source.get(source) {
-            return Arc::clone(rules);
-        }
-        if self.by_source.len() >= LOG_SOURCES_MAX {
-            self.by_source.clear();
-        }
-        let rules: Arc<[usize]> = self
-            .rules
-            .rules
-            .iter()
-            .enumerate()
-            .filter(|(_, rule)| rule.source.admits(source))
-            .map(|(place, _)| place)
-            .collect();
-        self.by_source.insert(source.clone(), Arc::clone(&rules));
-        rules
     }
 
     /// What an event or satisfied window puts into the correlations it feeds.

@@ -10,6 +10,7 @@ pub mod event;
 pub mod id;
 pub mod incident;
 pub mod normalise;
+pub mod program;
 pub mod rules;
 pub mod sigma;
 pub mod sink;

@@ -11,8 +11,7 @@ use detection::{EventId, Position, RawEvent, SourceKind};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use support::{NOW_MS, Net, audit, feed, pack};
+use support::{NOW_MS, Net, audit, data, feed, pack, unpacked};
 
 #[test]
 fn every_rule_of_the_pack_does_what_its_tests_say() {
@@ -153,15 +152,6 @@ fn what_is_wrong_is_told_with_file_line_and_reason() {
     assert!(errors.len() == 2 && errors.iter().all(|error| error.reason == Reason::Circular), "{errors:?}");
 }
 
-fn data(path: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(path);
-    if path.exists() {
-        return Some(path);
-    }
-    eprintln!("skipped: {} is not here", path.display());
-    None
-}
-
 #[test]
 fn the_correlation_cases_of_others_have_their_known_answers() {
     let Some(path) = data("correlation/cases.json") else { return };
@@ -206,13 +196,7 @@ fn the_correlation_cases_of_others_have_their_known_answers() {
 
 #[test]
 fn rules_of_the_public_archive_parse() {
-    let Some(path) = data("sigma/sigmahq-rules.tar.gz") else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let unpacked = std::process::Command::new("tar").arg("xzf").arg(path).arg("-C").arg(folder.path()).status();
-    if !unpacked.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: tar is not here");
-        return;
-    }
+    let Some(folder) = unpacked("sigma/sigmahq-rules.tar.gz") else { return };
     let (mut files, mut folders) = (Vec::new(), vec![folder.path().to_owned()]);
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {

@@ -13,11 +13,7 @@ pub(super) fn draft(bytes: &[u8]) -> Result<Draft, RejectReason> {
     let event = audit::parse(bytes)?;
     let failed = event.outcome == "failure";
     let (class_uid, activity_id) = class_of(&event.action);
-    let severity_id = match (event.action.as_str(), failed) {
-        ("denied" | "session.refused", _) => 3,
-        (_, true) => 2,
-        (_, false) => 1,
-    };
+    let severity_id = severity_of(&event.action, failed);
     let mut draft = Draft {
         time_ms: event.time_ms,
         class_uid,
@@ -66,7 +62,17 @@ fn fill(draft: &mut Draft, event: &AuditEvent, failed: bool) {
     }
 }
 
-fn class_of(action: &str) -> (u32, u32) {
+/// The OCSF severity of an action.
+pub(crate) fn severity_of(action: &str, failed: bool) -> u32 {
+    match (action, failed) {
+        ("denied" | "session.refused", _) => 3,
+        (_, true) => 2,
+        (_, false) => 1,
+    }
+}
+
+/// The OCSF class and activity of an action.
+pub(crate) fn class_of(action: &str) -> (u32, u32) {
     let (thing, verb) = action.split_once('.').unwrap_or((action, ""));
     match (thing, verb) {
         ("login", _) => (class::AUTHENTICATION, 1),

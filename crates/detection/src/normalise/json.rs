@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 /// Fields that hold the time, the first found counts: milliseconds or RFC 3339.
-const TIME_FIELDS: [&str; 6] = ["time", "time_ms", "@timestamp", "timestamp", "TimeCreated", "UtcTime"];
+pub(crate) const TIME_FIELDS: [&str; 6] = ["time", "time_ms", "@timestamp", "timestamp", "TimeCreated", "UtcTime"];
 /// Numbers below this are seconds, not milliseconds: it is the year 1973 in one and 5138 in the other.
 const SECONDS_BELOW: f64 = 1e11;
 
@@ -54,11 +54,19 @@ pub(super) fn draft(bytes: &[u8], received_ms: u64) -> Result<Draft, RejectReaso
 
 fn time_ms(value: &Value) -> Option<u64> {
     match value {
-        Value::Number(number) => {
-            let number = number.as_f64().filter(|number| (0.0..1e15).contains(number))?;
-            Some(if number < SECONDS_BELOW { number * 1_000.0 } else { number } as u64)
-        }
-        Value::String(text) => rfc3339_ms(text).or_else(|| rfc3339_ms(&format!("{}Z", text.replacen(' ', "T", 1)))),
+        Value::Number(number) => number.as_f64().and_then(time_of_number),
+        Value::String(text) => time_of_text(text),
         _ => None,
     }
+}
+
+/// Seconds or milliseconds since 1970.
+pub(crate) fn time_of_number(number: f64) -> Option<u64> {
+    let number = Some(number).filter(|number| (0.0..1e15).contains(number))?;
+    Some(if number < SECONDS_BELOW { number * 1_000.0 } else { number } as u64)
+}
+
+/// RFC 3339, also with a space for the `T` and without an offset.
+pub(crate) fn time_of_text(text: &str) -> Option<u64> {
+    rfc3339_ms(text).or_else(|| rfc3339_ms(&format!("{}Z", text.replacen(' ', "T", 1))))
 }

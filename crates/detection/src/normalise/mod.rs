@@ -2,9 +2,9 @@
 //!
 //! Pure and total: every raw event becomes an event or a dead letter with its reason.
 
-mod audit;
+pub(crate) mod audit;
 mod flat;
-mod json;
+pub(crate) mod json;
 mod syslog;
 
 use crate::event::{

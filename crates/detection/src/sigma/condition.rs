@@ -2,16 +2,16 @@
 
 use super::DEPTH_MAX;
 use super::error::Reason;
-use super::matcher::Node;
-use super::modifier::name_pattern;
+use super::matcher::{Node, Selection};
+use super::pipeline::name_pattern;
 use super::view::fold;
 use std::sync::Arc;
 
 /// Most characters of a condition.
 const CONDITION_CHARACTERS_MAX: usize = 64 * 1024;
 
-/// The selections of a rule, in the order of their names.
-pub(super) type Selections = Vec<(String, Arc<Node>)>;
+/// The selections of a rule, in the order they are written.
+pub(super) type Selections = Vec<Arc<Selection>>;
 
 /// Reads a condition over selections.
 pub(super) fn read(text: &str, selections: &Selections) -> Result<Node, Reason> {
@@ -30,7 +30,7 @@ pub(super) fn read(text: &str, selections: &Selections) -> Result<Node, Reason> 
     }
 }
 
-fn split(text: &str) -> Vec<&str> {
+pub(super) fn split(text: &str) -> Vec<&str> {
     let mut words = Vec::new();
     for word in text.split_whitespace() {
         let mut rest = word;
@@ -118,10 +118,10 @@ impl Parser<'_> {
         if matches!(word, ")" | "(") || ["and", "or", "not", "of"].iter().any(|key| word.eq_ignore_ascii_case(key)) {
             return Err(self.stuck());
         }
-        let selection = self.selections.iter().find(|(name, _)| name == word);
-        let (_, node) = selection.ok_or_else(|| Reason::UnknownSelection { name: word.to_owned() })?;
+        let selection = self.selections.iter().find(|selection| selection.name == word);
+        let selection = selection.ok_or_else(|| Reason::UnknownSelection { name: word.to_owned() })?;
         self.place += 1;
-        Ok(Node::Selection(Arc::clone(node)))
+        Ok(Node::Selection(Arc::clone(selection)))
     }
 
     fn selected(&self, name: &str) -> Result<Vec<Node>, Reason> {
@@ -130,8 +130,11 @@ impl Parser<'_> {
         let nodes: Vec<Node> = self
             .selections
             .iter()
-            .filter(|(name, _)| if them { !name.starts_with('_') } else { pattern.matches(&fold(name)) })
-            .map(|(_, node)| Node::Selection(Arc::clone(node)))
+            .filter(|selection| {
+                let name = &selection.name;
+                if them { !name.starts_with('_') } else { pattern.matches(&fold(name)) }
+            })
+            .map(|selection| Node::Selection(Arc::clone(selection)))
             .collect();
         if nodes.is_empty() { Err(Reason::UnknownSelection { name: name.to_owned() }) } else { Ok(nodes) }
     }

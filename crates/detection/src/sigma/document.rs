@@ -1,18 +1,17 @@
-//! Rule files: YAML documents, each a rule on single events or a correlation.
+//! Rule files: YAML documents, each a rule on single events, a filter of rules, or a correlation.
 
 use super::condition::{self, Selections};
+use super::correlate;
 use super::error::{Reason, RuleError};
-use super::matcher::Node;
-use super::scan;
+use super::matcher::{Node, Selection};
+use super::modifier::{self, Reading};
+use super::pipeline::Pipeline;
 use super::view::FieldNames;
-use super::{
-    Correlation, CorrelationKind, DEPTH_MAX, FILE_SIZE_BYTES_MAX, Header, LogSourceFilter, Rule, THRESHOLD_MAX,
-    modifier,
-};
+use super::yaml::{canonical, log_source, strings};
+use super::{Correlation, DEPTH_MAX, FILE_SIZE_BYTES_MAX, Filter, FilterTarget, Header, LogSourceFilter, Rule, scan};
 use crate::alert::{RuleReference, Severity};
 use crate::id::{Digest, SemanticHash};
 use serde_yaml_ng::{Mapping, Value};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A document of a rule file.
@@ -22,10 +21,22 @@ pub enum Document {
     Rule(Rule),
     /// A correlation of rules.
     Correlation(Correlation),
+    /// A condition added to other rules.
+    Filter(Filter),
 }
 
 /// Reads a rule file: what is right in it and what is wrong with the rest.
 pub fn parse(file: &Arc<str>, text: &str, names: &mut FieldNames) -> (Vec<Document>, Vec<RuleError>) {
+    parse_with(file, text, names, &Pipeline::default())
+}
+
+/// Reads a rule file through a pipeline.
+pub fn parse_with(
+    file: &Arc<str>,
+    text: &str,
+    names: &mut FieldNames,
+    pipeline: &Pipeline,
+) -> (Vec<Document>, Vec<RuleError>) {
     let (mut documents, mut errors) = (Vec::new(), Vec::new());
     if text.len() > FILE_SIZE_BYTES_MAX {
         errors.push(RuleError { file: file.clone(), line: 1, reason: Reason::TooLarge });
@@ -43,7 +54,7 @@ pub fn parse(file: &Arc<str>, text: &str, names: &mut FieldNames) -> (Vec<Docume
                 continue;
             }
         };
-        match document(file, line, &value, names) {
+        match document(file, line, &value, names, pipeline) {
             Ok(document) => documents.push(document),
             Err((key, reason)) => {
                 let line = key.map_or(line, |key| scan::line_of(text, line, &key));
@@ -55,35 +66,54 @@ pub fn parse(file: &Arc<str>, text: &str, names: &mut FieldNames) -> (Vec<Docume
 }
 
 /// What is wrong, and the key it stands under.
-type Failure = (Option<String>, Reason);
+pub(super) type Failure = (Option<String>, Reason);
 
-fn at(key: &str) -> impl Fn(Reason) -> Failure + '_ {
+pub(super) fn at(key: &str) -> impl Fn(Reason) -> Failure + '_ {
     move |reason| (Some(key.to_owned()), reason)
 }
 
-fn wrong(key: &str, expected: &'static str) -> Failure {
+pub(super) fn wrong(key: &str, expected: &'static str) -> Failure {
     (Some(key.to_owned()), Reason::Wrong { key: key.to_owned(), expected })
 }
 
-fn missing(key: &str) -> Failure {
+pub(super) fn missing(key: &str) -> Failure {
     (None, Reason::Missing { key: key.to_owned() })
 }
 
-fn document(file: &Arc<str>, line: u32, value: &Value, names: &mut FieldNames) -> Result<Document, Failure> {
+fn document(
+    file: &Arc<str>,
+    line: u32,
+    value: &Value,
+    names: &mut FieldNames,
+    pipeline: &Pipeline,
+) -> Result<Document, Failure> {
     let root = value.as_mapping().ok_or((None, Reason::NotAMapping))?;
-    if root.contains_key("filter") {
-        return Err((Some("filter".to_owned()), Reason::Unsupported { what: "a filter document".to_owned() }));
-    }
     if root.contains_key("action") {
-        return Err((Some("action".to_owned()), Reason::Unsupported { what: "action".to_owned() }));
+        return Err(at("action")(Reason::Unsupported { what: "action (of Sigma 1)".to_owned() }));
     }
-    match root.get("correlation") {
-        Some(correlation) => Ok(Document::Correlation(self::correlation(file, line, root, correlation)?)),
-        None => Ok(Document::Rule(rule(file, line, root, names)?)),
+    if let Some(correlation) = root.get("correlation") {
+        return Ok(Document::Correlation(correlate::correlation(file, line, root, correlation)?));
+    }
+    let source = source_of(root)?;
+    let mut reading = Reading { names, pipeline, source };
+    match root.get("filter") {
+        Some(body) => Ok(Document::Filter(filter(file, line, root, body, &mut reading)?)),
+        None => Ok(Document::Rule(rule(file, line, root, &mut reading)?)),
     }
 }
 
-fn header(file: &Arc<str>, line: u32, root: &Mapping, semantic_hash: SemanticHash) -> Result<Header, Failure> {
+fn source_of(root: &Mapping) -> Result<LogSourceFilter, Failure> {
+    let source = root.get("logsource").ok_or_else(|| missing("logsource"))?;
+    let source = source.as_mapping().ok_or_else(|| wrong("logsource", "a mapping"))?;
+    log_source(source).map_err(|key| wrong(&key, "a text"))
+}
+
+pub(super) fn header(
+    file: &Arc<str>,
+    line: u32,
+    root: &Mapping,
+    semantic_hash: SemanticHash,
+) -> Result<Header, Failure> {
     let text = |key: &str| match root.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if !text.trim().is_empty() => Ok(Some(Arc::<str>::from(text.trim()))),
@@ -109,204 +139,108 @@ fn header(file: &Arc<str>, line: u32, root: &Mapping, semantic_hash: SemanticHas
     Ok(Header { reference, name, severity, always_alerts, file: file.clone(), line })
 }
 
-fn rule(file: &Arc<str>, line: u32, root: &Mapping, names: &mut FieldNames) -> Result<Rule, Failure> {
-    let source = root.get("logsource").ok_or_else(|| missing("logsource"))?;
-    let source = source.as_mapping().ok_or_else(|| wrong("logsource", "a mapping"))?;
-    let part = |key: &str| match source.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(Arc::<str>::from(text.as_str()))),
-        Some(_) => Err(wrong(key, "a text")),
-    };
-    let source = LogSourceFilter { product: part("product")?, category: part("category")?, service: part("service")? };
+fn rule(file: &Arc<str>, line: u32, root: &Mapping, reading: &mut Reading<'_>) -> Result<Rule, Failure> {
     let detection = root.get("detection").ok_or_else(|| missing("detection"))?;
     let detection = detection.as_mapping().ok_or_else(|| wrong("detection", "a mapping"))?;
-    let mut selections = Selections::new();
-    for (name, value) in detection {
-        let name = name.as_str().ok_or_else(|| wrong("detection", "a mapping with texts as keys"))?;
-        match name {
-            "condition" => {}
-            "timeframe" => return Err(at(name)(Reason::Unsupported { what: "timeframe".to_owned() })),
-            name => selections.push((name.to_owned(), Arc::new(selection(name, value, names, 0)?))),
-        }
+    if let Some(why) = reading.pipeline.refusal(&reading.source) {
+        return Err(at("logsource")(Reason::Refused { why: why.to_owned() }));
     }
+    let selections = selections("detection", detection, &[], reading)?;
     let texts = detection.get("condition").ok_or_else(|| missing("condition"))?;
-    let texts = strings(texts).ok_or_else(|| wrong("condition", "a text or a list of texts"))?;
-    let conditions = texts
+    let texts = strings(texts).filter(|texts| !texts.is_empty());
+    let texts = texts.ok_or_else(|| wrong("condition", "a text or a list of texts"))?;
+    let mut conditions = texts
         .iter()
         .map(|text| condition::read(text, &selections).map_err(at("condition")))
         .collect::<Result<Vec<_>, _>>()?;
+    let pipeline = reading.pipeline;
+    for fields in pipeline.added(&reading.source.clone()) {
+        let added = mapping("condition of the pipeline", fields, reading)?;
+        conditions = conditions.into_iter().map(|node| Node::All(vec![node, added.clone()])).collect();
+    }
+    let source = pipeline.source(&reading.source);
     let mut hash = Digest::new("holdfast sigma rule 1");
     for part in [&source.product, &source.category, &source.service] {
         hash.part(part.as_deref().unwrap_or_default().as_bytes());
     }
     hash.part(canonical(root.get("detection")).as_bytes());
     let header = header(file, line, root, SemanticHash::of(hash))?;
-    Ok(Rule { header, source, conditions })
+    Ok(Rule { header, source, conditions, texts, selections, filters: Vec::new() })
 }
 
-fn selection(name: &str, value: &Value, names: &mut FieldNames, depth: usize) -> Result<Node, Failure> {
+fn filter(
+    file: &Arc<str>,
+    line: u32,
+    root: &Mapping,
+    body: &Value,
+    reading: &mut Reading<'_>,
+) -> Result<Filter, Failure> {
+    let filter = body.as_mapping().ok_or_else(|| wrong("filter", "a mapping"))?;
+    let target = match filter.get("rules") {
+        None | Some(Value::Null) => FilterTarget::Every,
+        Some(Value::String(word)) if word.eq_ignore_ascii_case("any") => FilterTarget::Every,
+        Some(rules) => match strings(rules) {
+            Some(rules) if rules.is_empty() => FilterTarget::Every,
+            Some(rules) => FilterTarget::Rules(rules),
+            None => return Err(wrong("rules", "any, or a list of ids or names")),
+        },
+    };
+    let selections = selections("filter", filter, &["rules"], reading)?;
+    let text = filter.get("condition").ok_or_else(|| missing("condition"))?;
+    let text = text.as_str().ok_or_else(|| wrong("condition", "a text"))?;
+    let condition = condition::read(text, &selections).map_err(at("condition"))?;
+    let mut hash = Digest::new("holdfast sigma filter 1");
+    hash.part(canonical(Some(body)).as_bytes());
+    let header = header(file, line, root, SemanticHash::of(hash))?;
+    Ok(Filter { header, source: reading.pipeline.source(&reading.source), target, condition })
+}
+
+fn selections(
+    whole: &str,
+    body: &Mapping,
+    other_keys: &[&str],
+    reading: &mut Reading<'_>,
+) -> Result<Selections, Failure> {
+    let mut selections = Selections::new();
+    for (name, value) in body {
+        let name = name.as_str().ok_or_else(|| wrong(whole, "a mapping with texts as keys"))?;
+        match name {
+            "condition" => {}
+            "timeframe" => return Err(at(name)(Reason::Unsupported { what: "timeframe".to_owned() })),
+            name if other_keys.contains(&name) => {}
+            name => {
+                let node = selection(name, value, reading, 0)?;
+                selections.push(Arc::new(Selection { name: name.to_owned(), node }));
+            }
+        }
+    }
+    Ok(selections)
+}
+
+fn selection(name: &str, value: &Value, reading: &mut Reading<'_>, depth: usize) -> Result<Node, Failure> {
     if depth > DEPTH_MAX {
         return Err((Some(name.to_owned()), Reason::TooDeep));
     }
     match value {
-        Value::Mapping(fields) => {
-            let mut nodes = Vec::with_capacity(fields.len());
-            for (key, value) in fields {
-                let key = key.as_str().ok_or_else(|| wrong(name, "a mapping with texts as keys"))?;
-                nodes.push(modifier::field(key, value, names).map_err(at(key))?);
-            }
-            Ok(Node::All(nodes))
-        }
+        Value::Mapping(fields) => mapping(name, fields, reading),
         Value::Sequence(values) if values.iter().any(|value| value.is_mapping() || value.is_sequence()) => {
             let nodes =
-                values.iter().map(|value| selection(name, value, names, depth + 1)).collect::<Result<Vec<_>, _>>()?;
+                values.iter().map(|value| selection(name, value, reading, depth + 1)).collect::<Result<Vec<_>, _>>()?;
             Ok(Node::Any(nodes))
         }
-        Value::Sequence(values) if !values.is_empty() => modifier::keywords(values).map_err(at(name)),
-        Value::String(_) | Value::Number(_) => modifier::keywords(std::slice::from_ref(value)).map_err(at(name)),
+        Value::Sequence(values) if !values.is_empty() => modifier::keywords(values, reading).map_err(at(name)),
+        Value::String(_) | Value::Number(_) => {
+            modifier::keywords(std::slice::from_ref(value), reading).map_err(at(name))
+        }
         _ => Err(wrong(name, "a mapping or a list")),
     }
 }
 
-fn correlation(file: &Arc<str>, line: u32, root: &Mapping, value: &Value) -> Result<Correlation, Failure> {
-    let body = value.as_mapping().ok_or_else(|| wrong("correlation", "a mapping"))?;
-    let list = |key: &str| match body.get(key) {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(value) => strings(value).ok_or_else(|| wrong(key, "a text or a list of texts")),
-    };
-    let rules = list("rules")?;
-    if rules.is_empty() {
-        return Err(missing("rules"));
+fn mapping(name: &str, fields: &Mapping, reading: &mut Reading<'_>) -> Result<Node, Failure> {
+    let mut nodes = Vec::with_capacity(fields.len());
+    for (key, value) in fields {
+        let key = key.as_str().ok_or_else(|| wrong(name, "a mapping with texts as keys"))?;
+        nodes.extend(modifier::field(key, value, reading).map_err(at(key))?);
     }
-    let timespan = body.get("timespan").or_else(|| body.get("timeframe")).ok_or_else(|| missing("timespan"))?;
-    let timespan_ms = timespan
-        .as_str()
-        .and_then(milliseconds)
-        .ok_or_else(|| wrong("timespan", "a number and s, m, h, d or w, at most 366d"))?;
-    let kind = body.get("type").and_then(Value::as_str).ok_or_else(|| missing("type"))?;
-    let kind = correlation_kind(kind, body.get("condition"), rules.len())?;
-    let aliases = match body.get("aliases") {
-        None | Some(Value::Null) => BTreeMap::new(),
-        Some(aliases) => self::aliases(aliases).ok_or_else(|| wrong("aliases", "fields by alias and rule"))?,
-    };
-    let generate = body.get("generate").and_then(Value::as_bool) == Some(true);
-    let mut hash = Digest::new("holdfast sigma correlation 1");
-    hash.part(canonical(Some(value)).as_bytes());
-    let header = header(file, line, root, SemanticHash::of(hash))?;
-    Ok(Correlation { header, kind, rules, group_by: list("group-by")?, aliases, timespan_ms, generate })
-}
-
-fn correlation_kind(kind: &str, condition: Option<&Value>, rules: usize) -> Result<CorrelationKind, Failure> {
-    let threshold = |needed: bool| -> Result<Option<u32>, Failure> {
-        let Some(condition) = condition else {
-            return if needed { Err(missing("condition")) } else { Ok(None) };
-        };
-        let Some(condition) = condition.as_mapping() else {
-            return Err(at("condition")(Reason::Unsupported { what: "an extended condition".to_owned() }));
-        };
-        let bounds: Vec<(&str, &Value)> = condition
-            .iter()
-            .filter_map(|(key, value)| Some((key.as_str()?, value)))
-            .filter(|(key, _)| *key != "field")
-            .collect();
-        let [(order, bound)] = bounds.as_slice() else { return Err(wrong("condition", "one of gt and gte")) };
-        let at_least = match *order {
-            "gte" => bound.as_u64(),
-            "gt" => bound.as_u64().and_then(|bound| bound.checked_add(1)),
-            other => {
-                // These can be told only when the window is over; the engine has no such operator.
-                return Err(at("condition")(Reason::Unsupported { what: format!("condition {other}") }));
-            }
-        };
-        at_least
-            .and_then(|at_least| u32::try_from(at_least).ok())
-            .filter(|at_least| (1..=THRESHOLD_MAX).contains(at_least))
-            .map(Some)
-            .ok_or_else(|| wrong(order, "a whole number from 1 to 10000"))
-    };
-    match kind {
-        "event_count" => Ok(CorrelationKind::EventCount { at_least: threshold(true)?.unwrap_or(1) }),
-        "value_count" => {
-            let fields = condition.and_then(|condition| condition.get("field")).and_then(strings);
-            let fields = fields.filter(|fields| !fields.is_empty()).ok_or_else(|| missing("condition.field"))?;
-            Ok(CorrelationKind::ValueCount { fields, at_least: threshold(true)?.unwrap_or(1) })
-        }
-        "temporal" => {
-            let all = u32::try_from(rules).unwrap_or(THRESHOLD_MAX);
-            let at_least = threshold(false)?.unwrap_or(all);
-            if at_least > all {
-                return Err(wrong("condition", "at most the number of rules"));
-            }
-            Ok(CorrelationKind::Temporal { at_least })
-        }
-        "temporal_ordered" if condition.is_none() || threshold(false)? == u32::try_from(rules).ok() => {
-            Ok(CorrelationKind::TemporalOrdered)
-        }
-        "temporal_ordered" => {
-            Err(at("condition")(Reason::Unsupported { what: "a condition of temporal_ordered".to_owned() }))
-        }
-        "value_sum" | "value_avg" | "value_percentile" | "value_median" => {
-            Err(at("type")(Reason::Unsupported { what: kind.to_owned() }))
-        }
-        _ => Err(wrong("type", "a type of correlation")),
-    }
-}
-
-fn aliases(value: &Value) -> Option<BTreeMap<String, BTreeMap<String, String>>> {
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    value
-        .as_mapping()?
-        .iter()
-        .map(|(alias, fields)| {
-            let fields = fields.as_mapping()?.iter().map(|(rule, field)| Some((text(rule)?, text(field)?)));
-            Some((text(alias)?, fields.collect::<Option<_>>()?))
-        })
-        .collect()
-}
-
-fn strings(value: &Value) -> Option<Vec<String>> {
-    match value {
-        Value::String(text) => Some(vec![text.clone()]),
-        Value::Sequence(values) => values.iter().map(|value| value.as_str().map(str::to_owned)).collect(),
-        _ => None,
-    }
-}
-
-/// The longest timespan: state is kept for that long.
-const TIMESPAN_MAX_MS: u64 = 366 * 24 * 60 * 60 * 1_000;
-
-fn milliseconds(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let unit = text.chars().last()?;
-    let count: u64 = text[..text.len() - unit.len_utf8()].trim().parse().ok()?;
-    let unit_ms = match unit {
-        's' => 1_000,
-        'm' => 60_000,
-        'h' => 3_600_000,
-        'd' => 86_400_000,
-        'w' => 7 * 86_400_000,
-        _ => return None,
-    };
-    count.checked_mul(unit_ms).filter(|ms| (1..=TIMESPAN_MAX_MS).contains(ms))
-}
-
-/// One text for all that mean the same: keys sorted, every text quoted.
-fn canonical(value: Option<&Value>) -> String {
-    match value {
-        None | Some(Value::Null) => "null".to_owned(),
-        Some(Value::Mapping(fields)) => {
-            let mut fields: Vec<String> =
-                fields.iter().map(|(key, value)| canonical(Some(key)) + ":" + &canonical(Some(value))).collect();
-            fields.sort_unstable();
-            format!("{{{}}}", fields.join(","))
-        }
-        Some(Value::Sequence(values)) => {
-            let values: Vec<String> = values.iter().map(|value| canonical(Some(value))).collect();
-            format!("[{}]", values.join(","))
-        }
-        Some(Value::String(text)) => format!("{text:?}"),
-        Some(Value::Bool(flag)) => flag.to_string(),
-        Some(Value::Number(number)) => number.to_string(),
-        Some(Value::Tagged(tagged)) => format!("!{}{}", tagged.tag, canonical(Some(&tagged.value))),
-    }
+    Ok(Node::All(nodes))
 }

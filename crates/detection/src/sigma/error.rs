@@ -101,6 +101,21 @@ pub enum Reason {
         /// What.
         what: String,
     },
+    /// A pipeline says that rules for this log source cannot be read.
+    #[error("the pipeline refuses it: {why}")]
+    Refused {
+        /// What the pipeline says.
+        why: String,
+    },
+    /// A filter of something that is not a rule on single events.
+    #[error("filters {name}, which is a correlation")]
+    NotFilterable {
+        /// The id or name.
+        name: String,
+    },
+    /// More rules than [`crate::rules::RULES_MAX`].
+    #[error("more rules than one set holds")]
+    TooMany,
     /// A correlation of a rule that is not loaded.
     #[error("refers to {name}, which no rule is called")]
     UnknownRule {

@@ -1,10 +1,13 @@
-//! Compiled conditions: trees of tests on fields, evaluated without allocating.
+//! Conditions as trees of tests on fields, and the naive evaluator of them.
+//!
+//! It tries every matcher on every value and remembers nothing: slow and plain, it is what compiled programs are
+//! held to, and what explains them.
 
+use super::moment::MomentPart;
 use super::pattern::Pattern;
 use super::view::{FieldId, Item, View};
-use aho_corasick::AhoCorasick;
 use regex::Regex;
-use serde_json::Value;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -15,22 +18,21 @@ pub(crate) enum Node {
     Any(Vec<Node>),
     Not(Box<Node>),
     /// A selection, which conditions may name more than once.
-    Selection(Arc<Node>),
+    Selection(Arc<Selection>),
     Field(Test),
-    Keywords(Keywords),
 }
 
-/// Matchers on one field.
+/// A selection and its name.
+#[derive(Clone, Debug)]
+pub(crate) struct Selection {
+    pub(crate) name: String,
+    pub(crate) node: Node,
+}
+
+/// Matchers on one field, or on every value of the event.
 #[derive(Clone, Debug)]
 pub(crate) struct Test {
     pub(crate) field: FieldId,
-    pub(crate) all: bool,
-    pub(crate) matchers: Vec<Matcher>,
-}
-
-/// Patterns looked for anywhere in an event.
-#[derive(Clone, Debug)]
-pub(crate) struct Keywords {
     pub(crate) all: bool,
     pub(crate) matchers: Vec<Matcher>,
 }
@@ -46,11 +48,11 @@ pub(crate) enum Matcher {
     Folded(Pattern),
     /// Case matters.
     Cased(Pattern),
-    /// Any of many literals, case ignored.
-    AnyContains(Arc<AhoCorasick>),
     Regex(Arc<Regex>),
     Cidr(Network),
     Compare(Order, f64),
+    /// A part of the time that the value tells.
+    Moment(MomentPart, Order, f64),
     /// Compared with another field of the same event.
     FieldReference {
         other: FieldId,
@@ -64,10 +66,32 @@ pub(crate) enum Matcher {
 /// How numbers compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
+    Equal,
     Greater,
     GreaterOrEqual,
     Less,
     LessOrEqual,
+}
+
+impl Order {
+    pub(crate) fn holds(self, number: f64, bound: f64) -> bool {
+        match self {
+            Self::Equal => number == bound,
+            Self::Greater => number > bound,
+            Self::GreaterOrEqual => number >= bound,
+            Self::Less => number < bound,
+            Self::LessOrEqual => number <= bound,
+        }
+    }
+    const fn sign(self) -> &'static str {
+        match self {
+            Self::Equal => "=",
+            Self::Greater => ">",
+            Self::GreaterOrEqual => "≥",
+            Self::Less => "<",
+            Self::LessOrEqual => "≤",
+        }
+    }
 }
 
 /// Which part of a value another must equal.
@@ -114,71 +138,94 @@ impl Node {
             Self::All(nodes) => nodes.iter().all(|node| node.holds(view)),
             Self::Any(nodes) => nodes.iter().any(|node| node.holds(view)),
             Self::Not(node) => !node.holds(view),
-            Self::Selection(node) => node.holds(view),
+            Self::Selection(selection) => selection.node.holds(view),
             Self::Field(test) => test.holds(view),
-            Self::Keywords(keywords) => keywords.hold(view),
         }
     }
 }
 
 impl Test {
-    fn holds(&self, view: &View<'_>) -> bool {
-        let items = view.items(self.field);
-        let one = |matcher: &Matcher| match matcher {
-            Matcher::Null => items.iter().all(|item| item.value.is_null()),
-            Matcher::Exists(wanted) => items.is_empty() != *wanted,
-            matcher => items.iter().any(|item| !item.value.is_null() && matcher.matches(item, view)),
-        };
-        if self.all { self.matchers.iter().all(one) } else { self.matchers.iter().any(one) }
-    }
-}
-
-impl Keywords {
-    fn hold(&self, view: &View<'_>) -> bool {
-        let (text, folded) = view.keywords();
-        let one = |matcher: &Matcher| match matcher {
-            Matcher::Folded(pattern) => pattern.matches(folded),
-            Matcher::Cased(pattern) => pattern.matches(text),
-            Matcher::AnyContains(automaton) => automaton.is_match(folded.as_str()),
-            Matcher::Regex(regex) => regex.is_match(text),
-            _ => false,
-        };
+    pub(crate) fn holds(&self, view: &View<'_>) -> bool {
+        let one = |matcher: &Matcher| matcher.holds(self.field, view);
         if self.all { self.matchers.iter().all(one) } else { self.matchers.iter().any(one) }
     }
 }
 
 impl Matcher {
-    fn matches(&self, item: &Item<'_>, view: &View<'_>) -> bool {
+    /// Whether any value of the field does.
+    pub(crate) fn holds(&self, field: FieldId, view: &View<'_>) -> bool {
+        let items = view.items(field);
         match self {
-            Self::Folded(pattern) => pattern.matches(&item.folded),
-            Self::Cased(pattern) => pattern.matches(&item.text),
-            Self::AnyContains(automaton) => automaton.is_match(item.folded.as_ref()),
-            Self::Regex(regex) => regex.is_match(&item.text),
-            Self::Cidr(network) => item.text.parse().is_ok_and(|address| network.contains(address)),
-            Self::Compare(order, bound) => number(item).is_some_and(|number| match order {
-                Order::Greater => number > *bound,
-                Order::GreaterOrEqual => number >= *bound,
-                Order::Less => number < *bound,
-                Order::LessOrEqual => number <= *bound,
-            }),
-            Self::FieldReference { other, part, cased } => view.items(*other).iter().any(|other| {
-                let (is, wanted) = if *cased { (&item.text, &other.text) } else { (&item.folded, &other.folded) };
-                match part {
-                    Part::Whole => is == wanted,
-                    Part::Anywhere => is.contains(wanted.as_ref()),
-                    Part::Start => is.starts_with(wanted.as_ref()),
-                    Part::End => is.ends_with(wanted.as_ref()),
-                }
-            }),
-            Self::Null | Self::Exists(_) | Self::Never => false,
+            Self::Null => items.iter().all(|item| item.is_null),
+            Self::Exists(wanted) => items.is_empty() != *wanted,
+            Self::FieldReference { other, part, cased } => {
+                let present = |items: &'_ &Item<'_>| !items.is_null;
+                items.iter().filter(present).any(|item| {
+                    view.items(*other).iter().filter(present).any(|other| {
+                        let (is, wanted) =
+                            if *cased { (&item.text, &other.text) } else { (&item.folded, &other.folded) };
+                        part.holds(is, wanted)
+                    })
+                })
+            }
+            matcher => items.iter().any(|item| !item.is_null && matcher.takes(&item.text, &item.folded)),
+        }
+    }
+
+    /// Whether one value does, given as text and folded.
+    pub(crate) fn takes(&self, text: &str, folded: &str) -> bool {
+        match self {
+            Self::Folded(pattern) => pattern.matches(folded),
+            Self::Cased(pattern) => pattern.matches(text),
+            Self::Regex(regex) => regex.is_match(text),
+            Self::Cidr(network) => text.parse().is_ok_and(|address| network.contains(address)),
+            Self::Compare(order, bound) => number(text).is_some_and(|number| order.holds(number, *bound)),
+            Self::Moment(part, order, bound) => part.of(text).is_some_and(|number| order.holds(number, *bound)),
+            Self::Null | Self::Exists(_) | Self::FieldReference { .. } | Self::Never => false,
+        }
+    }
+
+    /// Whether it looks at the folded text, not at the text as it is.
+    pub(crate) fn is_folded(&self) -> bool {
+        matches!(self, Self::Folded(_) | Self::FieldReference { cased: false, .. })
+    }
+}
+
+impl Part {
+    pub(crate) fn holds(self, is: &str, wanted: &str) -> bool {
+        match self {
+            Self::Whole => is == wanted,
+            Self::Anywhere => is.contains(wanted),
+            Self::Start => is.starts_with(wanted),
+            Self::End => is.ends_with(wanted),
         }
     }
 }
 
-fn number(item: &Item<'_>) -> Option<f64> {
-    match item.value {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => text.trim().parse().ok(),
-        _ => None,
+/// The number that a text is. Words such as `inf` are none.
+fn number(text: &str) -> Option<f64> {
+    text.trim().parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+impl fmt::Display for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("is missing or null"),
+            Self::Exists(true) => f.write_str("exists"),
+            Self::Exists(false) => f.write_str("does not exist"),
+            Self::Folded(pattern) => pattern.fmt(f),
+            Self::Cased(pattern) => write!(f, "{pattern} (case counts)"),
+            Self::Regex(regex) => write!(f, "matches /{regex}/"),
+            Self::Cidr(network) => write!(f, "is in {}/{}", network.address, network.bits),
+            Self::Compare(order, bound) => write!(f, "{} {bound}", order.sign()),
+            Self::Moment(part, order, bound) => write!(f, "{part:?} {} {bound}", order.sign()),
+            Self::FieldReference { part, .. } => f.write_str(match part {
+                Part::Whole => "is the other field",
+                Part::Anywhere => "contains the other field",
+                Part::Start => "starts with the other field",
+                Part::End => "ends with the other field",
+            }),
+            Self::Never => f.write_str("is a placeholder that nothing was given for"),
+        }
     }
 }

@@ -3,21 +3,30 @@
 //! Pure: text in, rules or errors with file, line and reason out. A bad document never takes its neighbours with it.
 
 mod condition;
+mod correlate;
 mod document;
+mod encode;
 mod error;
-mod matcher;
+pub(crate) mod matcher;
 mod modifier;
-mod pattern;
+mod moment;
+pub(crate) mod pattern;
+mod pipeline;
 mod scan;
-mod view;
+pub(crate) mod view;
+mod yaml;
 
-pub use document::{Document, parse};
+pub use document::{Document, parse, parse_with};
 pub use error::{Reason, RuleError};
+pub use pipeline::Pipeline;
 pub use view::{FieldId, FieldNames, View};
 
 use crate::alert::{RuleReference, Severity};
 use crate::event::LogSource;
+use crate::id::{Digest, SemanticHash};
+use condition::Selections;
 use matcher::Node;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -25,6 +34,8 @@ use std::sync::Arc;
 pub const FILE_SIZE_BYTES_MAX: usize = 1024 * 1024;
 /// Most nesting of a condition or a selection.
 pub const DEPTH_MAX: usize = 64;
+/// Most values under one field of a selection.
+pub const VALUES_MAX: usize = 20_000;
 
 /// What a rule says of itself, beside what it detects.
 #[derive(Clone, Debug)]
@@ -44,7 +55,7 @@ pub struct Header {
 }
 
 /// Which events a rule is for; what it leaves out matches everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct LogSourceFilter {
     /// The product it wants.
     pub product: Option<Arc<str>>,
@@ -62,6 +73,14 @@ impl LogSourceFilter {
             && same(&self.category, &source.category)
             && self.service.as_ref().is_none_or(|service| source.services.contains(service))
     }
+
+    /// Whether every event for `other` is also for this.
+    pub fn contains(&self, other: &Self) -> bool {
+        let same = |want: &Option<Arc<str>>, is: &Option<Arc<str>>| want.is_none() || want == is;
+        same(&self.product, &other.product)
+            && same(&self.category, &other.category)
+            && same(&self.service, &other.service)
+    }
 }
 
 /// A rule on single events, compiled.
@@ -73,6 +92,12 @@ pub struct Rule {
     pub source: LogSourceFilter,
     /// The conditions; one that holds is enough.
     pub(crate) conditions: Vec<Node>,
+    /// The conditions as they are written.
+    pub(crate) texts: Vec<String>,
+    /// What conditions are made of.
+    pub(crate) selections: Selections,
+    /// Titles of the filters that were added to it.
+    pub(crate) filters: Vec<Arc<str>>,
 }
 
 impl Rule {
@@ -80,10 +105,43 @@ impl Rule {
     pub fn matches(&self, view: &View<'_>) -> bool {
         self.conditions.iter().any(|node| node.holds(view))
     }
+
+    /// Adds a filter's condition to its own.
+    pub(crate) fn narrow(&mut self, filter: &Filter) {
+        let conditions = std::mem::take(&mut self.conditions);
+        let narrowed = conditions.into_iter().map(|node| Node::All(vec![node, filter.condition.clone()]));
+        self.conditions = narrowed.collect();
+        let mut hash = Digest::new("holdfast sigma rule filtered 1");
+        hash.part(self.header.reference.semantic_hash.as_bytes());
+        hash.part(filter.header.reference.semantic_hash.as_bytes());
+        self.header.reference.semantic_hash = SemanticHash::of(hash);
+        self.filters.push(filter.header.reference.title.clone());
+    }
+}
+
+/// A filter: a condition that the rules it is for must meet besides their own.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// What it says of itself.
+    pub header: Header,
+    /// Only rules whose log source lies within this one are filtered.
+    pub source: LogSourceFilter,
+    /// Which rules it is for.
+    pub target: FilterTarget,
+    pub(crate) condition: Node,
+}
+
+/// Which rules a filter is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FilterTarget {
+    /// Every rule for its log source.
+    Every,
+    /// The rules of those ids or names.
+    Rules(Vec<String>),
 }
 
 /// The type of a correlation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum CorrelationKind {
     /// At least so many events.
     EventCount {
@@ -104,6 +162,98 @@ pub enum CorrelationKind {
     },
     /// All of the rules, in their order.
     TemporalOrdered,
+    /// Events, or distinct values of fields, within bounds that more of them may leave again.
+    Count {
+        /// The fields whose values are counted; none to count events.
+        fields: Vec<String>,
+        /// All must hold.
+        bounds: Vec<Bound>,
+    },
+    /// What the values of a field come to, within bounds.
+    Value {
+        /// What is made of the values.
+        of: Aggregate,
+        /// The field.
+        field: String,
+        /// All must hold.
+        bounds: Vec<Bound>,
+    },
+    /// An extended condition over the rules.
+    Expression {
+        /// The condition.
+        condition: RuleExpression,
+        /// Whether the rules must match in the order in which they are listed.
+        ordered: bool,
+    },
+}
+
+impl CorrelationKind {
+    /// Its type and what is special about it, as a rule's author knows it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::EventCount { .. } => "event_count",
+            Self::ValueCount { .. } => "value_count",
+            Self::Temporal { .. } => "temporal",
+            Self::TemporalOrdered => "temporal_ordered",
+            Self::Count { fields, .. } if fields.is_empty() => "event_count with bounds other than gt or gte",
+            Self::Count { .. } => "value_count with bounds other than gt or gte",
+            Self::Value { of: Aggregate::Sum, .. } => "value_sum",
+            Self::Value { of: Aggregate::Average, .. } => "value_avg",
+            Self::Value { of: Aggregate::Percentile(_), .. } => "value_percentile",
+            Self::Expression { ordered: false, .. } => "temporal with an extended condition",
+            Self::Expression { ordered: true, .. } => "temporal_ordered with an extended condition",
+        }
+    }
+}
+
+/// What is made of the values of a field.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Aggregate {
+    /// Their sum.
+    Sum,
+    /// Their mean.
+    Average,
+    /// The value that so many in a hundred are not above; the median is 50.
+    Percentile(f64),
+}
+
+/// A bound of a correlation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bound {
+    /// How it compares.
+    pub comparison: Comparison,
+    /// With what.
+    pub value: f64,
+}
+
+/// How a correlation's number compares with a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// `gt`
+    Greater,
+    /// `gte`
+    GreaterOrEqual,
+    /// `lt`
+    Less,
+    /// `lte`
+    LessOrEqual,
+    /// `eq`
+    Equal,
+    /// `neq`
+    NotEqual,
+}
+
+/// A condition over the rules of a correlation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuleExpression {
+    /// All of them hold.
+    All(Vec<RuleExpression>),
+    /// One of them holds.
+    Any(Vec<RuleExpression>),
+    /// It does not hold.
+    Not(Box<RuleExpression>),
+    /// The rule of that place in the correlation's list matched within the timespan.
+    Rule(usize),
 }
 
 /// A correlation rule, as parsed: it names the rules it is about, which are resolved when rules are put together.

@@ -1,20 +1,27 @@
 //! From a field with modifiers and its values to matchers.
 
+use super::encode::{Encoding, encode};
 use super::error::Reason;
-use super::matcher::{Keywords, Matcher, Network, Node, Order, Part, Test};
+use super::matcher::{Matcher, Network, Node, Order, Part, Test};
+use super::moment::MomentPart;
 use super::pattern::{Pattern, Token, read, widen_dashes};
-use super::view::{FieldNames, fold};
-use aho_corasick::AhoCorasick;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
+use super::pipeline::{Filling, PLACEHOLDER_VALUES_MAX, Pipeline};
+use super::view::{FieldId, FieldNames};
+use super::{LogSourceFilter, VALUES_MAX};
 use regex::RegexBuilder;
 use serde_yaml_ng::Value;
 use std::sync::Arc;
 
 /// Most memory of one compiled regular expression.
 const REGEX_SIZE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// From how many literals on one automaton looks for all of them.
-const AUTOMATON_LITERALS_MIN: usize = 4;
+
+/// What a rule is read with.
+pub(super) struct Reading<'a> {
+    pub(super) names: &'a mut FieldNames,
+    pub(super) pipeline: &'a Pipeline,
+    /// The rule's log source, before the pipeline replaces it.
+    pub(super) source: LogSourceFilter,
+}
 
 /// The modifiers of one key, told apart.
 #[derive(Debug, Default)]
@@ -28,15 +35,7 @@ struct Modifiers {
     expand: bool,
     encodings: Vec<Encoding>,
     special: Option<Special>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Encoding {
-    Utf16Le,
-    Utf16Be,
-    Utf16,
-    Base64,
-    Base64Offset,
+    moment: Option<MomentPart>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,40 +50,54 @@ impl Modifiers {
     fn read<'a>(words: impl Iterator<Item = &'a str>) -> Result<Self, Reason> {
         let mut modifiers = Self::default();
         for word in words {
-            match word {
-                "contains" => modifiers.part = Some(Part::Anywhere),
-                "startswith" => modifiers.part = Some(Part::Start),
-                "endswith" => modifiers.part = Some(Part::End),
-                "all" => modifiers.all = true,
-                "cased" => modifiers.cased = true,
-                "neq" => modifiers.negated = true,
-                "re" => modifiers.regex = Some(String::new()),
-                "i" | "m" | "s" => match &mut modifiers.regex {
-                    Some(flags) => flags.push_str(word),
-                    None => return Err(Reason::ModifierConflict { modifier: word.to_owned() }),
-                },
-                "windash" => modifiers.windash = true,
-                "expand" => modifiers.expand = true,
-                "wide" | "utf16le" => modifiers.encodings.push(Encoding::Utf16Le),
-                "utf16be" => modifiers.encodings.push(Encoding::Utf16Be),
-                "utf16" => modifiers.encodings.push(Encoding::Utf16),
-                "base64" => modifiers.encodings.push(Encoding::Base64),
-                "base64offset" => modifiers.encodings.push(Encoding::Base64Offset),
-                "cidr" => modifiers.special = Some(Special::Cidr),
-                "exists" => modifiers.special = Some(Special::Exists),
-                "fieldref" => modifiers.special = Some(Special::FieldReference),
-                "gt" => modifiers.special = Some(Special::Compare(Order::Greater)),
-                "gte" => modifiers.special = Some(Special::Compare(Order::GreaterOrEqual)),
-                "lt" => modifiers.special = Some(Special::Compare(Order::Less)),
-                "lte" => modifiers.special = Some(Special::Compare(Order::LessOrEqual)),
-                "minute" | "hour" | "day" | "week" | "month" | "year" => {
-                    return Err(Reason::Unsupported { what: format!("modifier {word}") });
-                }
-                other => return Err(Reason::UnknownModifier { modifier: other.to_owned() }),
-            }
+            modifiers.take(word)?;
         }
         modifiers.check()?;
         Ok(modifiers)
+    }
+
+    fn take(&mut self, word: &str) -> Result<(), Reason> {
+        let conflict = || Reason::ModifierConflict { modifier: word.to_owned() };
+        let special = match word {
+            "contains" | "startswith" | "endswith" if self.part.is_some() => return Err(conflict()),
+            "contains" => return self.part(Part::Anywhere),
+            "startswith" => return self.part(Part::Start),
+            "endswith" => return self.part(Part::End),
+            "all" => return set(&mut self.all),
+            "cased" => return set(&mut self.cased),
+            "neq" => return set(&mut self.negated),
+            "windash" => return set(&mut self.windash),
+            "expand" => return set(&mut self.expand),
+            "re" => {
+                self.regex.get_or_insert_default();
+                return Ok(());
+            }
+            "i" | "m" | "s" => {
+                self.regex.as_mut().ok_or_else(conflict)?.push_str(word);
+                return Ok(());
+            }
+            "cidr" => Special::Cidr,
+            "exists" => Special::Exists,
+            "fieldref" => Special::FieldReference,
+            "gt" => Special::Compare(Order::Greater),
+            "gte" => Special::Compare(Order::GreaterOrEqual),
+            "lt" => Special::Compare(Order::Less),
+            "lte" => Special::Compare(Order::LessOrEqual),
+            other => {
+                if let Some(moment) = MomentPart::from_modifier(other) {
+                    return if self.moment.replace(moment).is_none() { Ok(()) } else { Err(conflict()) };
+                }
+                let encoding = Encoding::from_modifier(other);
+                self.encodings.push(encoding.ok_or_else(|| Reason::UnknownModifier { modifier: other.to_owned() })?);
+                return Ok(());
+            }
+        };
+        if self.special.replace(special).is_some() { Err(conflict()) } else { Ok(()) }
+    }
+
+    fn part(&mut self, part: Part) -> Result<(), Reason> {
+        self.part = Some(part);
+        Ok(())
     }
 
     fn check(&self) -> Result<(), Reason> {
@@ -95,79 +108,74 @@ impl Modifiers {
         if self.part.is_some() && !matches!(self.special, None | Some(Special::FieldReference)) {
             return conflict("contains");
         }
+        let compares = matches!(self.special, None | Some(Special::Compare(_)));
+        if self.moment.is_some() && (!compares || self.part.is_some() || self.regex.is_some()) {
+            return conflict("a part of a time");
+        }
         Ok(())
     }
 }
 
-/// A key of a selection, `field|modifier|…`, and what stands under it.
-pub(super) fn field(key: &str, value: &Value, names: &mut FieldNames) -> Result<Node, Reason> {
+fn set(flag: &mut bool) -> Result<(), Reason> {
+    *flag = true;
+    Ok(())
+}
+
+/// A key of a selection, `field|modifier|…`, and what stands under it; nothing where the pipeline drops the field.
+pub(super) fn field(key: &str, value: &Value, reading: &mut Reading<'_>) -> Result<Option<Node>, Reason> {
     let mut words = key.split('|');
     let field = words.next().unwrap_or_default();
     let modifiers = Modifiers::read(words)?;
+    if field.is_empty() && (modifiers.special.is_some() || modifiers.moment.is_some()) {
+        return Err(Reason::Wrong { key: key.to_owned(), expected: "the name of a field before its modifiers" });
+    }
+    if reading.pipeline.drops(&reading.source, field) {
+        return Ok(None);
+    }
     let values = match value {
         Value::Sequence(values) => values.as_slice(),
         single => std::slice::from_ref(single),
     };
-    if values.is_empty() {
-        return Err(Reason::Wrong { key: key.to_owned(), expected: "a value or a list of values" });
+    if values.is_empty() || values.len() > VALUES_MAX {
+        return Err(Reason::Wrong { key: key.to_owned(), expected: "a value or a list of at most 20000" });
     }
-    let mut matchers = Vec::with_capacity(values.len());
-    let mut alternatives = false;
+    let mut groups = Vec::with_capacity(values.len());
     for value in values {
-        let before = matchers.len();
-        matcher(key, value, field.is_empty(), &modifiers, names, &mut matchers)?;
-        alternatives |= matchers.len() > before + 1;
+        let mut forms = Vec::new();
+        matcher(key, value, field.is_empty(), &modifiers, reading, &mut forms)?;
+        groups.push(forms);
     }
-    let node = if modifiers.all && alternatives {
-        // Each value has several forms, of which one is enough: `all` is of the values, not of their forms.
-        let mut groups = Vec::with_capacity(values.len());
-        for value in values {
-            let mut forms = Vec::new();
-            matcher(key, value, field.is_empty(), &modifiers, names, &mut forms)?;
-            groups.push(test(field, false, forms, names));
-        }
-        Node::All(groups)
+    let mut nodes: Vec<Node> = Vec::new();
+    if field.is_empty() {
+        nodes.push(test(FieldId::ANY, modifiers.all, groups));
     } else {
-        test(field, modifiers.all, matchers, names)
-    };
-    Ok(if modifiers.negated { Node::Not(Box::new(node)) } else { node })
+        for name in reading.pipeline.forth(&reading.source, field) {
+            nodes.push(test(reading.names.intern(&name), modifiers.all, groups.clone()));
+        }
+    }
+    let node = if nodes.len() == 1 { nodes.swap_remove(0) } else { Node::Any(nodes) };
+    Ok(Some(if modifiers.negated { Node::Not(Box::new(node)) } else { node }))
 }
 
 /// A list of texts without a field: looked for anywhere.
-pub(super) fn keywords(values: &[Value]) -> Result<Node, Reason> {
+pub(super) fn keywords(values: &[Value], reading: &mut Reading<'_>) -> Result<Node, Reason> {
+    if values.len() > VALUES_MAX {
+        return Err(Reason::Wrong { key: "keywords".to_owned(), expected: "a list of at most 20000" });
+    }
     let mut matchers = Vec::with_capacity(values.len());
-    let mut names = FieldNames::default();
     for value in values {
-        matcher("keywords", value, true, &Modifiers::default(), &mut names, &mut matchers)?;
+        matcher("keywords", value, true, &Modifiers::default(), reading, &mut matchers)?;
     }
-    Ok(Node::Keywords(Keywords { all: false, matchers: gather(matchers) }))
+    Ok(Node::Field(Test { field: FieldId::ANY, all: false, matchers }))
 }
 
-fn test(field: &str, all: bool, matchers: Vec<Matcher>, names: &mut FieldNames) -> Node {
-    let matchers = if all { matchers } else { gather(matchers) };
-    if field.is_empty() {
-        Node::Keywords(Keywords { all, matchers })
-    } else {
-        Node::Field(Test { field: names.intern(field), all, matchers })
+/// `all` is of the values, not of the forms of one value, of which one is enough.
+fn test(field: FieldId, all: bool, groups: Vec<Vec<Matcher>>) -> Node {
+    if all && groups.iter().any(|forms| forms.len() != 1) {
+        let tests = groups.into_iter().map(|matchers| Node::Field(Test { field, all: false, matchers }));
+        return Node::All(tests.collect());
     }
-}
-
-/// Many literals of which any is enough become one automaton.
-fn gather(matchers: Vec<Matcher>) -> Vec<Matcher> {
-    let literals: Vec<&str> = matchers
-        .iter()
-        .filter_map(|matcher| match matcher {
-            Matcher::Folded(Pattern::Contains(literal)) => Some(literal.as_str()),
-            _ => None,
-        })
-        .collect();
-    if literals.len() < AUTOMATON_LITERALS_MIN {
-        return matchers;
-    }
-    let Ok(automaton) = AhoCorasick::new(literals) else { return matchers };
-    let mut gathered = vec![Matcher::AnyContains(Arc::new(automaton))];
-    gathered.extend(matchers.into_iter().filter(|matcher| !matches!(matcher, Matcher::Folded(Pattern::Contains(_)))));
-    gathered
+    Node::Field(Test { field, all, matchers: groups.into_iter().flatten().collect() })
 }
 
 fn matcher(
@@ -175,18 +183,23 @@ fn matcher(
     value: &Value,
     anywhere: bool,
     modifiers: &Modifiers,
-    names: &mut FieldNames,
+    reading: &mut Reading<'_>,
     matchers: &mut Vec<Matcher>,
 ) -> Result<(), Reason> {
     let wrong = |expected| Reason::Wrong { key: key.to_owned(), expected };
-    match modifiers.special {
-        Some(Special::Exists) => {
+    let bound = || value.as_f64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
+    match (modifiers.moment, modifiers.special) {
+        (Some(part), order) => {
+            let order = if let Some(Special::Compare(order)) = order { order } else { Order::Equal };
+            matchers.push(Matcher::Moment(part, order, bound().ok_or_else(|| wrong("a number"))?));
+            return Ok(());
+        }
+        (None, Some(Special::Exists)) => {
             matchers.push(Matcher::Exists(value.as_bool().ok_or_else(|| wrong("true or false"))?));
             return Ok(());
         }
-        Some(Special::Compare(order)) => {
-            let bound = value.as_f64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
-            matchers.push(Matcher::Compare(order, bound.ok_or_else(|| wrong("a number"))?));
+        (None, Some(Special::Compare(order))) => {
+            matchers.push(Matcher::Compare(order, bound().ok_or_else(|| wrong("a number"))?));
             return Ok(());
         }
         _ => {}
@@ -202,29 +215,82 @@ fn matcher(
         Value::Number(number) => number.to_string(),
         Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => return Err(wrong("a text, a number or null")),
     };
+    let texts = if modifiers.expand { expand(&text, modifiers.regex.is_some(), reading)? } else { vec![text] };
+    if texts.is_empty() {
+        matchers.push(Matcher::Never);
+    }
+    for text in texts {
+        of_text(text, anywhere, modifiers, reading, matchers)?;
+    }
+    Ok(())
+}
+
+fn of_text(
+    text: String,
+    anywhere: bool,
+    modifiers: &Modifiers,
+    reading: &mut Reading<'_>,
+    matchers: &mut Vec<Matcher>,
+) -> Result<(), Reason> {
     match modifiers.special {
         Some(Special::Cidr) => {
             matchers.push(Matcher::Cidr(Network::read(&text).ok_or(Reason::BadCidr { text })?));
         }
-        Some(Special::FieldReference) => matchers.push(Matcher::FieldReference {
-            other: names.intern(&text),
-            part: modifiers.part.unwrap_or(Part::Whole),
-            cased: modifiers.cased,
-        }),
+        Some(Special::FieldReference) => {
+            for name in reading.pipeline.forth(&reading.source, &text) {
+                let part = modifiers.part.unwrap_or(Part::Whole);
+                let other = reading.names.intern(&name);
+                matchers.push(Matcher::FieldReference { other, part, cased: modifiers.cased });
+            }
+        }
         _ => match &modifiers.regex {
             Some(flags) => matchers.push(regex(&text, flags)?),
-            None if modifiers.expand && text.contains('%') => matchers.push(Matcher::Never),
             None => patterns(&text, anywhere, modifiers, matchers),
         },
     }
     Ok(())
 }
 
+/// Fills the placeholders of a text: every combination of their values; nothing where one has none.
+fn expand(text: &str, is_regex: bool, reading: &Reading<'_>) -> Result<Vec<String>, Reason> {
+    let mut texts = vec![String::new()];
+    let mut rest = text;
+    while let Some((before, name, after)) = placeholder(rest) {
+        let values: Vec<String> = match reading.pipeline.fill(&reading.source, name) {
+            Filling::Values(values) if is_regex => values.iter().map(|value| regex::escape(value)).collect(),
+            Filling::Values(values) => values.to_vec(),
+            Filling::Anything => vec![if is_regex { ".*" } else { "*" }.to_owned()],
+            Filling::Nothing => return Ok(Vec::new()),
+        };
+        if texts.len().saturating_mul(values.len()) > PLACEHOLDER_VALUES_MAX {
+            return Err(Reason::Wrong { key: text.to_owned(), expected: "at most 10000 values" });
+        }
+        texts =
+            texts.iter().flat_map(|text| values.iter().map(move |value| format!("{text}{before}{value}"))).collect();
+        rest = after;
+    }
+    texts.iter_mut().for_each(|text| text.push_str(rest));
+    Ok(texts)
+}
+
+/// What stands before the first `%name%`, the name, and what stands after it.
+fn placeholder(text: &str) -> Option<(&str, &str, &str)> {
+    let is_name =
+        |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'));
+    for (place, _) in text.match_indices('%') {
+        let (name, after) = text[place + 1..].split_once('%')?;
+        if is_name(name) {
+            return Some((&text[..place], name, after));
+        }
+    }
+    None
+}
+
+/// Flags are written into the expression, so that its text says all of it.
 fn regex(text: &str, flags: &str) -> Result<Matcher, Reason> {
-    RegexBuilder::new(text)
-        .case_insensitive(flags.contains('i'))
-        .multi_line(flags.contains('m'))
-        .dot_matches_new_line(flags.contains('s'))
+    let flags: String = ['i', 'm', 's'].into_iter().filter(|flag| flags.contains(*flag)).collect();
+    let text = if flags.is_empty() { text.to_owned() } else { format!("(?{flags}){text}") };
+    RegexBuilder::new(&text)
         .size_limit(REGEX_SIZE_BYTES_MAX)
         .build()
         .map(|regex| Matcher::Regex(Arc::new(regex)))
@@ -240,12 +306,12 @@ fn patterns(text: &str, anywhere: bool, modifiers: &Modifiers, matchers: &mut Ve
         forms.iter_mut().for_each(|tokens| widen_dashes(tokens));
     }
     if !modifiers.encodings.is_empty() {
-        // Encoded text has no wildcards of its own, and base64 has a meaning only with its case.
+        // Encoded text has no wildcards of its own.
         forms = encode(text, &modifiers.encodings)
             .into_iter()
             .map(|bytes| String::from_utf8_lossy(&bytes).chars().map(Token::Literal).collect())
             .collect();
-        cased |= modifiers.encodings.iter().any(|e| matches!(e, Encoding::Base64 | Encoding::Base64Offset));
+        cased |= modifiers.encodings.iter().any(|encoding| encoding.is_base64());
     }
     for mut tokens in forms {
         let part = if anywhere { Some(modifiers.part.unwrap_or(Part::Anywhere)) } else { modifiers.part };
@@ -257,56 +323,5 @@ fn patterns(text: &str, anywhere: bool, modifiers: &Modifiers, matchers: &mut Ve
         }
         let pattern = Pattern::new(&tokens, cased);
         matchers.push(if cased { Matcher::Cased(pattern) } else { Matcher::Folded(pattern) });
-    }
-}
-
-fn encode(text: &str, encodings: &[Encoding]) -> Vec<Vec<u8>> {
-    let mut forms = vec![text.as_bytes().to_vec()];
-    for encoding in encodings {
-        forms = forms
-            .into_iter()
-            .flat_map(|bytes| match encoding {
-                Encoding::Utf16Le => vec![utf16(&bytes, u16::to_le_bytes, &[])],
-                Encoding::Utf16Be => vec![utf16(&bytes, u16::to_be_bytes, &[])],
-                Encoding::Utf16 => vec![utf16(&bytes, u16::to_le_bytes, &[0xff, 0xfe])],
-                Encoding::Base64 => vec![base64::engine::general_purpose::STANDARD.encode(&bytes).into_bytes()],
-                Encoding::Base64Offset => (0..3).map(|offset| base64_at(&bytes, offset)).collect(),
-            })
-            .collect();
-    }
-    forms
-}
-
-fn utf16(bytes: &[u8], unit: impl Fn(u16) -> [u8; 2], mark: &[u8]) -> Vec<u8> {
-    let mut wide = mark.to_vec();
-    wide.extend(String::from_utf8_lossy(bytes).encode_utf16().flat_map(unit));
-    wide
-}
-
-/// What the bytes look like inside base64 when so many bytes stand before them, less the characters
-/// that also depend on their neighbours.
-fn base64_at(bytes: &[u8], offset: usize) -> Vec<u8> {
-    let mut shifted = vec![b' '; offset];
-    shifted.extend_from_slice(bytes);
-    let encoded = STANDARD_NO_PAD.encode(&shifted).into_bytes();
-    let start = [0, 2, 3][offset];
-    let end = encoded.len() - usize::from(!shifted.len().is_multiple_of(3));
-    encoded.get(start..end).unwrap_or_default().to_vec()
-}
-
-/// A name pattern of a condition, such as `selection_*`.
-pub(super) fn name_pattern(text: &str) -> Pattern {
-    Pattern::new(&read(&fold(text)), false)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_offsets_are_those_of_the_specification() {
-        let forms: Vec<String> =
-            (0..3).map(|offset| String::from_utf8(base64_at(b"foobar", offset)).unwrap()).collect();
-        assert_eq!(forms, ["Zm9vYmFy", "Zvb2Jhc", "mb29iYX"]);
     }
 }

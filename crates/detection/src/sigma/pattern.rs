@@ -1,6 +1,7 @@
 //! Sigma's texts with wildcards: `*`, `?`, and `\` before them for themselves.
 
-use super::view::fold;
+use super::view::{fold, fold_character};
+use std::fmt;
 
 /// One piece of a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,11 +94,35 @@ impl Pattern {
     }
 }
 
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(literal) => write!(f, "is {literal:?}"),
+            Self::Contains(literal) => write!(f, "contains {literal:?}"),
+            Self::StartsWith(literal) => write!(f, "starts with {literal:?}"),
+            Self::EndsWith(literal) => write!(f, "ends with {literal:?}"),
+            Self::Anything => f.write_str("is anything"),
+            Self::Glob(tokens) => {
+                f.write_str("is like \"")?;
+                for token in tokens {
+                    match token {
+                        Token::Literal(character) => write!(f, "{}", character.escape_debug())?,
+                        Token::Many => f.write_str("*")?,
+                        Token::One => f.write_str("?")?,
+                        Token::Dash => f.write_str("[-/–—―]")?,
+                    }
+                }
+                f.write_str("\"")
+            }
+        }
+    }
+}
+
 fn fold_tokens(tokens: &[Token]) -> Vec<Token> {
     let mut folded = Vec::with_capacity(tokens.len());
     for token in tokens {
         match token {
-            Token::Literal(c) => folded.extend(c.to_lowercase().map(Token::Literal)),
+            Token::Literal(c) => folded.extend(fold_character(*c).map(Token::Literal)),
             other => folded.push(*other),
         }
     }
@@ -105,7 +130,7 @@ fn fold_tokens(tokens: &[Token]) -> Vec<Token> {
 }
 
 /// Matches with one place to go back to: in time at most pattern times text.
-fn glob(tokens: &[Token], text: &str) -> bool {
+pub(crate) fn glob(tokens: &[Token], text: &str) -> bool {
     let mut rest = text;
     let mut place = 0;
     let mut back: Option<(usize, &str)> = None;

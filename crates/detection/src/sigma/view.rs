@@ -1,43 +1,66 @@
-//! An event as matchers see it: interned fields, each value once as text and once folded to lower case.
+//! An event as the naive evaluator sees it: interned fields, each value once as text and once folded to lower case.
 
 use crate::event::Event;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A field name that rules use, as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FieldId(u32);
+pub struct FieldId(pub(crate) u32);
+
+impl FieldId {
+    /// Not one field, but every value of the event: where keywords are looked for.
+    pub(crate) const ANY: Self = Self(u32::MAX);
+}
 
 /// All field names that loaded rules use.
 #[derive(Clone, Debug, Default)]
-pub struct FieldNames(BTreeMap<String, FieldId>);
+pub struct FieldNames {
+    ids: BTreeMap<Arc<str>, FieldId>,
+    names: Vec<Arc<str>>,
+}
 
 impl FieldNames {
     /// The number of a name, given to it now if it has none.
     pub fn intern(&mut self, name: &str) -> FieldId {
-        if let Some(id) = self.0.get(name) {
+        if let Some(id) = self.ids.get(name) {
             return *id;
         }
-        let id = FieldId(u32::try_from(self.0.len()).expect("rule files are bounded, so are their fields"));
-        self.0.insert(name.to_owned(), id);
+        let id = FieldId(u32::try_from(self.names.len()).expect("rule files are bounded, so are their fields"));
+        let name: Arc<str> = name.into();
+        self.names.push(Arc::clone(&name));
+        self.ids.insert(name, id);
         id
+    }
+    /// The number of a name that has one.
+    pub fn id(&self, name: &str) -> Option<FieldId> {
+        self.ids.get(name).copied()
+    }
+    /// The name of a number; `any field` for keywords.
+    pub fn name(&self, id: FieldId) -> &str {
+        self.names.get(id.0 as usize).map_or("any field", AsRef::as_ref)
+    }
+    /// All names, in the order of their numbers.
+    pub fn names(&self) -> &[Arc<str>] {
+        &self.names
     }
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.names.len()
     }
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.names.is_empty()
     }
 }
 
 /// One value of a field.
 #[derive(Debug)]
 pub(crate) struct Item<'a> {
-    pub(crate) value: &'a Value,
+    pub(crate) is_null: bool,
     pub(crate) text: Cow<'a, str>,
     pub(crate) folded: Cow<'a, str>,
 }
@@ -49,11 +72,15 @@ impl<'a> Item<'a> {
             Value::Null => Cow::Borrowed(""),
             other => Cow::Owned(other.to_string()),
         };
+        Self::of_text(text, value.is_null())
+    }
+
+    fn of_text(text: Cow<'a, str>, is_null: bool) -> Self {
         let folded = match &text {
             Cow::Borrowed(text) => fold(text),
             Cow::Owned(text) => Cow::Owned(fold(text).into_owned()),
         };
-        Self { value, text, folded }
+        Self { is_null, text, folded }
     }
 }
 
@@ -66,8 +93,20 @@ pub(crate) fn fold(text: &str) -> Cow<'_, str> {
             Cow::Borrowed(text)
         }
     } else {
-        Cow::Owned(text.chars().flat_map(char::to_lowercase).collect())
+        Cow::Owned(text.chars().flat_map(fold_character).collect())
     }
+}
+
+/// One character in lower case. The long s is an s, as it is to regular expressions that ignore case.
+pub(crate) fn fold_character(character: char) -> impl Iterator<Item = char> {
+    if character == 'ſ' { 's'.to_lowercase() } else { character.to_lowercase() }
+}
+
+/// Whether the raw bytes are a line that says more than the fields made of it.
+pub(crate) fn raw_line(raw: &[u8]) -> Option<Cow<'_, str>> {
+    // JSON is in the fields already, unescaped.
+    let is_line = raw.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|first| *first != b'{');
+    is_line.then(|| String::from_utf8_lossy(raw))
 }
 
 /// An event, its fields looked up once for all rules.
@@ -75,7 +114,7 @@ pub(crate) fn fold(text: &str) -> Cow<'_, str> {
 pub struct View<'a> {
     event: &'a Event,
     slots: Vec<Vec<Item<'a>>>,
-    keywords: OnceCell<(String, String)>,
+    everything: OnceCell<Vec<Item<'a>>>,
 }
 
 impl<'a> View<'a> {
@@ -84,39 +123,35 @@ impl<'a> View<'a> {
         let mut slots: Vec<Vec<Item<'a>>> = Vec::new();
         slots.resize_with(names.len(), Vec::new);
         for (name, value) in &event.fields {
-            if let Some(FieldId(slot)) = names.0.get(name) {
-                slots[*slot as usize] = match value {
+            if let Some(FieldId(slot)) = names.id(name) {
+                slots[slot as usize] = match value {
                     Value::Array(values) => values.iter().map(Item::of).collect(),
                     value => vec![Item::of(value)],
                 };
             }
         }
-        Self { event, slots, keywords: OnceCell::new() }
+        Self { event, slots, everything: OnceCell::new() }
     }
 
     pub(crate) fn items(&self, field: FieldId) -> &[Item<'a>] {
+        if field == FieldId::ANY {
+            return self.everything();
+        }
         self.slots.get(field.0 as usize).map_or(&[], Vec::as_slice)
     }
 
-    /// All text of the event, as it is and folded: what keywords are looked for in.
-    pub(crate) fn keywords(&self) -> &(String, String) {
-        self.keywords.get_or_init(|| {
-            let mut text = String::from_utf8_lossy(&self.event.raw).into_owned();
+    /// Every value of the event, and the line it was made of: what keywords are looked for in.
+    fn everything(&self) -> &[Item<'a>] {
+        self.everything.get_or_init(|| {
+            let mut items = Vec::new();
             for value in self.event.fields.values() {
                 match value {
-                    Value::String(value) => {
-                        text.push('\n');
-                        text.push_str(value);
-                    }
-                    Value::Array(values) => values.iter().filter_map(Value::as_str).for_each(|value| {
-                        text.push('\n');
-                        text.push_str(value);
-                    }),
-                    _ => {}
+                    Value::Array(values) => items.extend(values.iter().map(Item::of)),
+                    value => items.push(Item::of(value)),
                 }
             }
-            let folded = fold(&text).into_owned();
-            (text, folded)
+            items.extend(raw_line(&self.event.raw).map(|line| Item::of_text(line, false)));
+            items
         })
     }
 }

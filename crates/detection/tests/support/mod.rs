@@ -1,4 +1,5 @@
 //! Test events, the rule pack's test files, and what an undisturbed reader makes of effects.
+#![allow(dead_code, reason = "each test program uses some of it")]
 
 use detection::engine::{Detector, Effect, Input};
 use detection::event::Event;
@@ -10,6 +11,28 @@ use std::path::{Path, PathBuf};
 
 /// 2026-11-23 21:00:00 UTC.
 pub const NOW_MS: u64 = 1_795_467_600_000;
+
+/// Data that no one on the project wrote, where it is at hand.
+pub fn data(path: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(path);
+    if path.exists() {
+        return Some(path);
+    }
+    eprintln!("skipped: {} is not here", path.display());
+    None
+}
+
+/// An archive of it, unpacked.
+pub fn unpacked(path: &str) -> Option<tempfile::TempDir> {
+    let path = data(path)?;
+    let folder = tempfile::tempdir().unwrap();
+    let unpacked = std::process::Command::new("tar").arg("xzf").arg(path).arg("-C").arg(folder.path()).status();
+    if unpacked.is_ok_and(|status| status.success()) {
+        return Some(folder);
+    }
+    eprintln!("skipped: tar is not here");
+    None
+}
 
 pub fn pack() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cluster/rules")

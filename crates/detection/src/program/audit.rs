@@ -1,0 +1,243 @@
+//! The platform's own audit events straight into slots: the same fields as [`crate::normalise`] makes of them.
+
+use super::intake::Intake;
+use super::scan::{self, Sink};
+use super::slots::{FieldIndex, Item, Kind, Odd, Slots};
+use crate::normalise::{OCSF_VERSION, OWN_PRODUCT, audit as ocsf, class};
+use crate::sigma::FieldId;
+
+/// The keys of an audit event, in the order of their places in [`key`].
+const KEYS: [&str; 15] = [
+    "time_ms",
+    "region",
+    "node",
+    "group",
+    "action",
+    "outcome",
+    "reason",
+    "tenant",
+    "user",
+    "session",
+    "address",
+    "resource",
+    "fields",
+    "request_id",
+    "detail_digest",
+];
+
+/// Places of keys that are looked at one by one.
+mod key {
+    pub(super) const TIME_MS: usize = 0;
+    pub(super) const GROUP: usize = 3;
+    pub(super) const ACTION: usize = 4;
+    pub(super) const OUTCOME: usize = 5;
+    pub(super) const USER: usize = 8;
+    pub(super) const SESSION: usize = 9;
+    pub(super) const RESOURCE: usize = 11;
+    pub(super) const FIELDS: usize = 12;
+}
+
+/// The fields that audit events become, where rules use them.
+#[derive(Clone, Debug)]
+pub(crate) struct AuditFields {
+    /// For each key with a text, the fields it is copied to.
+    copies: [Vec<FieldId>; KEYS.len()],
+    fields: Option<FieldId>,
+    group: Option<FieldId>,
+    user_name: Option<FieldId>,
+    session_uid: Option<FieldId>,
+    status: Option<FieldId>,
+    status_id: Option<FieldId>,
+    /// Fields that are the same in every audit event.
+    constants: Vec<(FieldId, &'static str)>,
+    class_uid: Option<FieldId>,
+    category_uid: Option<FieldId>,
+    activity_id: Option<FieldId>,
+    severity_id: Option<FieldId>,
+    type_uid: Option<FieldId>,
+    time: Option<FieldId>,
+}
+
+impl AuditFields {
+    /// `used` fields are those below that number: system fields that no rule uses need not be filled.
+    pub(crate) fn new(index: &FieldIndex, used: u32) -> Self {
+        let id = |name: &str| index.get(name).filter(|id| id.0 < used);
+        let copies = KEYS.map(|key| {
+            let names: &[&str] = match key {
+                "region" => &["cloud.region"],
+                "node" => &["unmapped.node"],
+                "action" => &["api.operation"],
+                "reason" => &["status_detail"],
+                "tenant" => &["metadata.tenant_uid"],
+                "user" => &["actor.user.name"],
+                "session" => &["actor.session.uid"],
+                "address" => &["src_endpoint.ip", "src_endpoint.name"],
+                "resource" => &["resources.name"],
+                "request_id" => &["api.request.uid"],
+                "detail_digest" => &["unmapped.detail_digest"],
+                _ => &[],
+            };
+            names.iter().filter_map(|name| id(name)).collect()
+        });
+        let constants =
+            [("metadata.version", OCSF_VERSION), ("metadata.product.name", "Holdfast"), ("metadata.log_name", "audit")];
+        Self {
+            copies,
+            fields: id("unmapped.fields"),
+            group: id("unmapped.group"),
+            user_name: id("user.name"),
+            session_uid: id("session.uid"),
+            status: id("status"),
+            status_id: id("status_id"),
+            constants: constants.into_iter().filter_map(|(name, value)| Some((id(name)?, value))).collect(),
+            class_uid: id("class_uid"),
+            category_uid: id("category_uid"),
+            activity_id: id("activity_id"),
+            severity_id: id("severity_id"),
+            type_uid: id("type_uid"),
+            time: id("time"),
+        }
+    }
+}
+
+struct Record<'a> {
+    items: [Option<Item>; KEYS.len()],
+    slots: &'a mut Slots,
+    fields: Option<FieldId>,
+}
+
+impl Sink for Record<'_> {
+    fn scalar(&mut self, path: &str, array: u32, item: Item) -> Result<(), Odd> {
+        // Keys added later are ignored, as normalising does.
+        let Some(key) = KEYS.iter().position(|key| *key == path) else { return Ok(()) };
+        if key == key::FIELDS {
+            let is_text = matches!(item.kind, Kind::Text | Kind::Escaped);
+            return match self.fields {
+                _ if array == 0 || !is_text => Err(Odd),
+                Some(field) => self.slots.push(Some(field), item, array),
+                None => Ok(()),
+            };
+        }
+        if array != 0 || self.items[key].is_some() {
+            return Err(Odd);
+        }
+        self.items[key] = Some(item);
+        Ok(())
+    }
+
+    fn container(&mut self, path: &str, _: u32, is_object: bool) -> Result<(), Odd> {
+        let key = KEYS.iter().position(|key| *key == path);
+        match key {
+            None => Ok(()),
+            // Once, for the list itself; a list in it or a second one is odd.
+            Some(key) if key == key::FIELDS && !is_object && self.items[key].is_none() => {
+                self.items[key] = Some(Item::new(0, 0, Kind::Null));
+                Ok(())
+            }
+            Some(_) => Err(Odd),
+        }
+    }
+}
+
+/// Reads an audit event.
+pub(crate) fn audit(
+    line: &[u8],
+    fields: &AuditFields,
+    path: &mut String,
+    slots: &mut Slots,
+    source: &mut String,
+) -> Result<Intake, Odd> {
+    let line = std::str::from_utf8(line).map_err(|_| Odd)?.trim_end_matches([' ', '\n', '\r']);
+    slots.begin(line);
+    let mut record = Record { items: [None; KEYS.len()], slots, fields: fields.fields };
+    scan::read(line, path, &mut record)?;
+    let items = record.items;
+    for (key, item) in KEYS.iter().zip(&items) {
+        check(key, *item)?;
+    }
+    let text = |key: usize| items[key].map(|item| &line[item.start as usize..item.end as usize]);
+    let whole = |key: usize| text(key).map_or(Ok(0_u64), |text| text.parse().map_err(|_| Odd));
+    let (action, outcome) = (text(key::ACTION).ok_or(Odd)?, text(key::OUTCOME).ok_or(Odd)?);
+    let failed = match outcome {
+        "success" => false,
+        "failure" => true,
+        _ => return Err(Odd),
+    };
+    text(key::TIME_MS).ok_or(Odd)?;
+    let (time_ms, group) = (whole(key::TIME_MS)?, whole(key::GROUP)?);
+    for (item, copies) in items.iter().zip(&fields.copies) {
+        for field in copies {
+            copy(slots, *item, *field)?;
+        }
+    }
+    let (class_uid, activity_id) = ocsf::class_of(action);
+    numbers(slots, fields, [class_uid, activity_id, ocsf::severity_of(action, failed)], time_ms, group);
+    for (field, value) in &fields.constants {
+        slots.push_text(Some(*field), value, Kind::Text);
+    }
+    if let Some(field) = fields.status {
+        slots.push_text(Some(field), if failed { "Failure" } else { "Success" }, Kind::Text);
+    }
+    if let Some(field) = fields.status_id {
+        slots.push_number(Some(field), if failed { 2 } else { 1 });
+    }
+    if class_uid == class::AUTHENTICATION {
+        for (key, field) in [(key::USER, fields.user_name), (key::SESSION, fields.session_uid)] {
+            if let Some(field) = field {
+                copy(slots, items[key], field)?;
+            }
+        }
+    }
+    if let (class::ACCOUNT_CHANGE | class::USER_ACCESS, Some(field)) = (class_uid, fields.user_name) {
+        let resource = items[key::RESOURCE].filter(|item| item.kind != Kind::Null);
+        if resource.is_some_and(|item| item.kind == Kind::Escaped) {
+            return Err(Odd);
+        }
+        let last = resource.and(text(key::RESOURCE)).and_then(|resource| resource.rsplit('/').next());
+        if let Some(last) = last.filter(|last| !last.is_empty()) {
+            slots.push_text(Some(field), last, Kind::Text);
+        }
+    }
+    source.clear();
+    source.extend(["=", OWN_PRODUCT, "\0\0=audit\0"]);
+    Ok(Intake { time_ms })
+}
+
+/// Whether a key's value has the type that the full parser wants.
+fn check(key: &str, item: Option<Item>) -> Result<(), Odd> {
+    let Some(item) = item else { return Ok(()) };
+    let fits = match key {
+        "time_ms" | "group" => item.kind == Kind::Number,
+        // Escapes in these would have to be undone before they are compared.
+        "action" | "outcome" => item.kind == Kind::Text,
+        "region" | "node" => matches!(item.kind, Kind::Text | Kind::Escaped),
+        "fields" => true,
+        _ => matches!(item.kind, Kind::Text | Kind::Escaped | Kind::Null),
+    };
+    if fits { Ok(()) } else { Err(Odd) }
+}
+
+/// Empty texts and nulls leave the field unset.
+fn copy(slots: &mut Slots, item: Option<Item>, field: FieldId) -> Result<(), Odd> {
+    match item {
+        Some(item) if item.kind != Kind::Null && item.start != item.end => slots.push(Some(field), item, 0),
+        _ => Ok(()),
+    }
+}
+
+fn numbers(slots: &mut Slots, fields: &AuditFields, class: [u32; 3], time_ms: u64, group: u64) {
+    let [class_uid, activity_id, severity_id] = class.map(u64::from);
+    for (field, value) in [
+        (fields.class_uid, class_uid),
+        (fields.category_uid, class_uid / 1_000),
+        (fields.activity_id, activity_id),
+        (fields.severity_id, severity_id),
+        (fields.type_uid, class_uid * 100 + activity_id),
+        (fields.time, time_ms),
+        (fields.group, group),
+    ] {
+        if let Some(field) = field {
+            slots.push_number(Some(field), value);
+        }
+    }
+}

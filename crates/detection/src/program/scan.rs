@@ -1,0 +1,237 @@
+//! A reader of one JSON object that allocates nothing: it tells every scalar and where it lies.
+//!
+//! It takes what everyone writes and calls the rest odd, for the full parser to judge. It must never take a text that
+//! is not JSON.
+
+use super::slots::{Item, Kind, Odd};
+use memchr::memchr2;
+
+/// Most nesting; deeper is odd.
+const DEPTH_MAX: usize = 16;
+/// Most values and containers; more is odd. Below the limits of the full parser.
+const VALUES_MAX: usize = 384;
+/// Most values inside arrays; more is odd.
+const ELEMENTS_MAX: usize = 192;
+/// Most characters of a number that is not a plain one.
+const NUMBER_CHARACTERS_MAX: usize = 24;
+
+/// Who is told.
+pub(crate) trait Sink {
+    /// A scalar under a dotted path; `array` numbers the outermost array it is in, 0 for none.
+    fn scalar(&mut self, path: &str, array: u32, item: Item) -> Result<(), Odd>;
+    /// An object or array begins under a path.
+    fn container(&mut self, path: &str, array: u32, is_object: bool) -> Result<(), Odd>;
+}
+
+/// Reads a line that is one JSON object; items are places in that line.
+pub(crate) fn read(line: &str, path: &mut String, sink: &mut impl Sink) -> Result<(), Odd> {
+    let bytes = line.as_bytes();
+    // Inside strings they must be escaped, and between tokens of one line nobody writes them.
+    if bytes.iter().any(|byte| *byte < 0x20) {
+        return Err(Odd);
+    }
+    path.clear();
+    let mut reader = Reader { line, bytes, at: 0, path, arrays: 0, values: 0, elements: 0, sink };
+    reader.space();
+    reader.expect(b'{')?;
+    reader.object(0, 0)?;
+    reader.space();
+    if reader.at == bytes.len() { Ok(()) } else { Err(Odd) }
+}
+
+struct Reader<'a, S> {
+    line: &'a str,
+    bytes: &'a [u8],
+    at: usize,
+    path: &'a mut String,
+    arrays: u32,
+    values: usize,
+    elements: usize,
+    sink: &'a mut S,
+}
+
+impl<S: Sink> Reader<'_, S> {
+    fn peek(&self) -> u8 {
+        self.bytes.get(self.at).copied().unwrap_or(0)
+    }
+
+    fn space(&mut self) {
+        while self.peek() == b' ' {
+            self.at += 1;
+        }
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), Odd> {
+        if self.peek() != byte {
+            return Err(Odd);
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// After the opening brace.
+    fn object(&mut self, depth: usize, array: u32) -> Result<(), Odd> {
+        self.space();
+        if self.peek() == b'}' {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            self.space();
+            self.expect(b'"')?;
+            let (start, end, escaped) = self.string()?;
+            if escaped || start == end {
+                return Err(Odd);
+            }
+            self.space();
+            self.expect(b':')?;
+            let outer = self.path.len();
+            if outer > 0 {
+                self.path.push('.');
+            }
+            self.path.push_str(&self.line[start..end]);
+            self.value(depth + 1, array)?;
+            self.path.truncate(outer);
+            self.space();
+            match self.peek() {
+                b',' => self.at += 1,
+                b'}' => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                _ => return Err(Odd),
+            }
+        }
+    }
+
+    /// After the opening bracket.
+    fn array(&mut self, depth: usize, array: u32) -> Result<(), Odd> {
+        self.space();
+        if self.peek() == b']' {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            self.elements += 1;
+            if self.elements > ELEMENTS_MAX {
+                return Err(Odd);
+            }
+            self.value(depth + 1, array)?;
+            self.space();
+            match self.peek() {
+                b',' => self.at += 1,
+                b']' => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                _ => return Err(Odd),
+            }
+        }
+    }
+
+    fn value(&mut self, depth: usize, array: u32) -> Result<(), Odd> {
+        self.values += 1;
+        if depth > DEPTH_MAX || self.values > VALUES_MAX {
+            return Err(Odd);
+        }
+        self.space();
+        let item = match self.peek() {
+            b'"' => {
+                self.at += 1;
+                let (start, end, escaped) = self.string()?;
+                Item::new(start, end, if escaped { Kind::Escaped } else { Kind::Text })
+            }
+            b'{' => {
+                self.at += 1;
+                self.sink.container(self.path, array, true)?;
+                return self.object(depth, array);
+            }
+            b'[' => {
+                self.at += 1;
+                self.sink.container(self.path, array, false)?;
+                let array = if array == 0 {
+                    self.arrays += 1;
+                    self.arrays
+                } else {
+                    array
+                };
+                return self.array(depth, array);
+            }
+            b't' => self.word("true", Kind::Flag)?,
+            b'f' => self.word("false", Kind::Flag)?,
+            b'n' => self.word("null", Kind::Null)?,
+            _ => self.number()?,
+        };
+        self.sink.scalar(self.path, array, item)
+    }
+
+    fn word(&mut self, word: &str, kind: Kind) -> Result<Item, Odd> {
+        let start = self.at;
+        self.at += word.len();
+        if self.bytes.get(start..self.at) == Some(word.as_bytes()) {
+            Ok(Item::new(start, self.at, kind))
+        } else {
+            Err(Odd)
+        }
+    }
+
+    /// After the opening quote: where the text begins and ends, and whether it holds escapes.
+    fn string(&mut self) -> Result<(usize, usize, bool), Odd> {
+        let start = self.at;
+        let mut escaped = false;
+        loop {
+            let rest = self.bytes.get(self.at..).ok_or(Odd)?;
+            let place = memchr2(b'"', b'\\', rest).ok_or(Odd)?;
+            if rest[place] == b'"' {
+                let end = self.at + place;
+                self.at = end + 1;
+                return Ok((start, end, escaped));
+            }
+            escaped = true;
+            match rest.get(place + 1) {
+                Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += place + 2,
+                Some(b'u') => {
+                    let digits = rest.get(place + 2..place + 6).ok_or(Odd)?;
+                    // Half a pair of surrogates needs the other half.
+                    let is_half = digits[0] | 0x20 == b'd' && digits[1] >= b'8';
+                    if is_half || !digits.iter().all(u8::is_ascii_hexdigit) {
+                        return Err(Odd);
+                    }
+                    self.at += place + 6;
+                }
+                _ => return Err(Odd),
+            }
+        }
+    }
+
+    fn digits(&mut self) -> usize {
+        let start = self.at;
+        while self.peek().is_ascii_digit() {
+            self.at += 1;
+        }
+        self.at - start
+    }
+
+    fn number(&mut self) -> Result<Item, Odd> {
+        let start = self.at;
+        let is_negative = self.peek() == b'-';
+        self.at += usize::from(is_negative);
+        let begins_with_zero = self.peek() == b'0';
+        let whole = self.digits();
+        if whole == 0 || (begins_with_zero && whole > 1) {
+            return Err(Odd);
+        }
+        let mut kind = if whole > 18 || (is_negative && begins_with_zero) { Kind::Fraction } else { Kind::Number };
+        if self.peek() == b'.' {
+            self.at += 1;
+            kind = Kind::Fraction;
+            if self.digits() == 0 {
+                return Err(Odd);
+            }
+        }
+        if matches!(self.peek(), b'e' | b'E') || self.at - start > NUMBER_CHARACTERS_MAX {
+            return Err(Odd);
+        }
+        Ok(Item::new(start, self.at, kind))
+    }
+}

@@ -1,0 +1,224 @@
+//! Correlation documents: types, thresholds, conditions over rules.
+
+use super::condition::split;
+use super::document::{Failure, at, header, missing, wrong};
+use super::error::Reason;
+use super::yaml::{canonical, milliseconds, strings};
+use super::{Aggregate, Bound, Comparison, Correlation, CorrelationKind, DEPTH_MAX, RuleExpression, THRESHOLD_MAX};
+use crate::id::{Digest, SemanticHash};
+use serde_yaml_ng::{Mapping, Value};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Most rules that one correlation is about.
+pub(super) const RULES_MAX: usize = 256;
+
+pub(super) fn correlation(file: &Arc<str>, line: u32, root: &Mapping, value: &Value) -> Result<Correlation, Failure> {
+    let body = value.as_mapping().ok_or_else(|| wrong("correlation", "a mapping"))?;
+    let list = |key: &str| match body.get(key) {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(value) => strings(value).ok_or_else(|| wrong(key, "a text or a list of texts")),
+    };
+    let rules = list("rules")?;
+    if rules.is_empty() {
+        return Err(missing("rules"));
+    }
+    if rules.len() > RULES_MAX {
+        return Err(wrong("rules", "a list of at most 256"));
+    }
+    let timespan = body.get("timespan").or_else(|| body.get("timeframe")).ok_or_else(|| missing("timespan"))?;
+    let timespan_ms = timespan
+        .as_str()
+        .and_then(milliseconds)
+        .ok_or_else(|| wrong("timespan", "a number and s, m, h, d, w, M or y, at most 366d"))?;
+    let kind = body.get("type").and_then(Value::as_str).ok_or_else(|| missing("type"))?;
+    let kind = correlation_kind(kind, body.get("condition"), &rules)?;
+    let aliases = match body.get("aliases") {
+        None | Some(Value::Null) => BTreeMap::new(),
+        Some(aliases) => self::aliases(aliases).ok_or_else(|| wrong("aliases", "fields by alias and rule"))?,
+    };
+    let generate = body.get("generate").and_then(Value::as_bool) == Some(true);
+    let mut hash = Digest::new("holdfast sigma correlation 1");
+    hash.part(canonical(Some(value)).as_bytes());
+    let header = header(file, line, root, SemanticHash::of(hash))?;
+    Ok(Correlation { header, kind, rules, group_by: list("group-by")?, aliases, timespan_ms, generate })
+}
+
+fn correlation_kind(kind: &str, condition: Option<&Value>, rules: &[String]) -> Result<CorrelationKind, Failure> {
+    let count = u32::try_from(rules.len()).unwrap_or(THRESHOLD_MAX);
+    let bounds = condition.and_then(Value::as_mapping).map(bounds).transpose()?;
+    let needed = || bounds.clone().filter(|bounds| !bounds.is_empty()).ok_or_else(|| missing("condition"));
+    let fields = || {
+        let fields = condition.and_then(|condition| condition.get("field")).and_then(strings);
+        fields.filter(|fields| !fields.is_empty()).ok_or_else(|| missing("condition.field"))
+    };
+    let field = || match fields()?.as_slice() {
+        [field] => Ok(field.clone()),
+        _ => Err(wrong("field", "one field")),
+    };
+    let aggregate = |of| Ok(CorrelationKind::Value { of, field: field()?, bounds: needed()? });
+    match kind {
+        "event_count" => {
+            let bounds = needed()?;
+            Ok(match at_least(&bounds)? {
+                Some(at_least) => CorrelationKind::EventCount { at_least },
+                None => CorrelationKind::Count { fields: Vec::new(), bounds },
+            })
+        }
+        "value_count" => {
+            let (fields, bounds) = (fields()?, needed()?);
+            Ok(match at_least(&bounds)? {
+                Some(at_least) => CorrelationKind::ValueCount { fields, at_least },
+                None => CorrelationKind::Count { fields, bounds },
+            })
+        }
+        "temporal" | "temporal_ordered" => {
+            let ordered = kind == "temporal_ordered";
+            let text = condition.and_then(|condition| match condition {
+                Value::Mapping(parts) => parts.get("expression").and_then(Value::as_str),
+                other => other.as_str(),
+            });
+            if let Some(text) = text {
+                let condition = expression(text, rules).map_err(at("condition"))?;
+                return Ok(CorrelationKind::Expression { condition, ordered });
+            }
+            if condition.is_some_and(|condition| !condition.is_mapping()) {
+                return Err(wrong("condition", "bounds, or an expression over rules"));
+            }
+            let at_least = match bounds.filter(|bounds| !bounds.is_empty()) {
+                None => count,
+                Some(bounds) => at_least(&bounds)?
+                    .ok_or_else(|| at("condition")(Reason::Unsupported { what: format!("this bound of {kind}") }))?,
+            };
+            match (ordered, at_least) {
+                (_, at_least) if at_least > count => Err(wrong("condition", "at most the number of rules")),
+                (false, at_least) => Ok(CorrelationKind::Temporal { at_least }),
+                (true, at_least) if at_least == count => Ok(CorrelationKind::TemporalOrdered),
+                (true, _) => {
+                    Err(at("condition")(Reason::Unsupported { what: "some of the rules in order".to_owned() }))
+                }
+            }
+        }
+        "value_sum" => aggregate(Aggregate::Sum),
+        "value_avg" => aggregate(Aggregate::Average),
+        "value_median" => aggregate(Aggregate::Percentile(50.0)),
+        "value_percentile" => {
+            let percentile = match condition.and_then(|condition| condition.get("percentile")) {
+                // As in the specification's first form: the bound is of the median unless it says otherwise.
+                None => 50.0,
+                Some(value) => value
+                    .as_f64()
+                    .filter(|percentile| (0.0..=100.0).contains(percentile))
+                    .ok_or_else(|| wrong("percentile", "a number from 0 to 100"))?,
+            };
+            aggregate(Aggregate::Percentile(percentile))
+        }
+        _ => Err(wrong("type", "a type of correlation")),
+    }
+}
+
+fn bounds(condition: &Mapping) -> Result<Vec<Bound>, Failure> {
+    let mut bounds = Vec::new();
+    for (key, value) in condition {
+        let key = key.as_str().unwrap_or_default();
+        let comparison = match key {
+            "gt" => Comparison::Greater,
+            "gte" => Comparison::GreaterOrEqual,
+            "lt" => Comparison::Less,
+            "lte" => Comparison::LessOrEqual,
+            "eq" => Comparison::Equal,
+            "neq" => Comparison::NotEqual,
+            "field" | "percentile" | "expression" => continue,
+            _ => return Err(wrong(key, "one of gt, gte, lt, lte, eq, neq, field, percentile and expression")),
+        };
+        let value = value.as_f64().filter(|value| value.is_finite()).ok_or_else(|| wrong(key, "a number"))?;
+        bounds.push(Bound { comparison, value });
+    }
+    Ok(bounds)
+}
+
+/// The one threshold that more events can only reach, never leave; nothing where the bounds say something else.
+fn at_least(bounds: &[Bound]) -> Result<Option<u32>, Failure> {
+    let (key, value) = match bounds {
+        [Bound { comparison: Comparison::GreaterOrEqual, value }] => ("gte", *value),
+        [Bound { comparison: Comparison::Greater, value }] => ("gt", value.floor() + 1.0),
+        _ => return Ok(None),
+    };
+    let whole = (1.0..=f64::from(THRESHOLD_MAX)).contains(&value).then_some(value.ceil() as u32);
+    whole.map(Some).ok_or_else(|| wrong(key, "a whole number from 1 to 10000"))
+}
+
+/// An extended condition: `and`, `or`, `not` and parentheses over the correlation's rules.
+fn expression(text: &str, rules: &[String]) -> Result<RuleExpression, Reason> {
+    let words = split(text);
+    let mut parser = Expression { words: &words, place: 0, rules };
+    let expression = parser.any(0)?;
+    if parser.place == words.len() { Ok(expression) } else { Err(parser.stuck()) }
+}
+
+struct Expression<'a> {
+    words: &'a [&'a str],
+    place: usize,
+    rules: &'a [String],
+}
+
+impl Expression<'_> {
+    fn stuck(&self) -> Reason {
+        Reason::BadCondition { at: self.words.get(self.place).map_or("its end", |word| word).to_owned() }
+    }
+
+    fn take(&mut self, word: &str) -> bool {
+        let taken = self.words.get(self.place).is_some_and(|next| next.eq_ignore_ascii_case(word));
+        self.place += usize::from(taken);
+        taken
+    }
+
+    fn any(&mut self, depth: usize) -> Result<RuleExpression, Reason> {
+        let mut parts = vec![self.all(depth)?];
+        while self.take("or") {
+            parts.push(self.all(depth)?);
+        }
+        Ok(if parts.len() == 1 { parts.swap_remove(0) } else { RuleExpression::Any(parts) })
+    }
+
+    fn all(&mut self, depth: usize) -> Result<RuleExpression, Reason> {
+        let mut parts = vec![self.one(depth)?];
+        while self.take("and") {
+            parts.push(self.one(depth)?);
+        }
+        Ok(if parts.len() == 1 { parts.swap_remove(0) } else { RuleExpression::All(parts) })
+    }
+
+    fn one(&mut self, depth: usize) -> Result<RuleExpression, Reason> {
+        if depth > DEPTH_MAX {
+            return Err(Reason::TooDeep);
+        }
+        if self.take("not") {
+            return Ok(RuleExpression::Not(Box::new(self.one(depth + 1)?)));
+        }
+        if self.take("(") {
+            let inner = self.any(depth + 1)?;
+            return if self.take(")") { Ok(inner) } else { Err(self.stuck()) };
+        }
+        let word = self.words.get(self.place).ok_or_else(|| self.stuck())?;
+        if ["and", "or", "not", "(", ")"].iter().any(|key| word.eq_ignore_ascii_case(key)) {
+            return Err(self.stuck());
+        }
+        let rule = self.rules.iter().position(|rule| rule == word);
+        let rule = rule.ok_or_else(|| Reason::UnknownSelection { name: (*word).to_owned() })?;
+        self.place += 1;
+        Ok(RuleExpression::Rule(rule))
+    }
+}
+
+fn aliases(value: &Value) -> Option<BTreeMap<String, BTreeMap<String, String>>> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    value
+        .as_mapping()?
+        .iter()
+        .map(|(alias, fields)| {
+            let fields = fields.as_mapping()?.iter().map(|(rule, field)| Some((text(rule)?, text(field)?)));
+            Some((text(alias)?, fields.collect::<Option<_>>()?))
+        })
+        .collect()
+}
