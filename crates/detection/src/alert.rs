@@ -65,6 +65,8 @@ pub enum EntityKind {
     Node,
     /// A region of the platform.
     Region,
+    /// A badge of a person or visitor.
+    Badge,
 }
 
 /// Someone or something an alert concerns.
@@ -77,13 +79,14 @@ pub struct Entity {
 }
 
 /// Which field names which kind of entity, in the order a summary shows them.
-const ENTITY_FIELDS: [(&str, EntityKind); 10] = [
+const ENTITY_FIELDS: [(&str, EntityKind); 11] = [
     ("user.name", EntityKind::User),
     ("actor.user.name", EntityKind::User),
     ("src_endpoint.ip", EntityKind::Address),
     ("src_endpoint.name", EntityKind::Address),
     ("actor.session.uid", EntityKind::Session),
     ("session.uid", EntityKind::Session),
+    ("unmapped.badge", EntityKind::Badge),
     ("device.hostname", EntityKind::Host),
     ("metadata.tenant_uid", EntityKind::Tenant),
     ("unmapped.node", EntityKind::Node),

@@ -83,6 +83,18 @@ hashed_id!(
     IncidentId, 16
 );
 hashed_id!(
+    /// A change of an incident: of all that it says.
+    ChangeId, 16
+);
+hashed_id!(
+    /// A notification: of incident, cause, round, step and target.
+    NotificationId, 16
+);
+hashed_id!(
+    /// A ticket: of the incident it is about and the queue it lies in.
+    TicketId, 16
+);
+hashed_id!(
     /// What a rule means: unchanged by its title, comments or the order of its keys.
     SemanticHash, 32
 );

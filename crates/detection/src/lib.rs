@@ -18,4 +18,4 @@ pub mod source;
 
 pub use alert::{Alert, Entity, EntityKind, EventSummary, RuleReference, Severity};
 pub use event::{Event, LogSource, Position, RawEvent, Reject, RejectReason, SourceKind};
-pub use id::{AlertId, EventId, IncidentId, SemanticHash};
+pub use id::{AlertId, ChangeId, EventId, IncidentId, NotificationId, SemanticHash, TicketId};

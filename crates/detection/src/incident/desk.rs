@@ -1,165 +1,221 @@
-//! The state machine of incidents: what joins what, and what may be done when.
+//! The desk: decides what joins what, turns what is asked for into changes, and refuses what may not be.
+//!
+//! The same inputs in the same order make the same changes. What it decided is in the changes: another desk
+//! with other options folds them to the same incidents.
 
-use super::{
-    ALERTS_MAX, Act, AlertLine, Change, Deed, EVENTS_MAX, Effect, HISTORY_MAX, Incident, Input, Refusal, Status,
-    TEXT_SIZE_BYTES_MAX,
-};
-use crate::alert::{Alert, Entity, EntityKind};
-use crate::id::{AlertId, Digest, IncidentId};
+use super::act::{Act, Effect, Input, Refusal};
+use super::board::Board;
+use super::change::{Change, Deed};
+use super::link::{Presence, joining, score};
+use super::state::{AlertLine, Incident, Status};
+use super::{ALERTS_MAX, ALERTS_MERGED_MAX, CHANGE_SIZE_BYTES_MAX, ENTITIES_MAX, HISTORY_MAX, SPAN_MAX_MS};
+use crate::alert::{Alert, Entity};
+use crate::id::{AlertId, ChangeId, Digest, IncidentId};
+use model::{Hlc, RegionId};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Who the detector is in changes.
+const DETECTOR: &str = "detector";
 
 /// How alerts join incidents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// How far, in event time, an alert may be from an incident that it joins.
+    /// Where changes are made.
+    pub region: RegionId,
+    /// How far, in event time, an alert may be from an incident that it joins; what they share weighs half there.
     pub join_window_ms: u64,
+    /// What shared entities must weigh together for an alert to join, in thousandths of a bit.
+    pub join_score_min: u32,
+    /// What an alert must share with a second incident for the two to be merged, where nobody works on that one.
+    pub merge_score_min: u32,
     /// Entities that join nothing, such as a monitor's address.
     pub stop_list: BTreeSet<Entity>,
-    /// Closed incidents kept in memory for late acts and repeated alerts; older ones are only in the store.
+    /// Settled incidents kept in memory for late acts and repeated alerts; older ones are only in the store.
     pub closed_max: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { join_window_ms: 60 * 60 * 1_000, stop_list: BTreeSet::new(), closed_max: 4_096 }
+        Self {
+            region: RegionId::default(),
+            join_window_ms: 60 * 60 * 1_000,
+            join_score_min: 2_000,
+            merge_score_min: 10_000,
+            stop_list: BTreeSet::new(),
+            closed_max: 4_096,
+        }
     }
 }
 
-/// All incidents that still matter.
+/// All incidents that still matter, and what links them.
 #[derive(Debug)]
 pub struct Desk {
     options: Options,
-    incidents: BTreeMap<IncidentId, Incident>,
-    by_alert: BTreeMap<AlertId, IncidentId>,
+    board: Board,
+    presence: Presence,
+    clock: Hlc,
     by_entity: BTreeMap<Entity, BTreeSet<IncidentId>>,
+    indexed: BTreeMap<IncidentId, BTreeSet<Entity>>,
 }
 
-/// Entities that nearly every event has: they join alerts only where an alert has nothing better.
-fn is_broad(kind: EntityKind) -> bool {
-    matches!(kind, EntityKind::Host | EntityKind::Tenant | EntityKind::Node | EntityKind::Region)
+/// An incident that an alert may join, and why.
+struct Link {
+    score: u32,
+    incident: IncidentId,
+    shared: Entity,
 }
 
 impl Desk {
     /// An empty desk.
     pub fn new(options: Options) -> Self {
-        Self { options, incidents: BTreeMap::new(), by_alert: BTreeMap::new(), by_entity: BTreeMap::new() }
+        Self {
+            options,
+            board: Board::new(),
+            presence: Presence::default(),
+            clock: Hlc::ZERO,
+            by_entity: BTreeMap::new(),
+            indexed: BTreeMap::new(),
+        }
     }
 
-    /// Takes up stored incidents, after a restart or a change of leader.
-    pub fn restore(&mut self, incidents: impl IntoIterator<Item = Incident>) {
-        for incident in incidents {
-            self.index(&incident);
-            self.incidents.insert(incident.id, incident);
-        }
+    /// Takes up stored changes, after a restart or a change of leader, or as they come from elsewhere.
+    /// Returns the incidents that are not as they were.
+    pub fn restore(&mut self, changes: impl IntoIterator<Item = Change>) -> BTreeSet<IncidentId> {
+        let mut last = self.clock;
+        let changed = self.board.extend(changes.into_iter().inspect(|change| {
+            last = last.max(change.hlc);
+            if let Deed::Opened { line, .. } | Deed::AlertJoined { line, .. } = &change.deed {
+                line.entities.iter().for_each(|entity| self.presence.note(entity, line.last_ms));
+            }
+        }));
+        self.clock = last;
+        self.index(&changed);
+        changed
     }
 
     /// An incident as it stands.
     pub fn get(&self, id: IncidentId) -> Option<&Incident> {
-        self.incidents.get(&id)
+        self.board.get(id)
     }
-
     /// All incidents in memory, by id.
     pub fn iter(&self) -> impl Iterator<Item = &Incident> {
-        self.incidents.values()
+        self.board.iter()
+    }
+    /// The incidents folded, for what needs all of them.
+    pub fn board(&self) -> &Board {
+        &self.board
     }
 
     /// One step: deterministic in its inputs' order and `now_ms`.
     pub fn step(&mut self, now_ms: u64, input: Input, effects: &mut Vec<Effect>) {
         match input {
             Input::Alert(alert) => self.alert(now_ms, &alert, effects),
-            Input::Superseded { old, by } => self.superseded(now_ms, old, by, effects),
-            Input::Extended { alert, count, last_ms } => self.extended(now_ms, alert, count, last_ms, effects),
+            Input::Superseded { old, by } => {
+                self.of_alert(now_ms, old, Deed::AlertSuperseded { old, by }, effects);
+            }
+            Input::Extended { alert, count, last_ms } => {
+                self.of_alert(now_ms, alert, Deed::AlertExtended { alert, count, last_ms }, effects);
+            }
             Input::Act { incident, by, why, act } => {
                 if let Err(reason) = self.act(now_ms, incident, by, why, act, effects) {
                     effects.push(Effect::Refused { incident, reason });
                 }
             }
+            Input::Changes(changes) => {
+                self.restore(changes);
+            }
         }
-        self.forget_closed();
+        if self.board.len() > self.options.closed_max {
+            // Half go at once, so that forgetting is rare.
+            let forgotten = self.board.forget_settled(self.options.closed_max / 2);
+            self.index(&forgotten);
+        }
     }
 
     fn alert(&mut self, now_ms: u64, alert: &Alert, effects: &mut Vec<Effect>) {
-        if self.by_alert.contains_key(&alert.id) {
+        if self.board.home(alert.id).is_some() {
             return;
         }
-        let (id, deed) = match self.joinable(alert) {
-            Some((id, shared)) => (id, Deed::AlertJoined { alert: alert.id, shared }),
-            None => (self.open(now_ms, alert), Deed::Opened { alert: alert.id }),
+        let line = Box::new(AlertLine::of(alert));
+        line.entities.iter().for_each(|entity| self.presence.note(entity, line.last_ms));
+        let mut links = self.links(alert, &line).into_iter();
+        let best = links.next();
+        let (id, deed) = match &best {
+            Some(Link { score, incident, shared }) => {
+                let (shared, score_millibits) = (shared.clone(), *score);
+                (*incident, Deed::AlertJoined { alert: alert.id, shared, score_millibits, line })
+            }
+            None => {
+                let id = first_of(alert.id);
+                (id, Deed::Opened { alert: alert.id, tenant: alert.tenant.to_string(), line })
+            }
         };
-        let Some(incident) = self.incidents.get_mut(&id) else { return };
-        take_in(incident, alert);
-        let incident = incident.clone();
-        self.index(&incident);
-        self.change(now_ms, id, "detector".to_owned(), None, deed, effects);
-    }
-
-    /// The open incident an alert belongs to: of those that share an entity, the one with the latest event.
-    fn joinable(&self, alert: &Alert) -> Option<(IncidentId, Entity)> {
-        let precise = alert.entities.iter().any(|entity| !is_broad(entity.kind));
-        alert
-            .entities
-            .iter()
-            .filter(|entity| (!precise || !is_broad(entity.kind)) && !self.options.stop_list.contains(entity))
-            .flat_map(|entity| self.by_entity.get(entity).into_iter().flatten().map(move |id| (id, entity)))
-            .filter_map(|(id, entity)| Some((self.incidents.get(id)?, entity)))
-            .filter(|(incident, _)| {
-                incident.status != Status::Closed
-                    && incident.tenant == alert.tenant
-                    && incident.alerts.len() < ALERTS_MAX
-                    && alert.first_ms <= incident.last_ms.saturating_add(self.options.join_window_ms)
-                    && incident.first_ms <= alert.last_ms.saturating_add(self.options.join_window_ms)
-            })
-            .max_by_key(|(incident, _)| (incident.last_ms, incident.id))
-            .map(|(incident, entity)| (incident.id, entity.clone()))
-    }
-
-    fn open(&mut self, now_ms: u64, alert: &Alert) -> IncidentId {
-        let mut hash = Digest::new("holdfast incident 1");
-        hash.part(alert.id.as_bytes());
-        let id = IncidentId::of(hash);
-        self.incidents.entry(id).or_insert_with(|| Incident {
-            id,
-            tenant: alert.tenant.clone(),
-            title: alert.rule.title.clone(),
-            status: Status::Open,
-            severity: alert.severity,
-            assignee: None,
-            entities: BTreeSet::new(),
-            alerts: BTreeMap::new(),
-            events: Vec::new(),
-            first_ms: alert.first_ms,
-            last_ms: alert.last_ms,
-            opened_ms: now_ms,
-            history: Vec::new(),
-        });
-        id
-    }
-
-    fn superseded(&mut self, now_ms: u64, old: AlertId, by: AlertId, effects: &mut Vec<Effect>) {
-        let Some(id) = self.by_alert.get(&old).copied() else { return };
-        let Some(incident) = self.incidents.get_mut(&id).filter(|incident| incident.status != Status::Closed) else {
+        if self.detected(now_ms, id, deed, effects).is_err() {
             return;
-        };
-        // The last line stays until the alert that replaces it has come: an incident is never without alerts.
-        if incident.alerts.len() > 1 && incident.alerts.contains_key(&by) {
-            incident.alerts.remove(&old);
-            self.by_alert.remove(&old);
         }
-        let deed = Deed::AlertSuperseded { old, by };
-        self.change(now_ms, id, "detector".to_owned(), None, deed, effects);
+        let other = links.find(|link| self.may_merge(id, link));
+        if let Some(Link { incident: from, .. }) = other {
+            let _ = self.detected(now_ms, id, Deed::Merged { from }, effects);
+        }
     }
 
-    fn extended(&mut self, now_ms: u64, alert: AlertId, count: u64, last_ms: u64, effects: &mut Vec<Effect>) {
-        let Some(id) = self.by_alert.get(&alert).copied() else { return };
-        let Some(incident) = self.incidents.get_mut(&id).filter(|incident| incident.status != Status::Closed) else {
-            return;
-        };
-        let Some(line) = incident.alerts.get_mut(&alert).filter(|line| count > line.count) else { return };
-        line.count = count;
-        line.last_ms = line.last_ms.max(last_ms);
-        incident.last_ms = incident.last_ms.max(last_ms);
-        let deed = Deed::AlertExtended { alert, count, last_ms };
-        self.change(now_ms, id, "detector".to_owned(), None, deed, effects);
+    /// The open incidents an alert may join, the heaviest first.
+    fn links(&self, alert: &Alert, line: &AlertLine) -> Vec<Link> {
+        let mut shared: BTreeMap<IncidentId, Vec<&Entity>> = BTreeMap::new();
+        for entity in joining(&line.entities, &self.options.stop_list) {
+            for id in self.by_entity.get(entity).into_iter().flatten() {
+                shared.entry(*id).or_default().push(entity);
+            }
+        }
+        let window_ms = self.options.join_window_ms;
+        let mut links: Vec<(u32, u64, Link)> = Vec::new();
+        for (id, entities) in shared {
+            let Some(incident) = self.board.get(id) else { continue };
+            let gap_ms = alert.first_ms.saturating_sub(incident.last_ms);
+            let gap_ms = gap_ms.max(incident.first_ms.saturating_sub(alert.last_ms));
+            let (from_ms, to_ms) = (incident.first_ms.min(alert.first_ms), incident.last_ms.max(alert.last_ms));
+            let fits = incident.tenant == alert.tenant
+                && gap_ms <= window_ms
+                && to_ms - from_ms <= SPAN_MAX_MS
+                && incident.alerts.len() < ALERTS_MAX
+                && incident.entities.union(&line.entities).count() <= ENTITIES_MAX
+                && incident.history.len() < HISTORY_MAX;
+            let (score, heaviest) = score(&self.presence, entities, gap_ms, window_ms);
+            if let (true, Some(shared)) = (fits && score >= self.options.join_score_min, heaviest) {
+                links.push((score, incident.last_ms, Link { score, incident: id, shared: shared.clone() }));
+            }
+        }
+        links.sort_by_key(|(score, last_ms, link)| std::cmp::Reverse((*score, *last_ms, link.incident)));
+        links.into_iter().map(|(_, _, link)| link).collect()
+    }
+
+    /// Whether an alert that joined one incident makes another the same: only one nobody has touched, never two
+    /// that somebody parted, never past the ceiling.
+    fn may_merge(&self, id: IncidentId, link: &Link) -> bool {
+        let (Some(one), Some(other)) = (self.board.get(id), self.board.get(link.incident)) else { return false };
+        link.score >= self.options.merge_score_min
+            && other.status == Status::New
+            && other.assignee.is_none()
+            && one.alerts.len() + other.alerts.len() <= ALERTS_MAX.min(ALERTS_MERGED_MAX)
+            && one.entities.union(&other.entities).count() <= ENTITIES_MAX
+            && !one.was_parted_from(other.id)
+            && !other.was_parted_from(one.id)
+    }
+
+    fn of_alert(&mut self, now_ms: u64, alert: AlertId, deed: Deed, effects: &mut Vec<Effect>) {
+        if let Some(id) = self.board.home(alert) {
+            let _ = self.detected(now_ms, id, deed, effects);
+        }
+    }
+
+    fn detected(
+        &mut self,
+        now_ms: u64,
+        id: IncidentId,
+        deed: Deed,
+        effects: &mut Vec<Effect>,
+    ) -> Result<ChangeId, Refusal> {
+        self.change(now_ms, id, DETECTOR.to_owned(), None, deed, effects)
     }
 
     fn act(
@@ -170,38 +226,18 @@ impl Desk {
         why: Option<String>,
         act: Act,
         effects: &mut Vec<Effect>,
-    ) -> Result<(), Refusal> {
-        let incident = self.incidents.get_mut(&id).ok_or(Refusal::Unknown)?;
-        if incident.history.len() >= HISTORY_MAX {
+    ) -> Result<ChangeId, Refusal> {
+        let own = self.board.get(id).ok_or(Refusal::Unknown)?;
+        let status = self.board.survivor(id).ok_or(Refusal::Unknown)?.status;
+        if own.history.len() >= HISTORY_MAX {
             return Err(Refusal::HistoryFull);
         }
-        if incident.status == Status::Closed && !matches!(act, Act::Comment { .. }) {
-            return Err(Refusal::Closed);
+        if let Act::Merge { from } = &act {
+            self.board.get(*from).ok_or(Refusal::Unknown)?;
         }
-        check_text(why.as_deref().unwrap_or("none"))?;
-        let deed = match act {
-            Act::Acknowledge if incident.status == Status::Acknowledged => return Err(Refusal::AlreadyAcknowledged),
-            Act::Acknowledge => {
-                incident.status = Status::Acknowledged;
-                Deed::Acknowledged
-            }
-            Act::Assign { to } => {
-                check_text(&to)?;
-                incident.assignee = Some(to.clone());
-                Deed::Assigned { to }
-            }
-            Act::Comment { text } => {
-                check_text(&text)?;
-                Deed::Commented { text }
-            }
-            Act::Close { post_mortem } => {
-                check_text(&post_mortem)?;
-                incident.status = Status::Closed;
-                Deed::Closed { post_mortem }
-            }
-        };
-        self.change(now_ms, id, by, why, deed, effects);
-        Ok(())
+        act.check(now_ms, status, why.as_deref())?;
+        let deed = act.deed(id, self.clock.advance(Hlc::new(now_ms, 0)));
+        self.change(now_ms, id, by, why, deed, effects)
     }
 
     fn change(
@@ -212,88 +248,53 @@ impl Desk {
         why: Option<String>,
         deed: Deed,
         effects: &mut Vec<Effect>,
-    ) {
-        let Some(incident) = self.incidents.get_mut(&id) else { return };
-        let revision = incident.history.last().map_or(1, |last| last.revision + 1);
-        let change = Change { revision, at_ms: now_ms, by, deed, why };
-        incident.history.push(change.clone());
-        effects.push(Effect::Changed { incident: Box::new(incident.clone()), change });
-    }
-
-    fn index(&mut self, incident: &Incident) {
-        for alert in incident.alerts.keys() {
-            self.by_alert.insert(*alert, incident.id);
+    ) -> Result<ChangeId, Refusal> {
+        let hlc = self.clock.advance(Hlc::new(now_ms, 0));
+        let mut change = Change { incident: id, hlc, region: self.options.region, by, why, deed };
+        if change.texts().any(|(text, size_bytes_max)| text.len() > size_bytes_max) {
+            return Err(Refusal::TextTooLong);
         }
-        if incident.status == Status::Closed {
-            return;
-        }
-        for entity in &incident.entities {
-            self.by_entity.entry(entity.clone()).or_default().insert(incident.id);
-        }
-    }
-
-    /// Closed incidents join nothing; the oldest beyond the bound leave memory.
-    fn forget_closed(&mut self) {
-        if self.incidents.len() <= self.options.closed_max {
-            return;
-        }
-        let mut closed: Vec<(u64, IncidentId)> = self
-            .incidents
-            .values()
-            .filter(|incident| incident.status == Status::Closed)
-            .map(|incident| (incident.last_ms, incident.id))
-            .collect();
-        closed.sort_unstable();
-        closed.truncate(closed.len().saturating_sub(self.options.closed_max / 2));
-        for (_, id) in closed {
-            let Some(incident) = self.incidents.remove(&id) else { continue };
-            for alert in incident.alerts.keys() {
-                self.by_alert.remove(alert);
+        if change.encode().is_err() {
+            // The alert keeps its events; its line can do without.
+            match &mut change.deed {
+                Deed::Opened { line, .. } | Deed::AlertJoined { line, .. } => line.events.clear(),
+                _ => return Err(Refusal::TextTooLong),
             }
-            for entity in &incident.entities {
-                if let Some(ids) = self.by_entity.get_mut(entity) {
-                    ids.remove(&id);
+            debug_assert!(change.encode().is_ok(), "a line without events is less than {CHANGE_SIZE_BYTES_MAX} bytes");
+        }
+        let (entry, changed) = self.board.attempt(change)?;
+        self.clock = hlc;
+        self.index(&changed);
+        let change = entry.id;
+        if let Some(incident) = self.board.get(id) {
+            effects.push(Effect::Changed { incident: Box::new(incident.clone()), change: entry });
+        }
+        Ok(change)
+    }
+
+    /// Files incidents under what may link alerts to them: those that are open.
+    fn index(&mut self, changed: &BTreeSet<IncidentId>) {
+        for id in changed {
+            for entity in self.indexed.remove(id).unwrap_or_default() {
+                if let Some(ids) = self.by_entity.get_mut(&entity) {
+                    ids.remove(id);
                     if ids.is_empty() {
-                        self.by_entity.remove(entity);
+                        self.by_entity.remove(&entity);
                     }
                 }
             }
+            let Some(incident) = self.board.get(*id).filter(|incident| !incident.is_settled()) else { continue };
+            for entity in &incident.entities {
+                self.by_entity.entry(entity.clone()).or_default().insert(*id);
+            }
+            self.indexed.insert(*id, incident.entities.clone());
         }
     }
 }
 
-fn check_text(text: &str) -> Result<(), Refusal> {
-    if text.trim().is_empty() {
-        return Err(Refusal::TextRequired);
-    }
-    if text.len() > TEXT_SIZE_BYTES_MAX {
-        return Err(Refusal::TextTooLong);
-    }
-    Ok(())
-}
-
-fn take_in(incident: &mut Incident, alert: &Alert) {
-    if alert.severity > incident.severity || incident.alerts.is_empty() {
-        incident.severity = alert.severity;
-        incident.title = alert.rule.title.clone();
-    }
-    incident.entities.extend(alert.entities.iter().cloned());
-    incident.first_ms = incident.first_ms.min(alert.first_ms);
-    incident.last_ms = incident.last_ms.max(alert.last_ms);
-    incident.alerts.insert(
-        alert.id,
-        AlertLine {
-            rule: alert.rule.id.clone(),
-            title: alert.rule.title.clone(),
-            severity: alert.severity,
-            count: alert.events.len() as u64,
-            last_ms: alert.last_ms,
-        },
-    );
-    for event in &alert.events {
-        let place = incident.events.binary_search_by_key(&(event.time_ms, event.id), |known| (known.time_ms, known.id));
-        if let (Err(place), true) = (place, incident.events.len() < EVENTS_MAX) {
-            incident.events.insert(place, event.clone());
-        }
-    }
+/// The incident that an alert opens.
+fn first_of(alert: AlertId) -> IncidentId {
+    let mut hash = Digest::new("holdfast incident 1");
+    hash.part(alert.as_bytes());
+    IncidentId::of(hash)
 }

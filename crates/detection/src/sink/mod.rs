@@ -4,7 +4,7 @@
 
 pub mod webhook;
 
-use crate::incident::{Change, Incident};
+use crate::incident::{Entry, Incident};
 
 /// A request to be sent over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,5 +24,5 @@ pub trait Sink: Send + Sync + 'static {
     /// Its name, unique among sinks.
     fn name(&self) -> &str;
     /// The request that tells a change; `None` where this sink does not care for it.
-    fn request(&self, incident: &Incident, change: &Change) -> Option<Request>;
+    fn request(&self, incident: &Incident, change: &Entry) -> Option<Request>;
 }

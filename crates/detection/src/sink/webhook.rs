@@ -3,7 +3,7 @@
 use super::{Request, Sink};
 use crate::alert::Severity;
 use crate::id::{Digest, EventId};
-use crate::incident::{Change, Deed, Incident, Status};
+use crate::incident::{Deed, Entry, Incident, Status};
 use serde::Serialize;
 
 /// Most events an incident's body lists; the number of all is beside them.
@@ -41,7 +41,7 @@ struct Body<'a> {
     alerts: &'a std::collections::BTreeMap<crate::id::AlertId, crate::incident::AlertLine>,
     event_count: usize,
     events: &'a [crate::alert::EventSummary],
-    change: &'a Change,
+    change: &'a Entry,
 }
 
 impl Sink for Webhook {
@@ -49,8 +49,8 @@ impl Sink for Webhook {
         &self.name
     }
 
-    fn request(&self, incident: &Incident, change: &Change) -> Option<Request> {
-        if incident.severity < self.severity_min || matches!(change.deed, Deed::AlertSuperseded { .. }) {
+    fn request(&self, incident: &Incident, change: &Entry) -> Option<Request> {
+        if incident.severity < self.severity_min || matches!(change.change.deed, Deed::AlertSuperseded { .. }) {
             return None;
         }
         let listed = incident.events.len().min(EVENTS_LISTED_MAX);
@@ -73,13 +73,13 @@ impl Sink for Webhook {
         })
         .ok()?;
         let mut key = Digest::new("holdfast webhook 1");
-        key.part(incident.id.as_bytes()).part(&change.revision.to_le_bytes()).part(self.name.as_bytes());
+        key.part(incident.id.as_bytes()).part(change.id.as_bytes()).part(self.name.as_bytes());
         let idempotency_key = EventId::of(key).to_string();
         let headers = vec![
             ("content-type", "application/json".to_owned()),
             ("idempotency-key", idempotency_key.clone()),
-            ("holdfast-time", change.at_ms.to_string()),
-            ("holdfast-signature", (self.sign)(change.at_ms, &body)),
+            ("holdfast-time", change.change.at_ms().to_string()),
+            ("holdfast-signature", (self.sign)(change.change.at_ms(), &body)),
         ];
         Some(Request { url: self.url.clone(), headers, body, idempotency_key })
     }

@@ -12,7 +12,7 @@ use api::types::{
     IncidentSummary, IncidentView, Ingested, Page, Severity,
 };
 use bytes::Bytes;
-use detection::incident::{Act, Deed, Effect, Incident, Input, Refusal, Status};
+use detection::incident::{Act, Deed, EVENTS_MAX, Effect, Incident, Input, Refusal, Status};
 use detection::{Alert, RawEvent, SourceKind};
 use identity::{Action, Session};
 use model::TenantId;
@@ -89,7 +89,7 @@ impl Node {
             filter.status.is_none_or(|status| status == summary.status)
                 && (filter.tenant.is_none() || filter.tenant == summary.tenant)
         };
-        let mut incidents: Vec<_> = stored.iter().map(|(incident, _)| summary(incident)).filter(wanted).collect();
+        let mut incidents: Vec<_> = stored.iter().map(summary).filter(wanted).collect();
         incidents.sort_by(|one, other| (other.opened_ms, &other.id).cmp(&(one.opened_ms, &one.id)));
         let (incidents, next) = paged(incidents, &filter.page)?;
         Ok(IncidentList { incidents, next })
@@ -104,16 +104,20 @@ impl Node {
     fn incident_view(&self, id: &str) -> Answer<IncidentView> {
         let stored = detect::incidents(self)?;
         let of = incident_of(&stored);
-        let found = stored.iter().find(|(incident, _)| incident.id.to_string() == id);
-        let (incident, _) = found.ok_or(Problem::not_found("incident"))?;
+        let found = stored.iter().find(|incident| incident.id.to_string() == id);
+        let incident = found.ok_or(Problem::not_found("incident"))?;
         let all = detect::alerts(self)?;
         let mut alerts: Vec<&Alert> = all.iter().filter(|alert| incident.alerts.contains_key(&alert.id)).collect();
         alerts.sort_by_key(|alert| (alert.last_ms, alert.id));
         let json = |event| serde_json::to_value(event).unwrap_or_default();
+        // Alerts keep all of their events; the incident lists the first and last of each.
+        let mut events: Vec<_> = alerts.iter().flat_map(|alert| &alert.events).collect();
+        events.sort_by_key(|event| (event.time_ms, event.id));
+        events.dedup_by_key(|event| event.id);
         Ok(IncidentView {
             summary: summary(incident),
             alerts: alerts.into_iter().map(|alert| alert_view(alert, &of)).collect(),
-            events: incident.events.iter().map(json).collect(),
+            events: events.into_iter().take(EVENTS_MAX).map(json).collect(),
             history: incident.history.iter().map(history).collect(),
         })
     }
@@ -129,8 +133,8 @@ impl Node {
         let resource = format!("incidents/{}", id.chars().take(64).collect::<String>());
         self.permit(caller, session, Action::IncidentManage, TenantId::PLATFORM, &resource).await?;
         let stored = detect::incidents(self)?;
-        let found = stored.iter().find(|(incident, _)| incident.id.to_string() == id);
-        let incident = found.map(|(incident, _)| incident.id).ok_or(Problem::not_found("incident"))?;
+        let found = stored.iter().find(|incident| incident.id.to_string() == id);
+        let incident = found.map(|incident| incident.id).ok_or(Problem::not_found("incident"))?;
         let act = match action {
             IncidentAction::Acknowledge => Act::Acknowledge,
             IncidentAction::Assign(assign) => Act::Assign { to: assign.assignee },
@@ -148,9 +152,7 @@ impl Node {
                 return Err(match reason {
                     Refusal::Unknown => Problem::not_found("incident"),
                     Refusal::TextRequired | Refusal::TextTooLong => Problem::invalid("text", reason.to_string()),
-                    Refusal::Closed | Refusal::AlreadyAcknowledged | Refusal::HistoryFull => {
-                        Problem::conflict(reason.to_string())
-                    }
+                    _ => Problem::conflict(reason.to_string()),
                 });
             }
         }
@@ -159,10 +161,9 @@ impl Node {
 }
 
 /// The incident of each alert.
-fn incident_of(stored: &[(Incident, model::Stamp)]) -> BTreeMap<detection::AlertId, String> {
-    let pairs = stored
-        .iter()
-        .flat_map(|(incident, _)| incident.alerts.keys().map(move |alert| (*alert, incident.id.to_string())));
+fn incident_of(stored: &[Incident]) -> BTreeMap<detection::AlertId, String> {
+    let pairs =
+        stored.iter().flat_map(|incident| incident.alerts.keys().map(move |alert| (*alert, incident.id.to_string())));
     pairs.collect()
 }
 
@@ -185,8 +186,10 @@ fn summary(incident: &Incident) -> IncidentSummary {
         title: incident.title.to_string(),
         severity: severity(incident.severity),
         status: match incident.status {
-            Status::Open => IncidentStatus::Open,
-            Status::Acknowledged => IncidentStatus::Acknowledged,
+            // What went up in another incident is done under its own id.
+            _ if incident.merged_into.is_some() => IncidentStatus::Closed,
+            Status::New => IncidentStatus::Open,
+            Status::InProgress | Status::OnHold | Status::Resolved => IncidentStatus::Acknowledged,
             Status::Closed => IncidentStatus::Closed,
         },
         tenant: Some(incident.tenant.to_string()),
@@ -198,18 +201,33 @@ fn summary(incident: &Incident) -> IncidentSummary {
     }
 }
 
-fn history(change: &detection::incident::Change) -> IncidentNote {
-    let (act, text) = match &change.deed {
-        Deed::Opened { alert } => ("opened", alert.to_string()),
+fn history(entry: &detection::incident::Entry) -> IncidentNote {
+    let (act, text) = match &entry.change.deed {
+        Deed::Opened { alert, .. } => ("opened", alert.to_string()),
         Deed::AlertJoined { alert, .. } => ("alert_joined", alert.to_string()),
         Deed::AlertSuperseded { by, .. } => ("alert_superseded", by.to_string()),
         Deed::AlertExtended { alert, count, .. } => ("alert_extended", format!("{alert}: {count} events")),
         Deed::Acknowledged => ("acknowledged", String::new()),
         Deed::Assigned { to } => ("assigned", to.clone()),
+        Deed::Unassigned => ("unassigned", String::new()),
         Deed::Commented { text } => ("commented", text.clone()),
+        Deed::StatusSet { to } => ("status_set", format!("{to:?}").to_lowercase()),
+        Deed::SeveritySet { to } => ("severity_set", to.map_or("", detection::Severity::name).to_owned()),
+        Deed::PrioritySet { to } => ("priority_set", to.map_or(String::new(), |to| format!("{to:?}").to_lowercase())),
+        Deed::PostMortemWritten { text } => ("post_mortem_written", text.clone()),
         Deed::Closed { post_mortem } => ("closed", post_mortem.clone()),
+        Deed::Merged { from } => ("merged", from.to_string()),
+        Deed::Split { into, .. } => ("split", into.to_string()),
+        Deed::Undone { change } => ("undone", change.to_string()),
+        Deed::Suppressed { until_ms } => ("suppressed", until_ms.to_string()),
+        Deed::Unsuppressed => ("unsuppressed", String::new()),
+        Deed::ClockStarted { subject, .. } => ("clock_started", subject.clone()),
+        Deed::ClockMet { reference, .. } => ("clock_met", reference.clone()),
+        Deed::ClockStopped { subject, .. } => ("clock_stopped", subject.clone()),
+        Deed::Notified { target, .. } => ("notified", target.clone()),
     };
-    IncidentNote { time_ms: change.at_ms, actor: change.by.clone(), act: act.into(), text }
+    let text = entry.void.map_or(text.clone(), |why| format!("{text} (void: {why})"));
+    IncidentNote { time_ms: entry.change.at_ms(), actor: entry.change.by.clone(), act: act.into(), text }
 }
 
 const fn severity(severity: detection::Severity) -> Severity {

@@ -14,11 +14,11 @@ use api::problem::Problem;
 use async_trait::async_trait;
 use bytes::Bytes;
 use detection::engine::{Detector, Effect, Input, Options};
-use detection::incident::{self, Desk, Incident};
+use detection::incident::{self, Board, Change, Desk, Incident};
 use detection::rules::RuleSet;
 use detection::{Alert, Position, RawEvent, SourceKind};
 use model::codec::{decode, encode};
-use model::{FieldId, GroupId, Merge, Stamp, TableId, Value};
+use model::{FieldId, GroupId, Merge, TableId, Value};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -40,10 +40,8 @@ const LOOK_BACK_MS: u64 = 2 * 3_600_000;
 const CHECKPOINTS_MAX: usize = 256;
 /// Time passes for the detector at least this often.
 const TICK: Duration = Duration::from_secs(1);
-/// Attempts to store a change of an incident that others change too.
-const ATTEMPTS: usize = 8;
-/// Bytes of an incident's JSON: what a field can hold, with room to spare.
-const INCIDENT_BYTES_MAX: usize = model::limit::VALUE_BYTES_MAX - 1024;
+/// Bytes of an alert's JSON: what a field can hold, with room to spare.
+const ALERT_BYTES_MAX: usize = model::limit::VALUE_BYTES_MAX - 1024;
 /// Incidents announced and remembered as such.
 const ANNOUNCED_MAX: usize = 10_000;
 
@@ -234,8 +232,8 @@ impl Watch {
     /// Announces revisions that have not been, at least once each.
     async fn tell(&mut self) -> Result<(), Problem> {
         let Some(announce) = self.announce.clone() else { return Ok(()) };
-        for (incident, _) in incidents(&self.node)? {
-            let (id, revision) = (incident.id.to_string(), incident.history.last().map_or(0, |change| change.revision));
+        for incident in incidents(&self.node)? {
+            let (id, revision) = (incident.id.to_string(), incident.revision());
             if self.cursor.announced.get(&id).is_some_and(|told| *told >= revision) {
                 continue;
             }
@@ -302,25 +300,25 @@ fn note(node: &Node, action: &str, resource: String) -> Note {
 async fn write(node: &Node, table: TableId, key: String, must: Must, json: String, note: Note) -> Result<(), Problem> {
     let set = vec![(ONLY, Merge::Lww, Value::Text(json))];
     match node.keep(table, key, must, set, Vec::new(), note).await {
-        // Someone else stored the very same thing.
-        Err(Problem::Conflict { .. }) if table == platform::ALERTS => Ok(()),
+        // Someone else stored the very same thing: keys of both are functions of what is stored.
+        Err(Problem::Conflict { .. }) => Ok(()),
         other => other,
     }
 }
 
-/// Every incident, with the version it was read at.
-pub(crate) fn incidents(node: &Node) -> Result<Vec<(Incident, Stamp)>, Problem> {
+/// Every change of every incident, as stored: one record each, none is ever written again.
+fn changes(node: &Node) -> Result<Vec<Change>, Problem> {
     let mut all = Vec::new();
     let mut after = None;
     loop {
         let limit = model::limit::PAGE_RECORDS_MAX as u32;
         let select = Select::Range { from: String::new(), to: None, after, limit };
         let found = node.platform_records(platform::INCIDENTS, &select)?;
-        for (_, record) in &found.records {
-            if let Some(Value::Text(json)) = record.fields.get(&ONLY).map(model::FieldState::value)
-                && let Ok(incident) = serde_json::from_str(&json)
-            {
-                all.push((incident, record.version()));
+        for (key, record) in &found.records {
+            let Some(Value::Text(json)) = record.fields.get(&ONLY).map(model::FieldState::value) else { continue };
+            match Change::decode(json.as_bytes()) {
+                Ok(change) => all.push(change),
+                Err(error) => tracing::error!(%error, key, "a change of an incident cannot be read"),
             }
         }
         match found.more {
@@ -328,6 +326,13 @@ pub(crate) fn incidents(node: &Node) -> Result<Vec<(Incident, Stamp)>, Problem> 
             None => return Ok(all),
         }
     }
+}
+
+/// All incidents as their changes say, whichever region made them.
+pub(crate) fn incidents(node: &Node) -> Result<Vec<Incident>, Problem> {
+    let mut board = Board::new();
+    board.extend(changes(node)?);
+    Ok(board.iter().cloned().collect())
 }
 
 /// Every alert.
@@ -353,42 +358,28 @@ pub(crate) fn alerts(node: &Node) -> Result<Vec<Alert>, Problem> {
     }
 }
 
-/// Takes an input to the incidents as they are stored, and stores what changes; tries again when others change them too.
+/// Takes an input to the incidents as they are stored, and stores the changes that follow: what others do at the
+/// same time is merged when it is read.
 pub(crate) async fn act(
     node: &Node,
     input: &incident::Input,
     who: impl Fn(Note) -> Note,
 ) -> Result<Vec<incident::Effect>, Problem> {
-    for _ in 0..ATTEMPTS {
-        let stored = incidents(node)?;
-        let versions: BTreeMap<String, Stamp> = stored.iter().map(|(one, at)| (one.id.to_string(), *at)).collect();
-        let mut desk = Desk::new(incident::Options::default());
-        desk.restore(stored.into_iter().map(|(incident, _)| incident));
-        let mut effects = Vec::new();
-        desk.step(node.world.clock.wall_ms(), input.clone(), &mut effects);
-        match store(node, &versions, &effects, &who).await {
-            Ok(()) => return Ok(effects),
-            Err(Problem::Conflict { .. }) => {}
-            Err(other) => return Err(other),
-        }
-    }
-    Err(Problem::conflict("the incident changes faster than this act can be stored; try again"))
-}
-
-async fn store(
-    node: &Node,
-    versions: &BTreeMap<String, Stamp>,
-    effects: &[incident::Effect],
-    who: &impl Fn(Note) -> Note,
-) -> Result<(), Problem> {
-    for effect in effects {
+    let options = incident::Options { region: node.region.id, ..incident::Options::default() };
+    let mut desk = Desk::new(options);
+    desk.restore(changes(node)?);
+    let mut effects = Vec::new();
+    desk.step(node.world.clock.wall_ms(), input.clone(), &mut effects);
+    for effect in &effects {
         let incident::Effect::Changed { incident, change } = effect else { continue };
-        let id = incident.id.to_string();
-        let must = versions.get(&id).map_or(Must::BeAbsent, |version| Must::BeAt(vec![*version]));
-        let note = who(note(node, "incident.update", format!("incidents/{id}/{}", change.revision)));
-        write(node, platform::INCIDENTS, id, must, fitting(incident)?, note).await?;
+        let json = change
+            .change
+            .encode()
+            .map_err(|error| crate::core::wait::internal("a change of an incident cannot be stored", &error))?;
+        let note = who(note(node, "incident.update", format!("incidents/{}/{}", incident.id, change.revision)));
+        write(node, platform::INCIDENTS, change.change.key(), Must::BeAbsent, json, note).await?;
     }
-    Ok(())
+    Ok(effects)
 }
 
 /// The JSON of an alert; where it would be too long, the events in its middle go: what began it and what completed it stay.
@@ -397,27 +388,10 @@ fn fitting_alert(alert: &Alert) -> Result<String, Problem> {
     loop {
         let json = serde_json::to_string(&alert)
             .map_err(|error| crate::core::wait::internal("an alert has no JSON", &error))?;
-        if json.len() <= INCIDENT_BYTES_MAX || alert.events.len() < 3 {
+        if json.len() <= ALERT_BYTES_MAX || alert.events.len() < 3 {
             return Ok(json);
         }
         let (keep, count) = (alert.events.len() / 4, alert.events.len());
         alert.events.drain(keep.max(1)..count - keep.max(1));
-    }
-}
-
-/// The JSON of an incident; the oldest of its events go where it would be too long: alerts keep theirs.
-fn fitting(incident: &Incident) -> Result<String, Problem> {
-    let mut incident = incident.clone();
-    loop {
-        let json = serde_json::to_string(&incident)
-            .map_err(|error| crate::core::wait::internal("an incident has no JSON", &error))?;
-        if json.len() <= INCIDENT_BYTES_MAX {
-            return Ok(json);
-        }
-        if incident.events.is_empty() {
-            return Err(Problem::conflict("the incident's history is as long as it may get"));
-        }
-        let keep = incident.events.len() / 2;
-        incident.events.drain(..incident.events.len() - keep);
     }
 }

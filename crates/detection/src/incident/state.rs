@@ -1,0 +1,279 @@
+//! An incident as it stands: the result of folding its changes.
+
+use super::act::Refusal;
+use super::breach::Clock;
+use super::change::{Change, Deed};
+use super::{EVENTS_MAX, EVENTS_OF_ALERT_MAX, entity};
+use crate::alert::{Alert, Entity, EventSummary, Severity};
+use crate::id::{AlertId, ChangeId, IncidentId, NotificationId};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Most entities and most tags that an incident lists of one alert.
+const LISTED_MAX: usize = 24;
+
+/// Where an incident stands: the life of an OCSF Incident Finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Nobody has looked at it.
+    New,
+    /// Somebody works on it.
+    InProgress,
+    /// Work rests until something else has happened.
+    OnHold,
+    /// The cause is gone; the post-mortem is still to be written.
+    Resolved,
+    /// Done, with a post-mortem.
+    Closed,
+}
+
+impl Status {
+    /// OCSF's `status_id` of class 2005.
+    pub const fn ocsf_id(self) -> u32 {
+        match self {
+            Self::New => 1,
+            Self::InProgress => 2,
+            Self::OnHold => 3,
+            Self::Resolved => 4,
+            Self::Closed => 5,
+        }
+    }
+    /// Whether a person may set it so; closing has its own deed.
+    pub(super) const fn may_become(self, to: Self) -> bool {
+        match to {
+            Self::New | Self::Closed => false,
+            Self::InProgress => true,
+            Self::OnHold => matches!(self, Self::New | Self::InProgress),
+            Self::Resolved => matches!(self, Self::New | Self::InProgress | Self::OnHold),
+        }
+    }
+}
+
+/// How urgent: OCSF's priorities. Severity says how grave, risk how likely; this says who comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// When there is time.
+    Low,
+    /// In its turn.
+    Medium,
+    /// Before others.
+    High,
+    /// Now.
+    Critical,
+}
+
+/// An alert as its incident lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertLine {
+    /// The rule's id.
+    pub rule: Arc<str>,
+    /// The rule's title.
+    pub title: Arc<str>,
+    /// The rule's severity.
+    pub severity: Severity,
+    /// The rule's tags, as it writes them.
+    pub tags: Vec<Arc<str>>,
+    /// Whom it concerns.
+    pub entities: BTreeSet<Entity>,
+    /// Satisfying events so far, those that only extend the burst among them.
+    pub count: u64,
+    /// When its first event happened.
+    pub first_ms: u64,
+    /// When its last event happened.
+    pub last_ms: u64,
+    /// The first and the last of its events.
+    pub events: Vec<EventSummary>,
+}
+
+impl AlertLine {
+    /// The line of an alert.
+    pub fn of(alert: &Alert) -> Self {
+        let (count, half) = (alert.events.len(), EVENTS_OF_ALERT_MAX / 2);
+        let ends = alert.events.iter().enumerate().filter(|(place, _)| *place < half || *place + half >= count);
+        Self {
+            rule: alert.rule.id.clone(),
+            title: alert.rule.title.clone(),
+            severity: alert.severity,
+            tags: alert.rule.tags.iter().take(LISTED_MAX).cloned().collect(),
+            entities: alert.entities.iter().filter_map(entity::normalised).take(LISTED_MAX).collect(),
+            count: count as u64,
+            first_ms: alert.first_ms,
+            last_ms: alert.last_ms,
+            events: ends.map(|(_, event)| event.clone()).collect(),
+        }
+    }
+}
+
+/// Why people are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Cause {
+    /// It is new.
+    Opened,
+    /// It became graver than when they were called before.
+    Graver {
+        /// How grave.
+        severity: Severity,
+    },
+    /// It went on after it was resolved or closed.
+    Reopened {
+        /// What went on.
+        change: ChangeId,
+    },
+}
+
+/// Who has seen an alarm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledgement {
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at_ms: u64,
+}
+
+/// The call for people that an incident makes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// Why.
+    pub cause: Cause,
+    /// Since when.
+    pub begun_ms: u64,
+    /// How grave the incident was then.
+    pub severity: Severity,
+    /// Who has seen it.
+    pub acknowledged: Option<Acknowledgement>,
+}
+
+/// Notifications rest; risk does not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suppression {
+    /// Until when.
+    pub until_ms: u64,
+    /// How grave the incident was when it was suppressed: a graver one breaks through.
+    pub severity: Severity,
+    /// By whom.
+    pub by: String,
+}
+
+/// A change in its place in the history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// The change's id.
+    pub id: ChangeId,
+    /// Its place in the incident's history as it is known now, from 1.
+    pub revision: u64,
+    /// What was done.
+    pub change: Arc<Change>,
+    /// Why it has no effect, where it has none: something that came before it in order forbids it.
+    pub void: Option<Refusal>,
+}
+
+/// An incident as it stands, with all that was done to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Incident {
+    /// A function of the alert that opened it, or of the split that made it.
+    pub id: IncidentId,
+    /// Whose rules found it.
+    pub tenant: Arc<str>,
+    /// The title of the gravest rule.
+    pub title: Arc<str>,
+    /// Where it stands.
+    pub status: Status,
+    /// How grave: as a person said, else the gravest of its alerts.
+    pub severity: Severity,
+    /// How grave, where a person said so.
+    pub severity_set: Option<Severity>,
+    /// How urgent, where a person said so; see [`super::risk::priority`].
+    pub priority_set: Option<Priority>,
+    /// Whose it is.
+    pub assignee: Option<String>,
+    /// Whom its alerts concern.
+    pub entities: BTreeSet<Entity>,
+    /// Its alerts.
+    pub alerts: BTreeMap<AlertId, AlertLine>,
+    /// Its events by time, the first and last of each alert, at most [`EVENTS_MAX`].
+    pub events: Vec<EventSummary>,
+    /// When the first of its events happened.
+    pub first_ms: u64,
+    /// When the last of them happened.
+    pub last_ms: u64,
+    /// When it was opened.
+    pub opened_ms: u64,
+    /// When it was last closed; `None` while it is not.
+    pub closed_ms: Option<u64>,
+    /// What happened, why, and what is changed so that it does not again.
+    pub post_mortem: Option<String>,
+    /// The incident it went up in.
+    pub merged_into: Option<IncidentId>,
+    /// The incidents that went up in it.
+    pub absorbed: BTreeSet<IncidentId>,
+    /// Duties to report.
+    pub clocks: Vec<Clock>,
+    /// Whether its notifications rest.
+    pub suppression: Option<Suppression>,
+    /// The call for people.
+    pub alarm: Alarm,
+    /// Notifications that went out.
+    pub notified: BTreeSet<NotificationId>,
+    /// Alerts that no longer stand, and what covers their events.
+    pub superseded: BTreeMap<AlertId, AlertId>,
+    /// All that was done, in order.
+    pub history: Vec<Entry>,
+}
+
+impl Incident {
+    /// How many changes it has: more whenever something was done.
+    pub fn revision(&self) -> u64 {
+        self.history.len() as u64
+    }
+    /// Until when its notifications rest; `None` where they do not.
+    pub fn quiet_until_ms(&self, now_ms: u64) -> Option<u64> {
+        let held = self.suppression.as_ref().filter(|held| now_ms < held.until_ms && self.gravest() <= held.severity);
+        held.map(|held| held.until_ms)
+    }
+    /// Whether nothing more is to be done about it under its own id.
+    pub fn is_settled(&self) -> bool {
+        self.status == Status::Closed || self.merged_into.is_some()
+    }
+    /// The gravest of its alerts, whatever a person said.
+    pub fn gravest(&self) -> Severity {
+        self.alerts.values().map(|line| line.severity).max().unwrap_or_default()
+    }
+    /// Whether somebody parted these two: they are not to be joined again by a machine.
+    pub fn was_parted_from(&self, other: IncidentId) -> bool {
+        self.history.iter().any(|entry| match &entry.change.deed {
+            Deed::Merged { from } => *from == other && entry.void == Some(Refusal::Undone),
+            Deed::Split { into, .. } => *into == other && entry.void.is_none(),
+            _ => false,
+        })
+    }
+
+    /// Works out again what its alerts say together.
+    pub(super) fn refresh(&mut self) {
+        for (old, by) in &self.superseded {
+            if old != by && self.alerts.contains_key(by) {
+                self.alerts.remove(old);
+            }
+        }
+        if self.alerts.is_empty() {
+            // It went up in another, which says the rest.
+            return;
+        }
+        let gravest =
+            self.alerts.iter().min_by_key(|(id, line)| (std::cmp::Reverse(line.severity), line.first_ms, **id));
+        if let Some((_, line)) = gravest {
+            self.title = line.title.clone();
+        }
+        self.severity = self.severity_set.unwrap_or_else(|| self.gravest());
+        self.entities = self.alerts.values().flat_map(|line| line.entities.iter().cloned()).collect();
+        self.first_ms = self.alerts.values().map(|line| line.first_ms).min().unwrap_or(self.first_ms);
+        self.last_ms = self.alerts.values().map(|line| line.last_ms).max().unwrap_or(self.last_ms);
+        let mut events: Vec<&EventSummary> = self.alerts.values().flat_map(|line| &line.events).collect();
+        events.sort_by_key(|event| (event.time_ms, event.id));
+        events.dedup_by_key(|event| event.id);
+        self.events = events.into_iter().take(EVENTS_MAX).cloned().collect();
+    }
+}
