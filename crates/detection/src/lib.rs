@@ -6,6 +6,7 @@
 pub mod alert;
 mod correlation;
 pub mod engine;
+pub mod escalation;
 pub mod event;
 pub mod id;
 pub mod incident;
