@@ -1,9 +1,9 @@
 //! What was measured, as JSON for programs and as a table for people.
 
 use crate::detection::Detection;
+use crate::holdfast;
 use crate::idle::Idle;
 use crate::load::{self, Operation, Plan, Reading};
-use crate::holdfast;
 use crate::remote::Remote;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -94,7 +94,8 @@ impl Row {
             }
         }
         let middle = |wanted: &'static str| {
-            let of_one: Vec<Reading> = readings.iter().filter(|(name, _)| *name == wanted).map(|(_, one)| *one).collect();
+            let of_one: Vec<Reading> =
+                readings.iter().filter(|(name, _)| *name == wanted).map(|(_, one)| *one).collect();
             load::median(&of_one)
         };
         let ours = names.contains(&holdfast::NAME).then(|| middle(holdfast::NAME));

@@ -71,8 +71,8 @@ pub(crate) fn answers<E>(
 mod tests {
     use super::*;
     use crate::types::{Command, Entry, Vote};
-    use openraft::EntryPayload;
     use futures::channel::mpsc;
+    use openraft::EntryPayload;
 
     fn id(index: u64) -> LogId {
         LogId::new_term_index(1, index)
