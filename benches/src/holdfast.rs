@@ -14,6 +14,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+/// What it is called in reports.
+pub const NAME: &str = "Holdfast";
+
 /// A cluster with tenants to write to.
 pub struct Holdfast {
     lab: Lab,
@@ -69,7 +72,10 @@ impl Holdfast {
 
 impl Product for Holdfast {
     type Client = HoldfastClient;
-    const NAME: &'static str = "Holdfast";
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
 
     async fn clients(&self, count: usize, sharing: usize) -> Result<Vec<HoldfastClient>> {
         let protocol = if sharing > 1 { Protocol::Http2 } else { Protocol::Http1 };

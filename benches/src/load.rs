@@ -36,7 +36,7 @@ pub trait Product {
     /// Its clients.
     type Client: Client;
     /// What it is called in reports.
-    const NAME: &'static str;
+    fn name(&self) -> &'static str;
     /// Opens clients, so many of which share a connection, spread evenly over the servers.
     fn clients(&self, count: usize, sharing: usize) -> impl Future<Output = Result<Vec<Self::Client>>>;
     /// Separate sets of keys, such as tenants.
@@ -170,7 +170,7 @@ pub async fn run<P: Product>(
         last_failure = tally.last_failure.or(last_failure);
     }
     if let Some(why) = last_failure {
-        eprintln!("      {} {operation:?} at {clients} clients: {failures} failed, the last: {why}", P::NAME);
+        eprintln!("      {} {operation:?} at {clients} clients: {failures} failed, the last: {why}", product.name());
     }
     let count = latency_us.len() as f64;
     let syncs = (after.2 - before.2) / product.processes().len() as f64;

@@ -18,7 +18,7 @@ mod wire;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
-use etcd::Etcd;
+use etcd::{Etcd, Wire};
 use holdfast::Holdfast;
 use load::{Operation, Plan, Product, Reading};
 use report::{Machine, Report, Row};
@@ -48,7 +48,7 @@ struct Arguments {
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
     /// Which products take the writes and reads.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Which::Holdfast, Which::Etcd])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Which::Holdfast, Which::Etcd, Which::EtcdPlain])]
     products: Vec<Which>,
     /// A short run: one round of two seconds, fewer samples.
     #[arg(long)]
@@ -74,9 +74,10 @@ struct Arguments {
     /// Start nodes without rules: nothing is detected.
     #[arg(long)]
     no_rules: bool,
-    /// Let cores sleep: the first figures then are the virtual machine's, not the products'.
+    /// Keep every core awake with idle-priority work: worth it where a sleeping virtual machine wakes slowly, but under
+    /// load it takes time from all products.
     #[arg(long)]
-    no_spinners: bool,
+    spinners: bool,
     /// Where to put temporary folders: a real disk, or syncs cost nothing.
     #[arg(long)]
     folder: Option<PathBuf>,
@@ -108,7 +109,10 @@ enum Part {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Which {
     Holdfast,
+    /// With TLS, as Holdfast has it.
     Etcd,
+    /// Without any encryption.
+    EtcdPlain,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -186,7 +190,7 @@ async fn bench(arguments: &Arguments) -> Result<()> {
         let watched = (!arguments.no_rules).then_some(rules.as_path());
         report.idle = Some(idle::run(&binary, &home.path().join("idle"), watched, seconds).await?);
     }
-    let _spinners = if arguments.no_spinners { None } else { Some(spin::Spinners::start()?) };
+    let _spinners = if arguments.spinners { Some(spin::Spinners::start()?) } else { None };
     if wanted(Part::Remote) {
         let (seconds, samples) = if arguments.quick { (3.0, 20) } else { (10.0, 100) };
         for round_trip_ms in ROUND_TRIPS_MS {
@@ -223,40 +227,36 @@ async fn compare(
     } else {
         None
     };
-    let theirs = if arguments.products.contains(&Which::Etcd) {
-        say("starting three members of etcd");
-        Some(Etcd::start(&arguments.etcd, &home.join("etcd")).await?)
-    } else {
-        None
-    };
+    let mut theirs = Vec::new();
+    for (which, wire) in [(Which::Etcd, Wire::Tls), (Which::EtcdPlain, Wire::Plain)] {
+        if arguments.products.contains(&which) {
+            say(&format!("starting three members of etcd, {wire:?}"));
+            theirs.push(Etcd::start(&arguments.etcd, &home.join(format!("etcd-{wire:?}")), wire).await?);
+        }
+    }
     report.groups = ours.as_ref().map_or(0, Holdfast::groups_used);
     if operations.contains(&Operation::Read) {
         say("writing the records that will be read");
         if let Some(ours) = &ours {
             load::prepare(ours).await?;
         }
-        if let Some(theirs) = &theirs {
+        for theirs in &theirs {
             load::prepare(theirs).await?;
         }
     }
     for &operation in operations {
         for &clients in &report.plan.clients {
-            let (mut our_readings, mut their_readings, mut all) = (Vec::new(), Vec::new(), Vec::new());
+            let mut readings = Vec::new();
             for round in 1..=report.plan.rounds {
                 let label = format!("w{clients}r{round}");
                 if let Some(ours) = &ours {
-                    let reading = measured(ours, operation, clients, &report.plan, &label).await?;
-                    our_readings.push(reading);
-                    all.push((Holdfast::NAME, reading));
+                    readings.push(measured(ours, operation, clients, &report.plan, &label).await?);
                 }
-                if let Some(theirs) = &theirs {
-                    let reading = measured(theirs, operation, clients, &report.plan, &label).await?;
-                    their_readings.push(reading);
-                    all.push((Etcd::NAME, reading));
+                for theirs in &theirs {
+                    readings.push(measured(theirs, operation, clients, &report.plan, &label).await?);
                 }
             }
-            let middle = |readings: &[Reading]| (!readings.is_empty()).then(|| load::median(readings));
-            report.load.push(Row::new(operation, clients, middle(&our_readings), middle(&their_readings), all));
+            report.load.push(Row::new(operation, clients, readings));
         }
     }
     Ok(())
@@ -268,12 +268,12 @@ async fn measured<P: Product>(
     clients: usize,
     plan: &Plan,
     label: &str,
-) -> Result<Reading> {
-    let reading = load::run(product, operation, clients, plan, label).await.with_context(|| P::NAME)?;
+) -> Result<(&'static str, Reading)> {
+    let reading = load::run(product, operation, clients, plan, label).await.with_context(|| product.name())?;
     eprintln!(
-        "    {:?} {clients:>4} clients  {:<8}  {:>8.0}/s  p50 {:>7.2} ms  p99 {:>7.2} ms  {:>7.0} per CPU-second  servers {:.2} cores, clients {:.2}",
+        "    {:?} {clients:>4} clients  {:<12}  {:>8.0}/s  p50 {:>7.2} ms  p99 {:>7.2} ms  {:>7.0} per CPU-second  servers {:.2} cores, clients {:.2}",
         operation,
-        P::NAME,
+        product.name(),
         reading.per_second,
         reading.p50_ms,
         reading.p99_ms,
@@ -281,7 +281,7 @@ async fn measured<P: Product>(
         reading.server_cores,
         reading.client_cores
     );
-    Ok(reading)
+    Ok((product.name(), reading))
 }
 
 fn empty(arguments: &Arguments) -> Report {
@@ -305,7 +305,7 @@ fn empty(arguments: &Arguments) -> Report {
             clients: arguments.clients.clone(),
             sharing: arguments.sharing,
         },
-        spinners: !arguments.no_spinners,
+        spinners: arguments.spinners,
         tenants: arguments.tenants,
         groups: 0,
         rules: !arguments.no_rules,

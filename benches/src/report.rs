@@ -1,8 +1,9 @@
 //! What was measured, as JSON for programs and as a table for people.
 
 use crate::detection::Detection;
+use crate::holdfast;
 use crate::idle::Idle;
-use crate::load::{Operation, Plan, Reading};
+use crate::load::{self, Operation, Plan, Reading};
 use crate::remote::Remote;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -64,37 +65,51 @@ pub struct Row {
     pub operation: Operation,
     /// By how many.
     pub clients: usize,
-    /// By us; medians.
-    pub holdfast: Option<Reading>,
-    /// By etcd; medians.
-    pub etcd: Option<Reading>,
-    /// Operations a second, ours over etcd's.
-    pub ratio: Option<f64>,
-    /// Operations per processor second, ours over etcd's.
-    pub ratio_per_cpu: Option<f64>,
+    /// Medians, ours first.
+    pub products: Vec<Compared>,
     /// Every reading behind the medians.
     pub readings: Vec<(&'static str, Reading)>,
 }
 
+/// What a product did, and how many times as much Holdfast did.
+#[derive(Clone, Debug, Serialize)]
+pub struct Compared {
+    /// The product.
+    pub product: &'static str,
+    /// Medians.
+    pub reading: Reading,
+    /// Operations a second, Holdfast's over this product's.
+    pub ratio: Option<f64>,
+    /// Operations per processor second, Holdfast's over this product's.
+    pub ratio_per_cpu: Option<f64>,
+}
+
 impl Row {
-    /// A row with its ratios.
-    pub fn new(
-        operation: Operation,
-        clients: usize,
-        holdfast: Option<Reading>,
-        etcd: Option<Reading>,
-        readings: Vec<(&'static str, Reading)>,
-    ) -> Self {
-        let both = holdfast.zip(etcd);
-        Self {
-            operation,
-            clients,
-            holdfast,
-            etcd,
-            ratio: both.map(|(ours, theirs)| ours.per_second / theirs.per_second),
-            ratio_per_cpu: both.map(|(ours, theirs)| ours.per_cpu_second / theirs.per_cpu_second),
-            readings,
+    /// A row with its medians and ratios.
+    pub fn new(operation: Operation, clients: usize, readings: Vec<(&'static str, Reading)>) -> Self {
+        let mut names: Vec<&'static str> = Vec::new();
+        for (name, _) in &readings {
+            if !names.contains(name) {
+                names.push(name);
+            }
         }
+        let middle = |wanted: &'static str| {
+            let of_one: Vec<Reading> =
+                readings.iter().filter(|(name, _)| *name == wanted).map(|(_, one)| *one).collect();
+            load::median(&of_one)
+        };
+        let ours = names.contains(&holdfast::NAME).then(|| middle(holdfast::NAME));
+        let products = names.into_iter().map(|product| {
+            let reading = middle(product);
+            let ours = ours.filter(|_| product != holdfast::NAME);
+            Compared {
+                product,
+                reading,
+                ratio: ours.map(|ours| ours.per_second / reading.per_second),
+                ratio_per_cpu: ours.map(|ours| ours.per_cpu_second / reading.per_cpu_second),
+            }
+        });
+        Self { operation, clients, products: products.collect(), readings }
     }
 }
 
@@ -182,15 +197,13 @@ impl Report {
         )?;
         writeln!(
             out,
-            "| clients | product | per second | ratio | p50 ms | p99 ms | per server CPU-second | ratio | server cores | client cores | per sync | failed |"
+            "| clients | product | per second | Holdfast ÷ this | p50 ms | p99 ms | per server CPU-second | Holdfast ÷ this | server cores | client cores | per sync | failed |"
         )?;
         writeln!(out, "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")?;
         for row in rows {
             let ratio = |ratio: Option<f64>| ratio.map_or(String::new(), |ratio| format!("**{ratio:.2}**"));
-            for (product, reading, ratios) in [("Holdfast", row.holdfast, true), ("etcd", row.etcd, false)] {
-                let Some(reading) = reading else { continue };
-                let (wall, cpu) =
-                    if ratios { (ratio(row.ratio), ratio(row.ratio_per_cpu)) } else { Default::default() };
+            for Compared { product, reading, ratio: wall, ratio_per_cpu } in &row.products {
+                let (wall, cpu) = (ratio(*wall), ratio(*ratio_per_cpu));
                 writeln!(
                     out,
                     "| {} | {product} | {:.0} | {wall} | {:.2} | {:.2} | {:.0} | {cpu} | {:.2} | {:.2} | {} | {} |",

@@ -6,6 +6,7 @@
 mod error;
 mod gate;
 mod group;
+mod load;
 mod log;
 mod machine;
 mod network;

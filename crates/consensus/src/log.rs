@@ -46,6 +46,7 @@ struct Shared {
 struct Tail {
     vote: Option<Vote>,
     committed: Option<LogId>,
+    is_committed_unsaved: bool,
     purged: Option<LogId>,
     last: Option<LogId>,
     /// The first index that is present, or would be.
@@ -291,8 +292,10 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         let Some(committed) = committed else { return Ok(()) };
-        self.shared.tail.lock().committed = Some(committed);
-        self.write_behind(vec![self.meta_write(COMMITTED, &committed)]);
+        // It only spares a restart some waiting: it goes to the disk with the next entries, never by itself.
+        let mut tail = self.shared.tail.lock();
+        tail.committed = Some(committed);
+        tail.is_committed_unsaved = true;
         Ok(())
     }
 
@@ -307,6 +310,7 @@ impl RaftLogStorage<Types> for LogStore {
     {
         let mut encoded = Vec::new();
         let mut total_bytes = 0;
+        let mut unsaved = None;
         {
             let mut tail = self.shared.tail.lock();
             for entry in entries {
@@ -315,6 +319,9 @@ impl RaftLogStorage<Types> for LogStore {
                 let index = entry.log_id.index();
                 tail.push(entry, bytes.len());
                 encoded.push((index, bytes));
+            }
+            if !encoded.is_empty() && std::mem::take(&mut tail.is_committed_unsaved) {
+                unsaved = tail.committed;
             }
             tail.shrink();
         }
@@ -325,7 +332,8 @@ impl RaftLogStorage<Types> for LogStore {
         let next = last + 1;
         self.shared.appended_bytes.fetch_add(total_bytes, Ordering::Relaxed);
         let shared = Arc::clone(&self.shared);
-        let writes = vec![LogWrite::Append { group: self.shared.group, entries: encoded }];
+        let mut writes = vec![LogWrite::Append { group: self.shared.group, entries: encoded }];
+        writes.extend(unsaved.map(|committed| self.meta_write(COMMITTED, &committed)));
         self.shared.log.submit(
             writes,
             true,

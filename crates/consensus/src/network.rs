@@ -4,6 +4,7 @@
 //! in order. Every call has a deadline.
 
 use crate::gate::Gate;
+use crate::load::{Load, answers, load};
 use crate::options::{APPENDS_IN_FLIGHT_MAX, GroupOptions, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_IDLE};
 use crate::shipment::Shipment;
 use crate::types::{Snapshot, Types, Vote};
@@ -177,11 +178,13 @@ impl RaftNetworkV2<Types> for Network {
             Some(_) => (APPENDS_IN_FLIGHT_MAX, this.append_deadline),
             None => (1, option.soft_ttl()),
         };
-        let appends = input.enumerate().map(move |(place, request)| {
+        let appends = load(input).enumerate().map(move |(place, loaded)| {
             let order = session.map(|session| Order { session, place: place as u64 });
-            this.append_in_order(request, order, deadline)
+            let Load { request, riders } = loaded;
+            let previous = request.prev_log_id;
+            this.append_in_order(request, order, deadline).map(move |outcome| answers(riders, previous, outcome))
         });
-        let outcomes = appends.buffered(in_flight).scan(false, |ended, outcome| {
+        let outcomes = appends.buffered(in_flight).flat_map(futures::stream::iter).scan(false, |ended, outcome| {
             let item = if *ended { None } else { Some(outcome) };
             *ended = !item.as_ref().is_some_and(went_through);
             std::future::ready(item)

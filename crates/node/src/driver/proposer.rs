@@ -9,15 +9,15 @@ use consensus::{Group, ProposeError};
 use model::codec::{decode, encode};
 use model::{GroupId, NodeId};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use transport::{LinkError, Service};
 
-/// Batches on their way at once, per group and node. A further one leaves only when it is worth a journey: half as
-/// many commands as travel already. So a few clients never wait for each other, and many share entries and syncs.
-const BATCHES_IN_FLIGHT: usize = 1;
+/// Where the batch before had so many commands, more are about to come: those it answered go on.
+const SIBLINGS_MIN: usize = 8;
+/// How long a batch waits for them. An entry costs three syncs and a dozen messages, whatever it holds.
+const LINGER: Duration = Duration::from_millis(1);
 /// Commands of one entry.
 const BATCH_COMMANDS_MAX: usize = 512;
 /// Bytes of one entry.
@@ -111,8 +111,7 @@ impl Proposer {
     /// Starts the driver in `tasks`.
     pub fn start(group: Group, id: GroupId, local: NodeId, world: World, tasks: &mut JoinSet<()>) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE_PARCELS_MAX);
-        let courier = Arc::new(Courier { group, id, local, world });
-        tasks.spawn(courier.run(waiting));
+        tasks.spawn(Courier { group, id, local, world }.run(waiting));
         Self { queue }
     }
 
@@ -205,6 +204,17 @@ impl Batch {
     }
 }
 
+/// Gives more commands the time to share a batch.
+async fn linger(batch: &mut Batch, waiting: &mut mpsc::Receiver<Parcel>) {
+    let until = tokio::time::Instant::now() + LINGER;
+    while !batch.is_full() {
+        match tokio::time::timeout_at(until, waiting.recv()).await {
+            Ok(Some(next)) => batch.push(next),
+            Ok(None) | Err(_) => break,
+        }
+    }
+}
+
 struct Courier {
     group: Group,
     id: GroupId,
@@ -213,43 +223,23 @@ struct Courier {
 }
 
 impl Courier {
-    async fn run(self: Arc<Self>, mut waiting: mpsc::Receiver<Parcel>) {
-        let mut batches = JoinSet::new();
-        // Commands on their way, in all batches together.
-        let mut travelling = 0;
+    /// One batch at a time: what arrives meanwhile shares the next one.
+    async fn run(self, mut waiting: mpsc::Receiver<Parcel>) {
+        // How many commands the batch before had.
+        let mut siblings = 0;
         while let Some(first) = waiting.recv().await {
-            // What a batch that panicked carried never arrives.
-            travelling = if batches.is_empty() { 0 } else { travelling };
             let mut batch = Batch::default();
             batch.push(first);
-            loop {
-                while !batch.is_full() {
-                    let Ok(next) = waiting.try_recv() else { break };
-                    batch.push(next);
-                }
-                while let Some(arrived) = batches.try_join_next() {
-                    travelling -= arrived.unwrap_or(0);
-                }
-                if batches.is_empty()
-                    || (batches.len() < BATCHES_IN_FLIGHT && (batch.is_full() || batch.commands * 2 >= travelling))
-                {
-                    break;
-                }
-                // While this waits its turn, more commands come and share the batch.
-                tokio::select! {
-                    biased;
-                    Some(arrived) = batches.join_next() => travelling -= arrived.unwrap_or(0),
-                    Some(next) = waiting.recv(), if !batch.is_full() => batch.push(next),
-                }
+            while !batch.is_full() {
+                let Ok(next) = waiting.try_recv() else { break };
+                batch.push(next);
             }
-            let (courier, count) = (Arc::clone(&self), batch.commands);
-            travelling += count;
-            batches.spawn(async move {
-                courier.deliver(batch).await;
-                count
-            });
+            if siblings >= SIBLINGS_MIN {
+                linger(&mut batch, &mut waiting).await;
+            }
+            siblings = batch.commands;
+            self.deliver(batch).await;
         }
-        while batches.join_next().await.is_some() {}
     }
 
     /// Takes a batch to whoever leads, looking for a leader until [`LEADER_WAIT`] is over.

@@ -95,14 +95,13 @@ impl DataMachine {
         ledger: Ledger,
         observer: Arc<dyn Observer>,
     ) -> io::Result<Self> {
-        let state =
-            State {
-                scalars: Scalars::default(),
-                positions: BTreeMap::new(),
-                progress: BTreeMap::new(),
-                sums: BTreeMap::new(),
-                ledger,
-            };
+        let state = State {
+            scalars: Scalars::default(),
+            positions: BTreeMap::new(),
+            progress: BTreeMap::new(),
+            sums: BTreeMap::new(),
+            ledger,
+        };
         let changed = watch::Sender::new(0);
         let machine = Self { group, origin, partitions, space, state: Mutex::new(state), observer, changed };
         machine.load()?;
@@ -369,7 +368,11 @@ impl Step<'_> {
         let tenant = writer.tenant;
         self.view.put(keys::DATA, keys::record(tenant, op.table, &op.key), encode(&merged.record));
         let delta = convergence::delta(tenant, op.table, &op.key, old, Some(&merged.record));
-        self.add_to_bucket(tenant.partition(self.machine.partitions), convergence::bucket(tenant, op.table, &op.key), delta)?;
+        self.add_to_bucket(
+            tenant.partition(self.machine.partitions),
+            convergence::bucket(tenant, op.table, &op.key),
+            delta,
+        )?;
         for conflict in &merged.conflicts {
             // Newest first: the list is read from its head.
             let newest_first = u64::MAX - self.state.scalars.hlc.bits();

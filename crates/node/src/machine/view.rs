@@ -69,9 +69,10 @@ impl View {
 
     /// All pending writes as one atomic batch.
     pub fn into_batch(self) -> Batch {
-        let writes = self.pending.into_iter().flat_map(|(keyspace, pending)| {
-            pending.into_iter().map(move |(key, value)| (keyspace, key, value))
-        });
+        let writes = self
+            .pending
+            .into_iter()
+            .flat_map(|(keyspace, pending)| pending.into_iter().map(move |(key, value)| (keyspace, key, value)));
         Batch { writes: writes.collect() }
     }
 }
