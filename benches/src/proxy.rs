@@ -4,6 +4,7 @@
 
 use anyhow::{Context as _, Result};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +47,7 @@ async fn forward(front: Arc<UdpSocket>, target: SocketAddr, one_way: Duration) -
     loop {
         let (length, source) = front.recv_from(&mut buffer).await?;
         let due = Instant::now() + one_way;
-        if !sources.contains_key(&source) {
+        if let Entry::Vacant(unknown) = sources.entry(source) {
             let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await?);
             back.connect(target).await?;
             let (there, held) = mpsc::channel(HELD_MAX);
@@ -54,7 +55,7 @@ async fn forward(front: Arc<UdpSocket>, target: SocketAddr, one_way: Duration) -
             let (here, answers) = mpsc::channel(HELD_MAX);
             tasks.spawn(release(answers, Arc::clone(&front), Some(source)));
             tasks.spawn(collect(back, here, one_way));
-            sources.insert(source, there);
+            unknown.insert(there);
         }
         let _ = sources[&source].try_send((due, buffer[..length].to_vec()));
     }

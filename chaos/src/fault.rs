@@ -122,7 +122,7 @@ impl Fault {
             Self::KillFollower { .. } => injected.kill(scene.lab, &[follower], "follower")?,
             Self::KillRegion { .. } => injected.kill(scene.lab, &nodes, "region")?,
             Self::LoseDisk { .. } => {
-                injected.kill(scene.lab, &[follower.clone()], "node and its disk")?;
+                injected.kill(scene.lab, std::slice::from_ref(&follower), "node and its disk")?;
                 scene.lab.node(&follower)?.wipe()?;
                 injected.is_wiped = true;
             }

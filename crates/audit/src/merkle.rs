@@ -285,7 +285,7 @@ pub(crate) mod tests {
 
     #[test]
     fn keys_sort_as_nodes() {
-        let mut nodes = vec![Node { level: 1, index: 0 }, Node { level: 0, index: 256 }, Node { level: 0, index: 255 }];
+        let mut nodes = [Node { level: 1, index: 0 }, Node { level: 0, index: 256 }, Node { level: 0, index: 255 }];
         nodes.sort();
         assert!(nodes.is_sorted_by_key(|node| node.to_key()));
     }

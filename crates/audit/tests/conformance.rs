@@ -1,5 +1,6 @@
 //! Another implementation of the formats (Cloudflare's `tlog_tiles` and `signed_note`) accepts our logs,
 //! and refuses forged ones.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -29,7 +29,7 @@ impl Gate {
 pub(crate) fn is_silent(since_quorum: Duration, lease: Duration) -> bool {
     let Some(lost) = since_quorum.checked_sub(lease) else { return false };
     let phase = lease.saturating_mul(2) + lease / 2;
-    lost.as_millis() / phase.as_millis().max(1) % 2 == 0
+    (lost.as_millis() / phase.as_millis().max(1)).is_multiple_of(2)
 }
 
 #[cfg(test)]

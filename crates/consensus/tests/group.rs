@@ -1,4 +1,5 @@
 //! Groups of several nodes over memory disks and a memory network.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Random faults under load: what was acknowledged stays, where it was acknowledged.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod support;
 

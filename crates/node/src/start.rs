@@ -4,7 +4,7 @@
 
 use crate::driver::proposer::Proposer;
 use crate::driver::route::{Gate, Router};
-use crate::driver::{anchor, detect, pull};
+use crate::driver::{anchor, detect, pull, silence};
 use crate::machine::control::{ControlCommand, ControlMachine, ControlOutcome};
 use crate::machine::data::{DataMachine, Observer};
 use crate::machine::keys::KEYSPACES;
@@ -230,6 +230,7 @@ impl Running {
             }
         }
         self.tasks.spawn(anchor::run(Arc::clone(node)));
+        self.tasks.spawn(silence::run(Arc::clone(node)));
         self.tasks.spawn(detect::run(Arc::clone(node), rules, announce));
         if let Some((key, account)) = bootstrap {
             self.tasks.spawn(set_up(Arc::clone(node), key, account));

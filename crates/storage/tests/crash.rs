@@ -26,7 +26,7 @@ const SIGABRT: i32 = 6;
 
 fn entry(group: GroupId, index: u64) -> Vec<u8> {
     // Some entries span several blocks of the write-ahead log.
-    let size = if index % 7 == 0 { 100_000 } else { 50 + index as usize % 400 };
+    let size = if index.is_multiple_of(7) { 100_000 } else { 50 + index as usize % 400 };
     (0..size).map(|at| (at as u64 ^ index ^ u64::from(group.get())) as u8).collect()
 }
 
@@ -65,7 +65,7 @@ fn writer_process() {
         batch.put(ROWS, applied.to_be_bytes(), vec![applied as u8; ROW_BYTES]);
         batch.put(META, "applied", applied.to_be_bytes());
         space.write(batch).expect("the space takes writes");
-        if applied % 150 == 0 {
+        if applied.is_multiple_of(150) {
             space.flush().expect("a flush");
             println!("flushed 0 {applied}");
         }

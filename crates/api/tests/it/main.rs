@@ -1,4 +1,5 @@
 //! The API over a core in memory.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod client;
 mod fake;

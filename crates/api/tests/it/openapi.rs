@@ -63,7 +63,7 @@ async fn every_operation_but_the_open_ones_refuses_callers_without_a_session() {
     let mut client = Client::new();
     client.bearer = None;
     for (method, path, _) in operations(&document()) {
-        let place = path.replace("{*path}", "0/000").replace('{', "").replace('}', "");
+        let place = path.replace("{*path}", "0/000").replace(['{', '}'], "");
         let answer = client.send(&method.to_uppercase(), &place, &[], "").await;
         if OPEN.contains(&(method.as_str(), path.as_str())) {
             assert_ne!(answer.status, 401, "{method} {path}");

@@ -123,7 +123,7 @@ impl Note {
 
 impl fmt::Display for Note {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}\n", self.text)?;
+        writeln!(formatter, "{}", self.text)?;
         for line in &self.signatures {
             let bytes = [line.id.as_slice(), &line.signature].concat();
             writeln!(formatter, "{LINE_PREFIX}{} {}", line.name, STANDARD.encode(bytes))?;

@@ -66,6 +66,8 @@ actions! {
     Transaction = "transaction",
     /// The list of conflicts was read.
     ConflictView = "conflict.view",
+    /// A request came again and was answered with what its first time came to.
+    RequestReplay = "request.replay",
     /// A tenant was created.
     TenantCreate = "tenant.create",
     /// A tenant was changed.
@@ -90,6 +92,8 @@ actions! {
     AuditView = "audit.view",
     /// The checkpoint of another log was anchored in this one.
     AuditAnchor = "audit.anchor",
+    /// A log was recomputed from its entries, or did not come out as it is stored.
+    AuditVerify = "audit.verify",
     /// An incident was read.
     IncidentView = "incident.view",
     /// An incident was opened, acknowledged, assigned, commented or closed.
@@ -100,6 +104,8 @@ actions! {
     Ingest = "ingest",
     /// Changes of another region were applied.
     ReplicationApply = "replication.apply",
+    /// Nothing was heard from another region for too long.
+    ReplicationSilence = "replication.silence",
     /// A node joined, left or was replaced.
     ClusterMember = "cluster.member",
     /// A setting, key or rule of the platform was changed.

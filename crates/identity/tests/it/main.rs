@@ -1,4 +1,5 @@
 //! The crate from outside: sessions, policies, and what must not compile.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod golden;
 mod policy;

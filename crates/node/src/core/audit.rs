@@ -2,6 +2,7 @@
 
 use super::wait::internal;
 use crate::machine::keys;
+use crate::machine::note::Note;
 use crate::node::Node;
 use api::core::Answer;
 use api::problem::Problem;
@@ -211,7 +212,14 @@ impl Node {
     pub(crate) async fn audit_verify(&self, caller: &Caller, session: &Session) -> Answer<AuditVerification> {
         self.may_audit_platform(caller, session, "audit/verification").await?;
         let readers = self.audit_readers();
-        let logs: Vec<LogVerification> = readers.iter().map(verify).collect();
+        let mut logs = Vec::with_capacity(readers.len());
+        for reader in &readers {
+            let log = verify(reader);
+            let resource = Some(format!("audit/{}", log.name));
+            let note = Note { resource, refused: log.problem.clone(), ..self.note(caller, session, "audit.verify") };
+            self.record(TenantId::PLATFORM, note).await?;
+            logs.push(log);
+        }
         Ok(AuditVerification { verified: logs.iter().all(|log| log.verified), logs })
     }
 }

@@ -213,8 +213,8 @@ const fn status_name(status: u16) -> &'static str {
         429 => "429",
         500 => "500",
         503 => "503",
-        100..=399 => "other_ok",
-        400..=499 => "other_4xx",
+        _ if status < 400 => "other_ok",
+        _ if status < 500 => "other_4xx",
         _ => "other_5xx",
     }
 }

@@ -9,3 +9,4 @@ pub mod pull;
 pub mod rejoin;
 pub mod route;
 pub mod serve;
+pub mod silence;

@@ -184,6 +184,8 @@ fn a_retry_with_the_same_key_is_answered_and_not_done_again() {
     assert!(again.replayed && again.stamp == first.stamp);
     assert_eq!(bed.value(TENANT, "a", COUNT), Some(Value::Int(5)));
     assert_eq!(bed.one(increment(2)), Outcome::Refused(Refusal::IdempotencyReuse));
+    let leaves: Vec<String> = bed.leaves().iter().map(|leaf| format!("{} {:?}", leaf.action, leaf.outcome)).collect();
+    assert_eq!(leaves, ["record.patch Success", "request.replay Success", "request.replay Failure"]);
 }
 
 #[test]

@@ -19,6 +19,9 @@ impl Step<'_> {
         if let Some(idempotency) = &transact.idempotency
             && let Some(outcome) = self.replay(transact.tenant, idempotency)?
         {
+            let refused = matches!(outcome, Outcome::Refused(_)).then(|| Refusal::IdempotencyReuse.reason().into());
+            let resource = transact.acts.first().map(|act| act.resource.clone());
+            self.record(&Note { action: "request.replay".into(), refused, resource, ..transact.note });
             return Ok(outcome);
         }
         let mut olds = Vec::with_capacity(transact.acts.len());

@@ -164,7 +164,8 @@ impl World {
     /// Delivers until every region has everything.
     pub fn heal(&mut self) {
         let regions = self.regions.len();
-        while (0..regions * regions).fold(false, |moved, pair| self.deliver(pair / regions, pair % regions) || moved) {}
+        // Every pair gets its turn before anything is asked of the result.
+        while (0..regions * regions).filter(|pair| self.deliver(pair / regions, pair % regions)).count() > 0 {}
     }
 
     fn deliver(&mut self, from: usize, to: usize) -> bool {

@@ -87,7 +87,7 @@ pub fn reads_are_linearizable(evidence: &Evidence, findings: &mut Findings) {
                             findings.push(format!("linearizable: {at} read {version:?} after {before:?} was there"));
                         }
                         Some(_) => {}
-                        None if gone.iter().any(|stamp| *stamp > before || *stamp == before) => {}
+                        None if gone.iter().any(|stamp| *stamp >= before) => {}
                         None => findings.push(format!("linearizable: {at} found nothing after {before:?} was there")),
                     },
                 }

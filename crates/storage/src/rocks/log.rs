@@ -173,7 +173,7 @@ impl Core {
                 self.shared.strike(format!("writing the log: {error}"));
             }
             for submission in batch {
-                (submission.done)(result.as_ref().map(|()| ()).map_err(|e| io::Error::new(e.kind(), e.to_string())));
+                (submission.done)(result.as_ref().copied().map_err(|e| io::Error::new(e.kind(), e.to_string())));
             }
         }
     }
