@@ -12,6 +12,7 @@ pub mod id;
 pub mod incident;
 pub mod normalise;
 pub mod program;
+pub mod report;
 pub mod rules;
 pub mod sigma;
 pub mod sink;

@@ -215,7 +215,9 @@ proptest! {
         asks in prop::collection::vec((0..90 * MINUTE_MS, any::<bool>()), 1..40),
         acknowledged_after in prop::option::of(0..90 * MINUTE_MS),
     ) {
-        let (book, mut desk) = (book(WEEKLY, STEPS), desk(1));
+        // Whoever is on call is told by both steps: each time under another id.
+        let steps = STEPS.replace("[\"team:soc\"]", "[\"schedule:primary\", \"team:soc\"]");
+        let (book, mut desk) = (book(WEEKLY, &steps), desk(1));
         let (id, begun_ms) = opened(&mut desk, Severity::High);
         let mut received: BTreeMap<NotificationId, (u32, u32, String)> = BTreeMap::new();
         let mut recorded: BTreeSet<NotificationId> = BTreeSet::new();

@@ -124,7 +124,7 @@ impl model::time::Clock for Fixed {
 
 fn bytes_of(intake: Option<Intake>) -> Result<(u64, Bytes), &'static str> {
     match intake {
-        Some(Intake::Event(raw)) => Ok((raw.position.unwrap().sequence, raw.bytes)),
+        Some(Intake::Event(raw)) => Ok((raw.position.expect("these sources have positions").sequence, raw.bytes)),
         Some(Intake::Reject(reject)) => Err(reject.reason.label()),
         None => Err("ended"),
     }

@@ -85,6 +85,8 @@ mod tests {
         check(EntityKind::User, " CORP\\Ann ", Some("corp\\ann"));
         check(EntityKind::Badge, "00-12 Ab", Some("0012ab"));
         check(EntityKind::Session, "AbC", Some("AbC"));
+        let long = "x".repeat(SUMMARY_TEXT_CHARACTERS_MAX - 1);
+        check(EntityKind::User, &format!("{long} y"), Some(&long));
         for nobody in ["", " ", "-", "N/A", "(None)", "unknown\n"] {
             check(EntityKind::User, nobody, None);
         }

@@ -109,7 +109,7 @@ struct Record<'a> {
 impl Sink for Record<'_> {
     fn scalar(&mut self, path: &str, array: u32, item: Item) -> Result<(), Odd> {
         // Keys added later are ignored, as normalising does.
-        let Some(key) = KEYS.iter().position(|key| *key == path) else { return Ok(()) };
+        let Some(key) = place_of(path) else { return Ok(()) };
         if key == key::FIELDS {
             let is_text = matches!(item.kind, Kind::Text | Kind::Escaped);
             return match self.fields {
@@ -126,8 +126,7 @@ impl Sink for Record<'_> {
     }
 
     fn container(&mut self, path: &str, _: u32, is_object: bool) -> Result<(), Odd> {
-        let key = KEYS.iter().position(|key| *key == path);
-        match key {
+        match place_of(path) {
             None => Ok(()),
             // Once, for the list itself; a list in it or a second one is odd.
             Some(key) if key == key::FIELDS && !is_object && self.items[key].is_none() => {
@@ -203,6 +202,28 @@ pub(crate) fn audit(
     Ok(Intake { time_ms })
 }
 
+/// The place of a key in [`KEYS`].
+fn place_of(key: &str) -> Option<usize> {
+    Some(match key {
+        "time_ms" => 0,
+        "region" => 1,
+        "node" => 2,
+        "group" => 3,
+        "action" => 4,
+        "outcome" => 5,
+        "reason" => 6,
+        "tenant" => 7,
+        "user" => 8,
+        "session" => 9,
+        "address" => 10,
+        "resource" => 11,
+        "fields" => 12,
+        "request_id" => 13,
+        "detail_digest" => 14,
+        _ => return None,
+    })
+}
+
 /// Whether a key's value has the type that the full parser wants.
 fn check(key: &str, item: Option<Item>) -> Result<(), Odd> {
     let Some(item) = item else { return Ok(()) };
@@ -239,5 +260,16 @@ fn numbers(slots: &mut Slots, fields: &AuditFields, class: [u32; 3], time_ms: u6
         if let Some(field) = field {
             slots.push_number(Some(field), value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_found_at_its_place() {
+        let places: Vec<usize> = KEYS.iter().filter_map(|key| place_of(key)).collect();
+        assert_eq!(places, (0..KEYS.len()).collect::<Vec<_>>());
     }
 }

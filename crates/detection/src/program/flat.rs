@@ -4,37 +4,37 @@ use super::predicate::Predicates;
 use crate::sigma::matcher::{Node, Test};
 
 /// The condition holds.
-pub(super) const YES: u32 = u32::MAX;
+pub(crate) const YES: u32 = u32::MAX;
 /// The condition does not hold.
-pub(super) const NO: u32 = u32::MAX - 1;
+pub(crate) const NO: u32 = u32::MAX - 1;
 
 /// One predicate, and where to go on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Step {
-    pub(super) predicate: u32,
-    pub(super) yes: u32,
-    pub(super) no: u32,
+pub(crate) struct Step {
+    pub(crate) predicate: u32,
+    pub(crate) yes: u32,
+    pub(crate) no: u32,
 }
 
 /// The steps of all rules.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Steps(Vec<Step>);
+pub(crate) struct Steps(Vec<Step>);
 
 impl Steps {
-    pub(super) fn get(&self, place: u32) -> Step {
+    pub(crate) fn get(&self, place: u32) -> Step {
         self.0[place as usize]
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    pub(super) fn seal(&mut self) {
+    pub(crate) fn seal(&mut self) {
         self.0.shrink_to_fit();
     }
 
     /// Adds conditions of which one is enough; the place to begin at.
-    pub(super) fn flatten(&mut self, conditions: &[Node], predicates: &mut Predicates) -> u32 {
+    pub(crate) fn flatten(&mut self, conditions: &[Node], predicates: &mut Predicates) -> u32 {
         conditions.iter().rev().fold(NO, |no, node| {
             let ready = prepare(node, predicates);
             self.emit(&ready, YES, no)

@@ -23,7 +23,6 @@ pub(crate) struct SystemFields {
     type_uid: FieldId,
     /// Product, category and service; the nested name first.
     source: [[FieldId; 2]; 3],
-    pub(crate) host: FieldId,
 }
 
 impl SystemFields {
@@ -41,7 +40,6 @@ impl SystemFields {
                 ["logsource.service", "service"],
             ]
             .map(|pair| pair.map(|name| names.intern(name))),
-            host: names.intern("device.hostname"),
         }
     }
 }

@@ -5,10 +5,10 @@
 //! while it runs is in a [`Worker`]. It must agree with [`Rule::matches`] on every event.
 
 mod audit;
-mod flat;
+pub(crate) mod flat;
 mod intake;
 mod literal;
-mod predicate;
+pub(crate) mod predicate;
 mod probe;
 mod scan;
 mod slots;
@@ -298,6 +298,11 @@ impl Program {
     fn admitting(&self, source: &LogSource) -> Arc<[u32]> {
         (0_u32..).zip(&self.groups).filter(|(_, group)| group.source.admits(source)).map(|(place, _)| place).collect()
     }
+}
+
+/// Whether a rule shows no sign in events that it matches, so that it must be evaluated for each.
+pub(crate) fn is_evaluated_always(rule: &Rule) -> bool {
+    witness::of(&Node::Any(rule.conditions.clone())).is_none()
 }
 
 fn looks_anywhere(node: &Node) -> bool {

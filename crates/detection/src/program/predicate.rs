@@ -14,7 +14,7 @@ const AUTOMATON_LITERALS_MIN: usize = 6;
 
 /// A question about one field, true or false of an event.
 #[derive(Clone, Debug)]
-pub(super) struct Predicate {
+pub(crate) struct Predicate {
     field: FieldId,
     /// Whether any of its tests looks at folded text.
     folds: bool,
@@ -48,28 +48,28 @@ struct Choices {
 
 /// All predicates of a program.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Predicates {
+pub(crate) struct Predicates {
     all: Vec<Predicate>,
     known: FxHashMap<(FieldId, String), u32>,
 }
 
 impl Predicates {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.all.len()
     }
 
     /// Forgets how they were found; none is added after.
-    pub(super) fn seal(&mut self) {
+    pub(crate) fn seal(&mut self) {
         self.known = FxHashMap::default();
         self.all.shrink_to_fit();
     }
 
-    pub(super) fn get(&self, place: u32) -> &Predicate {
+    pub(crate) fn get(&self, place: u32) -> &Predicate {
         &self.all[place as usize]
     }
 
     /// The predicates that make up a test of which one matcher is enough: usually one.
-    pub(super) fn intern(&mut self, test: &Test) -> Vec<u32> {
+    pub(crate) fn intern(&mut self, test: &Test) -> Vec<u32> {
         let (alone, together): (Vec<&Matcher>, Vec<&Matcher>) = test.matchers.iter().partition(|matcher| {
             matches!(matcher, Matcher::Null | Matcher::Exists(_) | Matcher::FieldReference { .. } | Matcher::Never)
         });
@@ -155,7 +155,7 @@ impl Choices {
 
 impl Predicate {
     /// Asks it of an event.
-    pub(super) fn holds(&self, slots: &mut Slots) -> bool {
+    pub(crate) fn holds(&self, slots: &mut Slots) -> bool {
         match &self.test {
             Question::Null => slots.is_null(self.field),
             Question::Exists(wanted) => slots.is_present(self.field) == *wanted,
@@ -178,8 +178,44 @@ impl Predicate {
         }
     }
 
+    /// The field it asks.
+    pub(crate) fn field(&self) -> FieldId {
+        self.field
+    }
+
+    /// The only texts, folded, that it takes; nothing where it takes others too.
+    pub(crate) fn only(&self) -> Option<Vec<&str>> {
+        let Question::Any(choices) = &self.test else { return None };
+        let Choices { starts, ends, contains, contains_many, globs, others, .. } = choices.as_ref();
+        let is_exact = starts.is_empty()
+            && ends.is_empty()
+            && contains.is_empty()
+            && contains_many.is_none()
+            && globs.is_empty()
+            && others.is_empty();
+        is_exact.then(|| choices.exact.iter().chain(&choices.exact_many).map(AsRef::as_ref).collect())
+    }
+
+    /// Whether it takes a folded text; nothing where that depends on more than the folded text.
+    pub(crate) fn takes(&self, folded: &str) -> Option<bool> {
+        match &self.test {
+            Question::Null => Some(false),
+            Question::Exists(wanted) => Some(*wanted),
+            Question::Reference(..) => None,
+            Question::Any(choices) => match choices.take("", folded) {
+                true if choices.others.is_empty() => Some(true),
+                answer => choices.others.is_empty().then_some(answer),
+            },
+        }
+    }
+
+    /// Whether it holds only of events in which the field has no value.
+    pub(crate) fn needs_absence(&self) -> bool {
+        matches!(self.test, Question::Null | Question::Exists(false))
+    }
+
     /// About how much it costs to ask, to ask the cheap first.
-    pub(super) fn cost(&self) -> u32 {
+    pub(crate) fn cost(&self) -> u32 {
         let fields = if self.field == FieldId::ANY || self.other == Some(FieldId::ANY) { 40 } else { 1 };
         fields
             * match &self.test {

@@ -1,16 +1,27 @@
 //! Probes: for the rules of one log source, what to look for in each field to find those that may match.
 //!
-//! Exact values are looked up in a hash table, all others are found by one automaton in one pass over the text.
+//! Exact values are looked up in a hash table, addresses by network, all other texts are found by one automaton in
+//! one pass over the value.
 
 use super::slots::Slots;
 use super::witness::{Anchor, Sign, Witness};
 use crate::sigma::FieldId;
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use aho_corasick::automaton::Automaton;
+use aho_corasick::nfa::contiguous::NFA;
+use aho_corasick::{Anchored, MatchKind, dfa::DFA, packed};
 use rustc_hash::FxHashMap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// Most bytes of literals of an automaton that is a full table; larger ones take less memory and more time.
 const TABLE_BYTES_MAX: usize = 48 * 1024;
+
+/// Most literals that are first looked for many bytes at a time.
+const SKIM_LITERALS_MAX: usize = 64;
+/// Literals shorter than this are too common for that to help.
+const SKIM_BYTES_MIN: usize = 4;
+/// Texts shorter than this are looked through byte by byte.
+const SKIM_TEXT_BYTES_MIN: usize = 24;
 
 /// What is looked for in one field.
 #[derive(Clone, Debug)]
@@ -19,9 +30,31 @@ pub(super) struct Probe {
     /// Rules that may match whenever the field is there.
     present: Vec<u32>,
     exact: FxHashMap<Box<str>, Box<[u32]>>,
-    automaton: Option<AhoCorasick>,
-    /// For each literal of the automaton, the rules by where it must stand.
-    within: Vec<Box<[(Anchor, u32)]>>,
+    networks: Networks,
+    literals: Literals,
+}
+
+/// Networks by length of prefix.
+#[derive(Clone, Debug, Default)]
+struct Networks {
+    lengths: Vec<(bool, u8)>,
+    rules: FxHashMap<(bool, u8, u128), Box<[u32]>>,
+}
+
+/// An automaton for literals, and for each of them the rules by where it must stand.
+#[derive(Clone, Debug, Default)]
+struct Literals {
+    /// Says quickly that there is none; most texts hold none.
+    skim: Option<packed::Searcher>,
+    table: Option<DFA>,
+    graph: Option<NFA>,
+    rules: Vec<Literal>,
+}
+
+#[derive(Clone, Debug)]
+struct Literal {
+    size: usize,
+    rules: Box<[(Anchor, u32)]>,
 }
 
 /// The probes of some rules, and the rules that show no sign.
@@ -63,15 +96,15 @@ impl Probes {
         }
     }
 
-    /// Bytes it holds.
+    /// Bytes that automata hold.
     pub(super) fn size_bytes(&self) -> usize {
-        self.probes.iter().map(|probe| probe.automaton.as_ref().map_or(0, AhoCorasick::memory_usage)).sum()
+        self.probes.iter().map(|probe| probe.literals.size_bytes()).sum()
     }
 }
 
 impl Probe {
     fn new(field: FieldId, signs: BTreeMap<Sign, Vec<u32>>) -> Self {
-        let (mut present, mut exact) = (Vec::new(), FxHashMap::default());
+        let (mut present, mut exact, mut networks) = (Vec::new(), FxHashMap::default(), Vec::new());
         let mut literals: BTreeMap<String, Vec<(Anchor, u32)>> = BTreeMap::new();
         for (sign, mut rules) in signs {
             rules.sort_unstable();
@@ -81,33 +114,28 @@ impl Probe {
                 Sign::Exact(text) => {
                     exact.insert(text.into_boxed_str(), rules.into_boxed_slice());
                 }
+                Sign::Network(is_v4, bits, prefix) => networks.push(((is_v4, bits, prefix), rules.into_boxed_slice())),
                 Sign::Within(text, anchor) => {
                     literals.entry(text).or_default().extend(rules.into_iter().map(|rule| (anchor, rule)));
                 }
             }
         }
-        let size: usize = literals.keys().map(String::len).sum();
-        let kind = if size <= TABLE_BYTES_MAX { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
-        let build = |kind| {
-            let builder =
-                AhoCorasick::builder().match_kind(MatchKind::Standard).kind(Some(kind)).build(literals.keys());
-            builder.or_else(|_| AhoCorasick::new(literals.keys()))
-        };
-        let mut automaton = None;
-        if !literals.is_empty() {
-            match build(kind) {
-                Ok(built) => automaton = Some(built),
+        let lengths: BTreeSet<(bool, u8)> = networks.iter().map(|((is_v4, bits, _), _)| (*is_v4, *bits)).collect();
+        let networks = Networks { lengths: lengths.into_iter().collect(), rules: networks.into_iter().collect() };
+        let literals = match Literals::new(&literals) {
+            Some(built) => built,
+            None => {
                 // Too many states for any automaton: then these rules are tried on every event with the field.
-                Err(_) => present.extend(literals.values().flatten().map(|(_, rule)| *rule)),
+                present.extend(literals.values().flatten().map(|(_, rule)| *rule));
+                Literals::default()
             }
-        }
-        let within = literals.into_values().map(Vec::into_boxed_slice).collect();
-        Self { field, present, exact, automaton, within }
+        };
+        Self { field, present, exact, networks, literals }
     }
 
     fn look(&self, slots: &mut Slots, tell: &mut impl FnMut(u32)) {
         self.present.iter().copied().for_each(&mut *tell);
-        if self.exact.is_empty() && self.automaton.is_none() {
+        if self.exact.is_empty() && self.literals.rules.is_empty() && self.networks.lengths.is_empty() {
             return;
         }
         slots.ready(self.field, true);
@@ -117,13 +145,93 @@ impl Probe {
             {
                 rules.iter().copied().for_each(&mut *tell);
             }
-            let Some(automaton) = &self.automaton else { continue };
-            for found in automaton.find_overlapping_iter(folded) {
-                for (anchor, rule) in &self.within[found.pattern().as_usize()] {
+            if !self.networks.lengths.is_empty() {
+                self.networks.look(folded, tell);
+            }
+            self.literals.look(folded.as_bytes(), tell);
+        }
+    }
+}
+
+impl Networks {
+    fn look(&self, text: &str, tell: &mut impl FnMut(u32)) {
+        let Ok(address) = text.parse::<IpAddr>() else { return };
+        for (is_v4, bits) in &self.lengths {
+            let prefix = match (is_v4, address) {
+                (true, IpAddr::V4(address)) => prefix_of(u128::from(address.to_bits()), *bits, 32),
+                (true, IpAddr::V6(address)) => match address.to_ipv4_mapped() {
+                    Some(address) => prefix_of(u128::from(address.to_bits()), *bits, 32),
+                    None => continue,
+                },
+                (false, IpAddr::V6(address)) => prefix_of(address.to_bits(), *bits, 128),
+                (false, IpAddr::V4(_)) => continue,
+            };
+            if let Some(rules) = self.rules.get(&(*is_v4, *bits, prefix)) {
+                rules.iter().copied().for_each(&mut *tell);
+            }
+        }
+    }
+}
+
+/// The leading bits of an address.
+pub(super) fn prefix_of(address: u128, bits: u8, width: u32) -> u128 {
+    address.checked_shr(width.saturating_sub(u32::from(bits))).unwrap_or(0)
+}
+
+impl Literals {
+    fn new(literals: &BTreeMap<String, Vec<(Anchor, u32)>>) -> Option<Self> {
+        if literals.is_empty() {
+            return Some(Self::default());
+        }
+        let size: usize = literals.keys().map(String::len).sum();
+        let (mut table, mut graph) = (None, None);
+        if size <= TABLE_BYTES_MAX {
+            table = DFA::builder().match_kind(MatchKind::Standard).prefilter(false).build(literals.keys()).ok();
+        }
+        if table.is_none() {
+            graph = Some(NFA::builder().match_kind(MatchKind::Standard).prefilter(false).build(literals.keys()).ok()?);
+        }
+        let rules = literals
+            .iter()
+            .map(|(text, rules)| Literal { size: text.len(), rules: rules.clone().into_boxed_slice() })
+            .collect();
+        let is_long = literals.keys().all(|text| text.len() >= SKIM_BYTES_MIN);
+        let skim = (is_long && literals.len() <= SKIM_LITERALS_MAX)
+            .then(|| packed::Config::new().builder().extend(literals.keys()).build())
+            .flatten();
+        Some(Self { skim, table, graph, rules })
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.table.as_ref().map_or(0, Automaton::memory_usage) + self.graph.as_ref().map_or(0, Automaton::memory_usage)
+    }
+
+    fn look(&self, text: &[u8], tell: &mut impl FnMut(u32)) {
+        if text.len() >= SKIM_TEXT_BYTES_MIN && self.skim.as_ref().is_some_and(|skim| skim.find(text).is_none()) {
+            return;
+        }
+        match (&self.table, &self.graph) {
+            (Some(table), _) => self.walk(table, text, tell),
+            (None, Some(graph)) => self.walk(graph, text, tell),
+            (None, None) => {}
+        }
+    }
+
+    /// Finds all literals, also those within others.
+    fn walk(&self, automaton: &impl Automaton, text: &[u8], tell: &mut impl FnMut(u32)) {
+        let Ok(mut state) = automaton.start_state(Anchored::No) else { return };
+        for (place, byte) in text.iter().enumerate() {
+            state = automaton.next_state(Anchored::No, state, *byte);
+            if !automaton.is_special(state) || !automaton.is_match(state) {
+                continue;
+            }
+            for number in 0..automaton.match_len(state) {
+                let literal = &self.rules[automaton.match_pattern(state, number).as_usize()];
+                for (anchor, rule) in &literal.rules {
                     let stands = match anchor {
                         Anchor::Anywhere => true,
-                        Anchor::Start => found.start() == 0,
-                        Anchor::End => found.end() == folded.len(),
+                        Anchor::Start => place + 1 == literal.size,
+                        Anchor::End => place + 1 == text.len(),
                     };
                     if stands {
                         tell(*rule);

@@ -3,6 +3,7 @@
 //! A witness may be seen where the rule does not match; it must never be missing where it does.
 
 use super::literal;
+use super::probe::prefix_of;
 use crate::sigma::FieldId;
 use crate::sigma::matcher::{Matcher, Node, Test};
 use crate::sigma::pattern::Pattern;
@@ -14,6 +15,8 @@ pub(super) enum Sign {
     Present,
     /// The field's folded text is this.
     Exact(String),
+    /// The field's text is an address of this network: whether of version 4, bits of the prefix, the prefix.
+    Network(bool, u8, u128),
     /// The field's folded text holds this.
     Within(String, Anchor),
 }
@@ -124,11 +127,13 @@ fn of_matcher(field: FieldId, matcher: &Matcher) -> Option<Witness> {
             Some(texts) => texts.into_iter().map(|text| Sign::Within(text, Anchor::Anywhere)).collect(),
             None => vec![Sign::Present],
         },
-        Matcher::Exists(true)
-        | Matcher::Cidr(_)
-        | Matcher::Compare(..)
-        | Matcher::Moment(..)
-        | Matcher::FieldReference { .. } => vec![Sign::Present],
+        Matcher::Cidr(network) => {
+            let (is_v4, bits, address) = network.parts();
+            vec![Sign::Network(is_v4, bits, prefix_of(address, bits, if is_v4 { 32 } else { 128 }))]
+        }
+        Matcher::Exists(true) | Matcher::Compare(..) | Matcher::Moment(..) | Matcher::FieldReference { .. } => {
+            vec![Sign::Present]
+        }
     };
     let penalty = if field == FieldId::ANY && !signs.is_empty() { ANYWHERE_PENALTY } else { 0.0 };
     let chance = signs.iter().map(chance).sum::<f64>() + penalty;
@@ -138,6 +143,8 @@ fn of_matcher(field: FieldId, matcher: &Matcher) -> Option<Witness> {
 fn chance(sign: &Sign) -> f64 {
     match sign {
         Sign::Present => PRESENT_CHANCE,
+        // Half of the addresses for each bit, but most that are seen are of few networks.
+        Sign::Network(_, bits, _) => 0.5 * 0.8_f64.powi(i32::from(*bits)),
         Sign::Exact(text) if text.len() < 6 => SHORT_CHANCE,
         Sign::Exact(_) => EXACT_CHANCE,
         Sign::Within(text, _) => {

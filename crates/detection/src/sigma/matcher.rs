@@ -118,6 +118,14 @@ impl Network {
         (bits <= if address.is_ipv4() { 32 } else { 128 }).then_some(Self { address, bits })
     }
 
+    /// Whether it is of version 4, how many bits count, and the address as a number.
+    pub(crate) fn parts(self) -> (bool, u8, u128) {
+        match self.address {
+            IpAddr::V4(address) => (true, self.bits, u128::from(address.to_bits())),
+            IpAddr::V6(address) => (false, self.bits, address.to_bits()),
+        }
+    }
+
     fn contains(self, address: IpAddr) -> bool {
         let same = |a: u128, b: u128, width: u32| {
             let ignored = width - u32::from(self.bits);

@@ -1,0 +1,205 @@
+//! Whether rules are right: what was wrong with their files, and which of them can never match.
+
+use super::never::{self, Verdict};
+use crate::event::LogSource;
+use crate::normalise::OWN_PRODUCT;
+use crate::program::ProgramSize;
+use crate::rules::RuleSet;
+use crate::sigma::matcher::{Matcher, Node};
+use crate::sigma::view::FieldId;
+use crate::sigma::{Header, LogSourceFilter, Rule, RuleError};
+use serde::Serialize;
+use std::collections::BTreeSet;
+
+/// What is known of the events at hand; an empty list means that nothing is known of it.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The log sources that events come from.
+    pub sources: Vec<LogSource>,
+    /// The fields that events of a log source have.
+    pub schemas: Vec<Schema>,
+}
+
+/// The fields of events.
+#[derive(Clone, Debug, Default)]
+pub struct Schema {
+    /// Which events; rules for no others are held to it.
+    pub source: LogSourceFilter,
+    /// All fields that they can have. A name that ends with `.*` stands for all that begin so.
+    pub fields: BTreeSet<String>,
+}
+
+/// The fields of the platform's own events.
+const OWN_FIELDS: [&str; 28] = [
+    "activity_id",
+    "actor.session.uid",
+    "actor.user.name",
+    "api.operation",
+    "api.request.uid",
+    "category_uid",
+    "class_uid",
+    "cloud.region",
+    "metadata.log_name",
+    "metadata.product.name",
+    "metadata.tenant_uid",
+    "metadata.version",
+    "resources.name",
+    "session.uid",
+    "severity_id",
+    "src_endpoint.ip",
+    "src_endpoint.name",
+    "status",
+    "status_detail",
+    "status_id",
+    "time",
+    "type_uid",
+    "unmapped.detail_digest",
+    "unmapped.fields",
+    "unmapped.group",
+    "unmapped.node",
+    "user.name",
+    "unmapped.*",
+];
+
+impl Known {
+    /// What is known of the platform's own events.
+    pub fn platform() -> Self {
+        let source = LogSourceFilter { product: Some(OWN_PRODUCT.into()), ..LogSourceFilter::default() };
+        let fields = OWN_FIELDS.map(str::to_owned).into();
+        Self { sources: Vec::new(), schemas: vec![Schema { source, fields }] }
+    }
+}
+
+/// What is to be said about rule files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CheckReport {
+    /// Rules on single events that were taken.
+    pub rules: usize,
+    /// Correlations that were taken.
+    pub correlations: usize,
+    /// Documents that were not taken.
+    pub errors: Vec<Problem>,
+    /// What is odd about those that were.
+    pub findings: Vec<Finding>,
+    /// What the rules compile to.
+    pub program: ProgramSize,
+}
+
+impl CheckReport {
+    /// Whether there is nothing to be said.
+    pub fn is_clean(&self) -> bool {
+        self.errors.is_empty() && self.findings.is_empty()
+    }
+}
+
+/// A document that was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The file.
+    pub file: String,
+    /// The line, from 1.
+    pub line: u32,
+    /// Why.
+    pub reason: String,
+}
+
+/// Something odd about a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The rule's id.
+    pub rule: String,
+    /// The file.
+    pub file: String,
+    /// The line its document begins at.
+    pub line: u32,
+    /// What is odd.
+    #[serde(flatten)]
+    pub kind: FindingKind,
+}
+
+/// What is odd about a rule. All but the last mean that it never matches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "finding")]
+pub enum FindingKind {
+    /// Its conditions contradict each other, unless a field is a list.
+    Contradiction,
+    /// It waits for placeholders that no pipeline fills.
+    UnfilledPlaceholder,
+    /// No known log source is its own.
+    UnmatchedSource {
+        /// The log source it wants.
+        source: LogSourceFilter,
+    },
+    /// It asks for a field that its events do not have.
+    UnknownField {
+        /// The field.
+        field: String,
+    },
+    /// It has no text that must be there, so it is evaluated for every event of its log source.
+    EvaluatedAlways,
+}
+
+/// Checks a rule set and what went wrong while it was read.
+pub fn check(rules: &RuleSet, errors: &[RuleError], known: &Known) -> CheckReport {
+    let mut report = CheckReport {
+        rules: rules.rules().len(),
+        correlations: rules.correlations().len(),
+        program: rules.program().size(),
+        ..CheckReport::default()
+    };
+    report.errors = errors
+        .iter()
+        .map(|error| Problem { file: error.file.to_string(), line: error.line, reason: error.reason.to_string() })
+        .collect();
+    for rule in rules.rules() {
+        let mut find = |kind| report.findings.push(finding(&rule.header, kind));
+        match never::verdict(rule) {
+            Verdict::Can => {}
+            Verdict::Contradiction => find(FindingKind::Contradiction),
+            Verdict::Placeholder => find(FindingKind::UnfilledPlaceholder),
+        }
+        if !known.sources.is_empty() && !known.sources.iter().any(|source| rule.source.admits(source)) {
+            find(FindingKind::UnmatchedSource { source: rule.source.clone() });
+        }
+        for field in unknown_fields(rule, rules, known) {
+            find(FindingKind::UnknownField { field });
+        }
+        if crate::program::is_evaluated_always(rule) {
+            find(FindingKind::EvaluatedAlways);
+        }
+    }
+    report
+}
+
+fn finding(header: &Header, kind: FindingKind) -> Finding {
+    Finding { rule: header.reference.id.to_string(), file: header.file.to_string(), line: header.line, kind }
+}
+
+fn unknown_fields(rule: &Rule, rules: &RuleSet, known: &Known) -> Vec<String> {
+    let Some(schema) = known.schemas.iter().find(|schema| schema.source.contains(&rule.source)) else {
+        return Vec::new();
+    };
+    let mut fields = BTreeSet::new();
+    rule.conditions.iter().for_each(|node| fields_of(node, &mut fields));
+    fields.remove(&FieldId::ANY);
+    let is_known = |name: &str| {
+        schema.fields.contains(name)
+            || schema.fields.iter().any(|known| known.strip_suffix('*').is_some_and(|stem| name.starts_with(stem)))
+    };
+    let names = fields.into_iter().map(|field| rules.names().name(field));
+    names.filter(|name| !is_known(name)).map(str::to_owned).collect()
+}
+
+fn fields_of(node: &Node, fields: &mut BTreeSet<FieldId>) {
+    match node {
+        Node::All(nodes) | Node::Any(nodes) => nodes.iter().for_each(|node| fields_of(node, fields)),
+        Node::Not(inner) => fields_of(inner, fields),
+        Node::Selection(selection) => fields_of(&selection.node, fields),
+        Node::Field(test) => {
+            fields.insert(test.field);
+            fields.extend(test.matchers.iter().filter_map(|matcher| {
+                if let Matcher::FieldReference { other, .. } = matcher { Some(*other) } else { None }
+            }));
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Rules that can never match: no answers to their questions lead to yes, or only answers that contradict each other.
+//!
+//! It takes every field to have one value. It says a rule can match whenever it is not sure.
+
+use crate::program::flat::{NO, Steps, YES};
+use crate::program::predicate::Predicates;
+use crate::sigma::Rule;
+use crate::sigma::matcher::{Matcher, Node};
+use crate::sigma::view::FieldId;
+use std::collections::BTreeMap;
+
+/// Most steps followed before a rule is taken to be able to match.
+const STEPS_MAX: usize = 20_000;
+
+/// Whether a rule can match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Can,
+    /// Its conditions contradict each other.
+    Contradiction,
+    /// It waits for a placeholder that nothing was given for.
+    Placeholder,
+}
+
+pub(super) fn verdict(rule: &Rule) -> Verdict {
+    let mut predicates = Predicates::default();
+    let mut steps = Steps::default();
+    let entry = steps.flatten(&rule.conditions, &mut predicates);
+    let mut search = Search { steps: &steps, predicates: &predicates, answers: BTreeMap::new(), left: STEPS_MAX };
+    if search.reaches(entry) {
+        Verdict::Can
+    } else if rule.conditions.iter().any(waits) {
+        Verdict::Placeholder
+    } else {
+        Verdict::Contradiction
+    }
+}
+
+fn waits(node: &Node) -> bool {
+    match node {
+        Node::All(nodes) | Node::Any(nodes) => nodes.iter().any(waits),
+        Node::Not(inner) => waits(inner),
+        Node::Selection(selection) => waits(&selection.node),
+        Node::Field(test) => test.matchers.iter().any(|matcher| matches!(matcher, Matcher::Never)),
+    }
+}
+
+struct Search<'a> {
+    steps: &'a Steps,
+    predicates: &'a Predicates,
+    answers: BTreeMap<u32, bool>,
+    left: usize,
+}
+
+impl Search<'_> {
+    /// Whether answers that do not contradict each other lead from here to yes.
+    fn reaches(&mut self, at: u32) -> bool {
+        if at == YES || at == NO {
+            return at == YES;
+        }
+        if self.left == 0 {
+            return true;
+        }
+        self.left -= 1;
+        let step = self.steps.get(at);
+        if let Some(answer) = self.answers.get(&step.predicate) {
+            return self.reaches(if *answer { step.yes } else { step.no });
+        }
+        for (answer, next) in [(true, step.yes), (false, step.no)] {
+            if next == NO {
+                continue;
+            }
+            self.answers.insert(step.predicate, answer);
+            if self.is_consistent(step.predicate) && self.reaches(next) {
+                return true;
+            }
+            self.answers.remove(&step.predicate);
+        }
+        false
+    }
+
+    /// Whether one value of the field can give all answers about it.
+    fn is_consistent(&self, newest: u32) -> bool {
+        let field = self.predicates.get(newest).field();
+        if field == FieldId::ANY {
+            return true;
+        }
+        let about: Vec<_> = self
+            .answers
+            .iter()
+            .map(|(place, answer)| (self.predicates.get(*place), *answer))
+            .filter(|(predicate, _)| predicate.field() == field)
+            .collect();
+        let is_absent = about.iter().any(|(predicate, answer)| *answer && predicate.needs_absence());
+        let has_value = about.iter().any(|(predicate, answer)| *answer && predicate.only().is_some());
+        if is_absent && has_value {
+            return false;
+        }
+        let Some(texts) = about.iter().find_map(|(predicate, answer)| predicate.only().filter(|_| *answer)) else {
+            return true;
+        };
+        texts
+            .iter()
+            .any(|text| about.iter().all(|(predicate, answer)| predicate.takes(text).is_none_or(|t| t == *answer)))
+    }
+}
