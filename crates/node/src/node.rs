@@ -77,6 +77,8 @@ pub struct Node {
     pub(crate) policy: Policy,
     pub(crate) capabilities: Mutex<BTreeMap<(UserId, u32, bool), Arc<Capability>>>,
     pub(crate) session_keys: Mutex<Option<(u64, Arc<SessionKeys>)>>,
+    /// The incidents, for whoever acts on them.
+    pub(crate) incidents: tokio::sync::Mutex<crate::driver::book::Book>,
     /// State of the links to other regions, kept by their drivers.
     pub(crate) links: Mutex<BTreeMap<(GroupId, model::RegionId), crate::driver::pull::LinkView>>,
 }

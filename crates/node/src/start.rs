@@ -208,6 +208,7 @@ impl Running {
             policy: Policy::builtin(),
             capabilities: Mutex::default(),
             session_keys: Mutex::default(),
+            incidents: tokio::sync::Mutex::default(),
             links: Mutex::default(),
             cluster: Arc::clone(&cluster),
         });

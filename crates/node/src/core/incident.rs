@@ -1,6 +1,7 @@
 //! Alerts and incidents as the SOC sees them, and events of others coming in.
 
 use super::wait::failed;
+use crate::driver::book;
 use crate::driver::detect::{self, HOME};
 use crate::machine::command::Command;
 use crate::machine::note::Note;
@@ -146,7 +147,7 @@ impl Node {
         let by = session.account().login.as_str().to_owned();
         let input = Input::Act { incident, by, why: None, act };
         let base = self.note(caller, session, "incident.update");
-        let effects = detect::act(self, &input, |note| Note { resource: note.resource, ..base.clone() }).await?;
+        let effects = book::act(self, &input, |note| Note { resource: note.resource, ..base.clone() }).await?;
         for effect in effects {
             if let Effect::Refused { reason, .. } = effect {
                 return Err(match reason {

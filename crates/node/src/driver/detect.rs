@@ -5,6 +5,7 @@
 //! before is found and left alone.
 
 use crate::core::wait::failed;
+use crate::driver::book;
 use crate::machine::command::{Command, Must, Select};
 use crate::machine::control::platform;
 use crate::machine::keys;
@@ -14,7 +15,7 @@ use api::problem::Problem;
 use async_trait::async_trait;
 use bytes::Bytes;
 use detection::engine::{Detector, Effect, Input, Options};
-use detection::incident::{self, Board, Change, Desk, Incident};
+use detection::incident::{self, Board, Incident};
 use detection::rules::RuleSet;
 use detection::{Alert, Position, RawEvent, SourceKind};
 use model::codec::{decode, encode};
@@ -29,7 +30,7 @@ use storage::Space;
 /// Where the detector's input, cursor and ingested events live.
 pub const HOME: GroupId = GroupId::new(0);
 /// The one field of alerts and of incidents: their JSON.
-const ONLY: FieldId = FieldId::new(1);
+pub(super) const ONLY: FieldId = FieldId::new(1);
 /// Events taken from one stream before the next has its turn.
 const TURN: usize = 512;
 /// How often the place in the streams is remembered.
@@ -205,16 +206,16 @@ impl Watch {
     async fn keep(&mut self, effect: Effect) -> Result<(), Problem> {
         let input = match effect {
             Effect::Alert(alert) => {
-                if self.is_known(&alert)? {
-                    return Ok(());
+                // An alert that an earlier leader stored may not have found its incident: the desk ignores repetitions.
+                if !self.is_known(&alert)? {
+                    self.keep_alert(&alert).await?;
                 }
-                self.keep_alert(&alert).await?;
                 incident::Input::Alert(alert)
             }
             Effect::Superseded { old, by } => incident::Input::Superseded { old, by },
             Effect::Extended { alert, count, last_ms } => incident::Input::Extended { alert, count, last_ms },
         };
-        act(&self.node, &input, |note| note).await.map(|_| ())
+        book::act(&self.node, &input, |note| note).await.map(|_| ())
     }
 
     /// Stored by an earlier leader, or by another region that saw the same events.
@@ -232,7 +233,7 @@ impl Watch {
     /// Announces revisions that have not been, at least once each.
     async fn tell(&mut self) -> Result<(), Problem> {
         let Some(announce) = self.announce.clone() else { return Ok(()) };
-        for incident in incidents(&self.node)? {
+        for incident in book::current(&self.node).await? {
             let (id, revision) = (incident.id.to_string(), incident.revision());
             if self.cursor.announced.get(&id).is_some_and(|told| *told >= revision) {
                 continue;
@@ -286,7 +287,7 @@ impl Watch {
     }
 }
 
-fn note(node: &Node, action: &str, resource: String) -> Note {
+pub(super) fn note(node: &Node, action: &str, resource: String) -> Note {
     Note {
         action: action.into(),
         tenant: Some("platform".into()),
@@ -297,7 +298,14 @@ fn note(node: &Node, action: &str, resource: String) -> Note {
     }
 }
 
-async fn write(node: &Node, table: TableId, key: String, must: Must, json: String, note: Note) -> Result<(), Problem> {
+pub(super) async fn write(
+    node: &Node,
+    table: TableId,
+    key: String,
+    must: Must,
+    json: String,
+    note: Note,
+) -> Result<(), Problem> {
     let set = vec![(ONLY, Merge::Lww, Value::Text(json))];
     match node.keep(table, key, must, set, Vec::new(), note).await {
         // Someone else stored the very same thing: keys of both are functions of what is stored.
@@ -306,32 +314,10 @@ async fn write(node: &Node, table: TableId, key: String, must: Must, json: Strin
     }
 }
 
-/// Every change of every incident, as stored: one record each, none is ever written again.
-fn changes(node: &Node) -> Result<Vec<Change>, Problem> {
-    let mut all = Vec::new();
-    let mut after = None;
-    loop {
-        let limit = model::limit::PAGE_RECORDS_MAX as u32;
-        let select = Select::Range { from: String::new(), to: None, after, limit };
-        let found = node.platform_records(platform::INCIDENTS, &select)?;
-        for (key, record) in &found.records {
-            let Some(Value::Text(json)) = record.fields.get(&ONLY).map(model::FieldState::value) else { continue };
-            match Change::decode(json.as_bytes()) {
-                Ok(change) => all.push(change),
-                Err(error) => tracing::error!(%error, key, "a change of an incident cannot be read"),
-            }
-        }
-        match found.more {
-            Some(more) => after = Some(more),
-            None => return Ok(all),
-        }
-    }
-}
-
 /// All incidents as their changes say, whichever region made them.
 pub(crate) fn incidents(node: &Node) -> Result<Vec<Incident>, Problem> {
     let mut board = Board::new();
-    board.extend(changes(node)?);
+    board.extend(book::changes(node, |_| true)?.into_iter().map(|(_, change)| change));
     Ok(board.iter().cloned().collect())
 }
 
@@ -356,30 +342,6 @@ pub(crate) fn alerts(node: &Node) -> Result<Vec<Alert>, Problem> {
             None => return Ok(all),
         }
     }
-}
-
-/// Takes an input to the incidents as they are stored, and stores the changes that follow: what others do at the
-/// same time is merged when it is read.
-pub(crate) async fn act(
-    node: &Node,
-    input: &incident::Input,
-    who: impl Fn(Note) -> Note,
-) -> Result<Vec<incident::Effect>, Problem> {
-    let options = incident::Options { region: node.region.id, ..incident::Options::default() };
-    let mut desk = Desk::new(options);
-    desk.restore(changes(node)?);
-    let mut effects = Vec::new();
-    desk.step(node.world.clock.wall_ms(), input.clone(), &mut effects);
-    for effect in &effects {
-        let incident::Effect::Changed { incident, change } = effect else { continue };
-        let json = change
-            .change
-            .encode()
-            .map_err(|error| crate::core::wait::internal("a change of an incident cannot be stored", &error))?;
-        let note = who(note(node, "incident.update", format!("incidents/{}/{}", incident.id, change.revision)));
-        write(node, platform::INCIDENTS, change.change.key(), Must::BeAbsent, json, note).await?;
-    }
-    Ok(effects)
 }
 
 /// The JSON of an alert; where it would be too long, the events in its middle go: what began it and what completed it stay.

@@ -3,6 +3,7 @@
 //! No decision of the domain is made here.
 
 pub mod anchor;
+pub mod book;
 pub mod detect;
 pub mod proposer;
 pub mod pull;
