@@ -1,5 +1,6 @@
 //! The compiled program against the naive evaluator: random rules and random events, and public ones where they are at
 //! hand. They must agree on every event, whether it is read from its bytes or from the event made of them.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 

@@ -6,7 +6,7 @@
 use super::slots::Slots;
 use super::witness::{Anchor, Sign, Witness};
 use crate::sigma::FieldId;
-use aho_corasick::automaton::Automaton;
+use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::nfa::contiguous::NFA;
 use aho_corasick::{Anchored, MatchKind, dfa::DFA, packed};
 use rustc_hash::FxHashMap;
@@ -273,11 +273,9 @@ impl Literals {
     /// Finds all literals, also those within others.
     fn walk(&self, automaton: &impl Automaton, text: &[u8], tell: &mut impl FnMut(u32)) {
         let Ok(mut state) = automaton.start_state(Anchored::No) else { return };
-        for (place, byte) in text.iter().enumerate() {
-            state = automaton.next_state(Anchored::No, state, *byte);
-            if !automaton.is_special(state) || !automaton.is_match(state) {
-                continue;
-            }
+        let mut from = 0;
+        while let Some((place, found)) = advance(automaton, state, text, from) {
+            (state, from) = (found, place + 1);
             for number in 0..automaton.match_len(state) {
                 let literal = &self.rules[automaton.match_pattern(state, number).as_usize()];
                 for (anchor, rule) in &literal.rules {
@@ -293,4 +291,17 @@ impl Literals {
             }
         }
     }
+}
+
+/// Goes on to the next byte with which a literal ends. Apart, so that the state stays in a register.
+#[inline(never)]
+fn advance(automaton: &impl Automaton, state: StateID, text: &[u8], from: usize) -> Option<(usize, StateID)> {
+    let mut state = state;
+    for (place, byte) in text.get(from..)?.iter().enumerate() {
+        state = automaton.next_state(Anchored::No, state, *byte);
+        if automaton.is_special(state) && automaton.is_match(state) {
+            return Some((from + place, state));
+        }
+    }
+    None
 }
