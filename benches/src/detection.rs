@@ -137,7 +137,9 @@ fn audit_rules() -> String {
             2 => format!("api.operation|startswith: record.\n    resources.name|contains: /tables/secret{number}/"),
             3 => format!("src_endpoint.ip|cidr: 172.{}.{}.0/24\n    class_uid: 6005", 16 + number % 16, number % 250),
             4 => format!("status_detail|re: '^(quota|limit)_{number}[a-z]+$'\n    status: Failure"),
-            _ => format!("api.operation: login.failed\n    actor.user.name: [root{number}, admin{number}, oracle{number}]"),
+            _ => format!(
+                "api.operation: login.failed\n    actor.user.name: [root{number}, admin{number}, oracle{number}]"
+            ),
         };
         format!(
             "title: rule {number}\nlogsource: {{product: holdfast, service: audit}}\ndetection:\n  selection:\n    \
