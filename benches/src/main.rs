@@ -71,6 +71,12 @@ struct Arguments {
     /// The rules that nodes watch their audit log with.
     #[arg(long, default_value = "cluster/rules")]
     rules: PathBuf,
+    /// A folder of Sigma rules, with folders in it, to measure matching with; needs `--sigma-events`.
+    #[arg(long, requires = "sigma_events")]
+    sigma_rules: Option<PathBuf>,
+    /// Events to match them with: JSON, one a line, `.gz` if compressed.
+    #[arg(long, requires = "sigma_rules")]
+    sigma_events: Option<PathBuf>,
     /// Start nodes without rules: nothing is detected.
     #[arg(long)]
     no_rules: bool,
@@ -182,7 +188,8 @@ async fn bench(arguments: &Arguments) -> Result<()> {
         say("detection: on one thread");
         let count = if arguments.quick { 50_000 } else { 200_000 };
         let folder = rules.clone();
-        report.detection = tokio::task::spawn_blocking(move || detection::run(&folder, count)).await??;
+        let packs = detection::Packs { rules: arguments.sigma_rules.clone(), events: arguments.sigma_events.clone() };
+        report.detection = tokio::task::spawn_blocking(move || detection::run(&folder, count, &packs)).await??;
     }
     if wanted(Part::Idle) {
         say("idle: three regions of three nodes");

@@ -1,5 +1,6 @@
 //! The compiled program against the naive evaluator: random rules and random events, and public ones where they are at
 //! hand. They must agree on every event, whether it is read from its bytes or from the event made of them.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 
@@ -39,7 +40,19 @@ const WORDS: [&str; 20] = [
 const FIELDS: [&str; 6] = ["f", "g", "n.x", "n.y", "EventID", "class_uid"];
 /// Fields of events, some of which no rule looks at.
 const NAMES: [&str; 8] = ["f", "g", "x", "EventID", "n", "n.x", "class_uid", "\u{e9}"];
-const MODIFIERS: [&str; 30] = [
+const MODIFIERS: [&str; 42] = [
+    "",
+    "",
+    "|contains",
+    "|contains",
+    "|startswith",
+    "|startswith",
+    "|startswith",
+    "|startswith",
+    "|endswith",
+    "|endswith",
+    "|endswith",
+    "|endswith",
     "",
     "",
     "",
@@ -261,12 +274,12 @@ fn compiled(program: &Program, event: &Event) -> Vec<usize> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 
     #[test]
     fn program_and_naive_evaluator_agree(
         rules in proptest::collection::vec(rule(), 1..10),
-        events in proptest::collection::vec(event(), 1..8),
+        events in proptest::collection::vec(event(), 1..16),
     ) {
         let rules = rules_of(&rules);
         let program = rules.program();

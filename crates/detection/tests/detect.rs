@@ -1,5 +1,6 @@
 //! The detector from bytes to alerts: the rule pack and its tests, Sigma's language, correlation for every order of
 //! arrival, real logs and public rules where they are at hand.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! What is said about rules: explanations, checks, tests, coverage, backtests; and how rules are read: filters,
 //! pipelines, placeholders, parts of times, conditions of correlations.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 

@@ -6,7 +6,7 @@
 use super::slots::Slots;
 use super::witness::{Anchor, Sign, Witness};
 use crate::sigma::FieldId;
-use aho_corasick::automaton::Automaton;
+use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::nfa::contiguous::NFA;
 use aho_corasick::{Anchored, MatchKind, dfa::DFA, packed};
 use rustc_hash::FxHashMap;
@@ -23,6 +23,9 @@ const SKIM_BYTES_MIN: usize = 4;
 /// Texts shorter than this are looked through byte by byte.
 const SKIM_TEXT_BYTES_MIN: usize = 24;
 
+/// Bytes at the edge of a text by which literals are looked up.
+const EDGE_BYTES: usize = 4;
+
 /// What is looked for in one field.
 #[derive(Clone, Debug)]
 pub(super) struct Probe {
@@ -32,7 +35,13 @@ pub(super) struct Probe {
     exact: FxHashMap<Box<str>, Box<[u32]>>,
     networks: Networks,
     literals: Literals,
+    starts: Edges,
+    ends: Edges,
 }
+
+/// Literals that stand at the beginning or end of a text, by the bytes nearest to it.
+#[derive(Clone, Debug, Default)]
+struct Edges(FxHashMap<[u8; EDGE_BYTES], Vec<(Box<str>, Box<[u32]>)>>);
 
 /// Networks by length of prefix.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +58,8 @@ struct Literals {
     table: Option<DFA>,
     graph: Option<NFA>,
     rules: Vec<Literal>,
+    /// Whether a JSON line shows each literal as it is: it has no quote or slash, and is no part of a number.
+    is_plain: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -106,6 +117,7 @@ impl Probe {
     fn new(field: FieldId, signs: BTreeMap<Sign, Vec<u32>>) -> Self {
         let (mut present, mut exact, mut networks) = (Vec::new(), FxHashMap::default(), Vec::new());
         let mut literals: BTreeMap<String, Vec<(Anchor, u32)>> = BTreeMap::new();
+        let (mut starts, mut ends) = (Edges::default(), Edges::default());
         for (sign, mut rules) in signs {
             rules.sort_unstable();
             rules.dedup();
@@ -115,6 +127,12 @@ impl Probe {
                     exact.insert(text.into_boxed_str(), rules.into_boxed_slice());
                 }
                 Sign::Network(is_v4, bits, prefix) => networks.push(((is_v4, bits, prefix), rules.into_boxed_slice())),
+                Sign::Within(text, Anchor::Start) if text.len() >= EDGE_BYTES => {
+                    starts.add(text.as_bytes().first_chunk(), &text, rules);
+                }
+                Sign::Within(text, Anchor::End) if text.len() >= EDGE_BYTES => {
+                    ends.add(text.as_bytes().last_chunk(), &text, rules);
+                }
                 Sign::Within(text, anchor) => {
                     literals.entry(text).or_default().extend(rules.into_iter().map(|rule| (anchor, rule)));
                 }
@@ -130,12 +148,14 @@ impl Probe {
                 Literals::default()
             }
         };
-        Self { field, present, exact, networks, literals }
+        Self { field, present, exact, networks, literals, starts, ends }
     }
 
     fn look(&self, slots: &mut Slots, tell: &mut impl FnMut(u32)) {
         self.present.iter().copied().for_each(&mut *tell);
-        if self.exact.is_empty() && self.literals.rules.is_empty() && self.networks.lengths.is_empty() {
+        let asks_edges = !self.starts.0.is_empty() || !self.ends.0.is_empty();
+        let asks_whole = !self.exact.is_empty() || !self.networks.lengths.is_empty() || asks_edges;
+        if !asks_whole && (self.literals.rules.is_empty() || self.is_not_in_line(slots)) {
             return;
         }
         slots.ready(self.field, true);
@@ -148,7 +168,36 @@ impl Probe {
             if !self.networks.lengths.is_empty() {
                 self.networks.look(folded, tell);
             }
+            if asks_edges {
+                let text = folded.as_bytes();
+                self.starts.look(text.first_chunk(), tell, |literal| text.starts_with(literal));
+                self.ends.look(text.last_chunk(), tell, |literal| text.ends_with(literal));
+            }
             self.literals.look(folded.as_bytes(), tell);
+        }
+    }
+
+    /// Whether no literal is anywhere in the event's line, so that no value needs to be looked at.
+    fn is_not_in_line(&self, slots: &mut Slots) -> bool {
+        let Some(skim) = self.literals.skim.as_ref().filter(|_| self.field == FieldId::ANY && self.literals.is_plain)
+        else {
+            return false;
+        };
+        slots.plain_line().is_some_and(|line| skim.find(line).is_none())
+    }
+}
+
+impl Edges {
+    fn add(&mut self, edge: Option<&[u8; EDGE_BYTES]>, text: &str, rules: Vec<u32>) {
+        if let Some(edge) = edge {
+            self.0.entry(*edge).or_default().push((text.into(), rules.into_boxed_slice()));
+        }
+    }
+
+    fn look(&self, edge: Option<&[u8; EDGE_BYTES]>, tell: &mut impl FnMut(u32), stands: impl Fn(&[u8]) -> bool) {
+        let Some(literals) = edge.and_then(|edge| self.0.get(edge)) else { return };
+        for (_, rules) in literals.iter().filter(|(literal, _)| stands(literal.as_bytes())) {
+            rules.iter().copied().for_each(&mut *tell);
         }
     }
 }
@@ -199,7 +248,11 @@ impl Literals {
         let skim = (is_long && literals.len() <= SKIM_LITERALS_MAX)
             .then(|| packed::Config::new().builder().extend(literals.keys()).build())
             .flatten();
-        Some(Self { skim, table, graph, rules })
+        let is_plain = literals.keys().all(|text| {
+            let is_shown = |byte: u8| (b' '..0x7f).contains(&byte) && !matches!(byte, b'"' | b'\\' | b'/');
+            text.bytes().all(is_shown) && text.bytes().any(|byte| byte.is_ascii_lowercase() && byte != b'e')
+        });
+        Some(Self { skim, table, graph, rules, is_plain })
     }
 
     fn size_bytes(&self) -> usize {
@@ -220,11 +273,9 @@ impl Literals {
     /// Finds all literals, also those within others.
     fn walk(&self, automaton: &impl Automaton, text: &[u8], tell: &mut impl FnMut(u32)) {
         let Ok(mut state) = automaton.start_state(Anchored::No) else { return };
-        for (place, byte) in text.iter().enumerate() {
-            state = automaton.next_state(Anchored::No, state, *byte);
-            if !automaton.is_special(state) || !automaton.is_match(state) {
-                continue;
-            }
+        let mut from = 0;
+        while let Some((place, found)) = advance(automaton, state, text, from) {
+            (state, from) = (found, place + 1);
             for number in 0..automaton.match_len(state) {
                 let literal = &self.rules[automaton.match_pattern(state, number).as_usize()];
                 for (anchor, rule) in &literal.rules {
@@ -240,4 +291,17 @@ impl Literals {
             }
         }
     }
+}
+
+/// Goes on to the next byte with which a literal ends. Apart, so that the state stays in a register.
+#[inline(never)]
+fn advance(automaton: &impl Automaton, state: StateID, text: &[u8], from: usize) -> Option<(usize, StateID)> {
+    let mut state = state;
+    for (place, byte) in text.get(from..)?.iter().enumerate() {
+        state = automaton.next_state(Anchored::No, state, *byte);
+        if automaton.is_special(state) && automaton.is_match(state) {
+            return Some((from + place, state));
+        }
+    }
+    None
 }

@@ -15,6 +15,9 @@ const ELEMENTS_MAX: usize = 192;
 /// Most characters of a number that is not a plain one.
 const NUMBER_CHARACTERS_MAX: usize = 24;
 
+/// Bytes looked at before a decision: in one step each, many at a time.
+const CHUNK_BYTES: usize = 512;
+
 /// Who is told.
 pub(crate) trait Sink {
     /// A scalar under a dotted path; `array` numbers the outermost array it is in, 0 for none.
@@ -27,7 +30,8 @@ pub(crate) trait Sink {
 pub(crate) fn read(line: &str, path: &mut String, sink: &mut impl Sink) -> Result<(), Odd> {
     let bytes = line.as_bytes();
     // Inside strings they must be escaped, and between tokens of one line nobody writes them.
-    if bytes.iter().any(|byte| *byte < 0x20) {
+    let is_control = |chunk: &[u8]| chunk.iter().fold(false, |found, byte| found | (*byte < 0x20));
+    if bytes.chunks(CHUNK_BYTES).any(is_control) {
         return Err(Odd);
     }
     path.clear();

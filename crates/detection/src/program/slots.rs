@@ -9,6 +9,7 @@ use crate::sigma::view::{fold, raw_line};
 use rustc_hash::FxHashMap;
 use serde_json::Value;
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// No item.
@@ -86,6 +87,9 @@ pub(crate) struct Slots {
     items: Vec<Item>,
     slots: Vec<Slot>,
     touched: Vec<u32>,
+    line_end: usize,
+    /// The line in lower case, once it was asked for.
+    line: Option<Range<usize>>,
 }
 
 impl Slots {
@@ -101,6 +105,23 @@ impl Slots {
         self.items.clear();
         self.arena.clear();
         self.arena.push_str(line);
+        self.line_end = line.len();
+        self.line = None;
+    }
+
+    /// The event's line in lower case, where every text without quotes and slashes stands in it as it is.
+    pub(crate) fn plain_line(&mut self) -> Option<&str> {
+        if self.line.is_none() {
+            let line = &self.arena[..self.line_end];
+            if line.is_empty() || !line.is_ascii() || memchr::memmem::find(line.as_bytes(), b"\\u").is_some() {
+                return None;
+            }
+            let start = self.arena.len();
+            self.arena.extend_from_within(..self.line_end);
+            self.arena[start..].make_ascii_lowercase();
+            self.line = Some(start..self.arena.len());
+        }
+        self.line.clone().map(|line| &self.arena[line])
     }
 
     /// Takes in all of an event.
