@@ -221,3 +221,24 @@ fn an_alert_that_joins_while_another_region_closes_opens_the_incident_again() {
     assert_eq!(here, there);
     assert_eq!((here.status, here.alarm.acknowledged.is_none()), (Status::New, true));
 }
+
+#[test]
+fn an_alert_that_joins_a_part_which_another_region_prevented_is_in_the_whole() {
+    let (mut one, mut two) = (desk(1), desk(2));
+    let (ann, first) = step(&mut one, NOW_MS, Input::Alert(alert(1, NOW_MS, Severity::Low, &[(User, "ann")])));
+    let second = alert(2, NOW_MS, Severity::Low, &[(User, "ann"), (User, "bob")]);
+    let (_, joining) = step(&mut one, NOW_MS + 1, Input::Alert(second.clone()));
+    let mut made: Vec<Change> = [&first, &joining].map(|entry| (*entry.change).clone()).to_vec();
+    two.restore(made.clone());
+    let closing = act(&mut two, NOW_MS + 2, ann.id, Act::Close { post_mortem: "nothing".into() }).unwrap();
+    // The first region has not heard of the end, parts the incident, and goes on with the part.
+    let splitting = act(&mut one, NOW_MS + 3, ann.id, Act::Split { alerts: [second.id].into() }).unwrap();
+    let late = alert(3, NOW_MS + 4, Severity::High, &[(User, "bob")]);
+    let (part, joined) = step(&mut one, NOW_MS + 4, Input::Alert(late.clone()));
+    assert_ne!(part.id, ann.id);
+    made.extend([&closing, &splitting, &joined].map(|entry| (*entry.change).clone()));
+    let board = board(made.clone());
+    check_whole(&board, &made);
+    assert_eq!(board.home(late.id), Some(ann.id));
+    assert_eq!(board.survivor(part.id).map(|incident| incident.id), Some(ann.id));
+}

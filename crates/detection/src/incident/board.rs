@@ -88,7 +88,7 @@ impl Board {
     pub fn iter(&self) -> impl Iterator<Item = &Incident> {
         self.folded.incidents.values()
     }
-    /// The incident that one now is: itself, or the one it went up in.
+    /// The incident that one now is: itself, the one it went up in, or the one it was never split from.
     pub fn survivor(&self, id: IncidentId) -> Option<&Incident> {
         self.get(self.folded.survivor(id)?)
     }
@@ -136,6 +136,7 @@ impl Board {
             for id in &members {
                 self.logs.remove(id);
                 self.folded.incidents.remove(id);
+                self.folded.unmade.remove(id);
             }
             forgotten.extend(members);
         }
@@ -154,6 +155,7 @@ impl Board {
             let folded = fold(&sorted);
             for id in &members {
                 let before = self.folded.incidents.remove(id);
+                self.folded.unmade.remove(id);
                 for alert in before.iter().flat_map(|incident| incident.alerts.keys().chain(incident.superseded.keys()))
                 {
                     self.folded.home.remove(alert);
@@ -164,6 +166,7 @@ impl Board {
             }
             self.folded.incidents.extend(folded.incidents);
             self.folded.home.extend(folded.home);
+            self.folded.unmade.extend(folded.unmade);
         }
         changed
     }

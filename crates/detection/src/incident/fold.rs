@@ -15,6 +15,9 @@ pub(super) struct Folded {
     pub(super) incidents: BTreeMap<IncidentId, Incident>,
     /// For each alert, the incident it is in.
     pub(super) home: BTreeMap<AlertId, IncidentId>,
+    /// Incidents that a void split would have made, and the one they are still part of: another region went on with
+    /// them before it knew.
+    pub(super) unmade: BTreeMap<IncidentId, IncidentId>,
 }
 
 /// Folds changes, sorted and without repetitions.
@@ -30,6 +33,9 @@ pub(super) fn fold(sorted: &[(Order, Arc<Change>)]) -> Folded {
             Deed::Undone { .. } => Ok(()),
             _ => folded.apply(order, change),
         };
+        if let (Deed::Split { into, .. }, Err(_)) = (&change.deed, &outcome) {
+            folded.leave_whole(change.incident, *into);
+        }
         folded.note(order, change, outcome.err());
     }
     for incident in folded.incidents.values_mut() {
@@ -58,13 +64,28 @@ fn undone(sorted: &[(Order, Arc<Change>)]) -> BTreeSet<ChangeId> {
 }
 
 impl Folded {
-    /// The incident that one now is: itself, or the one it went up in.
+    /// The incident that one now is: itself, the one it went up in, or the one it was never split from.
     pub(super) fn survivor(&self, mut id: IncidentId) -> Option<IncidentId> {
-        // Only an incident that is not merged takes others in: the way never leads in a circle.
-        while let Some(into) = self.incidents.get(&id)?.merged_into {
-            id = into;
+        // Only an incident that is not merged takes others in, and only an incident that is there stands for one that
+        // was not made: the way never leads in a circle.
+        loop {
+            id = match self.incidents.get(&id) {
+                Some(incident) => match incident.merged_into {
+                    Some(into) => into,
+                    None => return Some(id),
+                },
+                None => *self.unmade.get(&id)?,
+            };
         }
-        Some(id)
+    }
+
+    /// What was to be parted is one: what is done to the part is done to the whole.
+    fn leave_whole(&mut self, whole: IncidentId, part: IncidentId) {
+        if let Some(whole) = self.survivor(whole)
+            && !self.incidents.contains_key(&part)
+        {
+            self.unmade.entry(part).or_insert(whole);
+        }
     }
 
     /// Appends to the history of the incident that was meant, and of the one that a split made.

@@ -127,6 +127,9 @@ impl Folded {
         let (parted, kept): (BTreeMap<_, _>, BTreeMap<_, _>) =
             std::mem::take(&mut incident.alerts).into_iter().partition(|(alert, _)| alerts.contains(alert));
         incident.alerts = kept;
+        let (superseded, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut incident.superseded).into_iter().partition(|(alert, _)| alerts.contains(alert));
+        incident.superseded = others;
         let gravest = parted.values().max_by_key(|line| line.severity).ok_or(Refusal::NotAPart)?;
         let mut made = Incident::new(into, &incident.tenant, order, gravest);
         // Whoever split it has seen it: nobody is called again for the part.
@@ -134,6 +137,7 @@ impl Folded {
         made.status = incident.status;
         made.assignee.clone_from(&incident.assignee);
         made.alerts = parted;
+        made.superseded = superseded;
         for alert in alerts {
             self.home.insert(*alert, into);
         }
