@@ -56,6 +56,8 @@ struct Inner {
     gate: Arc<Gate>,
     lanes: Lanes,
     applied: watch::Receiver<Option<u64>>,
+    /// Where the log ended when this node started.
+    last_at_start: Option<u64>,
     pulse: watch::Receiver<Pulse>,
     /// Held while a snapshot arrives: one at a time.
     receiving: tokio::sync::Mutex<()>,
@@ -77,6 +79,7 @@ impl Group {
         let (state, applied) =
             StateMachine::open(Arc::clone(&machine)).map_err(|source| StartError::Disk { group, source })?;
         store.check_reaches(state.applied())?;
+        let last_at_start = store.last();
         let gate = Arc::new(Gate::default());
         let factory = Factory::new(&options, link, Arc::clone(&gate));
         let raft = Raft::new(options.node.get(), Arc::new(config), factory, store.clone(), state).await;
@@ -91,6 +94,7 @@ impl Group {
             gate,
             lanes: Lanes::default(),
             applied,
+            last_at_start,
             pulse,
             receiving: tokio::sync::Mutex::default(),
             tasks: Mutex::new(tasks),
@@ -196,6 +200,20 @@ impl Group {
     /// The last index applied here.
     pub fn applied(&self) -> Option<u64> {
         *self.inner.applied.borrow()
+    }
+
+    /// Waits until everything is applied that the log held when this node started, but for what another leader has
+    /// taken back. Until then the state may be older than what this node has acknowledged. Sets no deadline: without
+    /// a quorum nothing is known to be committed.
+    pub async fn recovered(&self) -> Result<(), ProposeError> {
+        let mut changes = self.changes();
+        loop {
+            let last_now = self.inner.raft.metrics().borrow_watched().last_log_index;
+            if self.applied() >= self.inner.last_at_start.min(last_now) {
+                return Ok(());
+            }
+            changes.changed().await.map_err(|_| ProposeError::Stopped)?;
+        }
     }
 
     /// Ticks when role, term, leader or applied index change from now on.

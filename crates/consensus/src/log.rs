@@ -146,6 +146,11 @@ impl LogStore {
         Ok(())
     }
 
+    /// The last index present.
+    pub fn last(&self) -> Option<u64> {
+        self.shared.tail.lock().last.as_ref().map(LogId::index)
+    }
+
     /// Bytes appended since the last call that reset the counter.
     pub fn appended_bytes(&self) -> u64 {
         self.shared.appended_bytes.load(Ordering::Relaxed)

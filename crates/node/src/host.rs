@@ -99,6 +99,7 @@ pub async fn run(
             () = running.rejoin() => {}
         }
     }
+    host_tasks::recover(&running.node).await;
     std::fs::write(&born, config.node.as_bytes()).with_context(|| born.display().to_string())?;
     tracing::info!(node = %config.node, api = %place.api, metrics = %place.metrics, link = %place.link, "started");
     let (stop, stopped) = watch::channel(false);

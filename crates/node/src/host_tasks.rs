@@ -35,6 +35,19 @@ const FOLLOW_BYTES: usize = 64 * 1024;
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 const WEBHOOK_TIME: Duration = Duration::from_secs(5);
 
+/// How long a start may take until everything this node acknowledged is in its state again.
+const RECOVERY_WAIT: Duration = Duration::from_secs(5);
+
+/// Waits until this node's state has everything its logs had, within bounds: without a quorum that is not to be had,
+/// and what is there is served all the same.
+pub(crate) async fn recover(node: &Node) {
+    let groups = node.data.values().map(|data| &data.group).chain([&node.control.group]);
+    let all = futures::future::join_all(groups.map(|group| async move { (group.id(), group.recovered().await) }));
+    if tokio::time::timeout(RECOVERY_WAIT, all).await.is_err() {
+        tracing::warn!("not all groups have a quorum: serving what was applied before the stop");
+    }
+}
+
 /// Serves `/metrics`, `/healthz` and `/readyz` in plain HTTP, for scrapers on this machine or a private network.
 pub async fn metrics(listener: TcpListener, node: Arc<Node>, link: Arc<QuicLink>, until: impl Future<Output = ()>) {
     let slots = Arc::new(Semaphore::new(SCRAPES_MAX));

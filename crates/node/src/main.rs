@@ -1,7 +1,7 @@
 //! `holdfast`: the one program of the platform.
 
 use clap::{Parser, Subcommand};
-use node::command::{audit, init, remote};
+use node::command::{audit, init, remote, rules};
 use node::config::Config;
 use node::{host, telemetry};
 use std::path::PathBuf;
@@ -50,7 +50,7 @@ enum Command {
     Audit(AuditCommand),
     /// Detection rules.
     #[command(subcommand)]
-    Rules(RulesCommand),
+    Rules(rules::RulesCommand),
     /// Print the one-time code of this moment for a base32 secret.
     Totp {
         /// The secret, from `holdfast init` or the enrolment address.
@@ -73,15 +73,6 @@ enum AuditCommand {
     Verify {
         #[command(flatten)]
         remote: remote::Remote,
-    },
-}
-
-#[derive(Subcommand)]
-enum RulesCommand {
-    /// Check a folder of Sigma rules.
-    Check {
-        /// The folder.
-        folder: PathBuf,
     },
 }
 
@@ -129,14 +120,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Cluster(ClusterCommand::Status { remote }) => wait(remote::status(&remote)),
         Command::Audit(AuditCommand::Verify { remote }) => wait(audit::verify(&remote)),
-        Command::Rules(RulesCommand::Check { folder }) => {
-            let (rules, errors) = detection::rules::load_dir(&folder);
-            for error in &errors {
-                println!("{error}");
-            }
-            println!("{} rules and {} correlations", rules.rules().len(), rules.correlations().len());
-            if errors.is_empty() { Ok(()) } else { anyhow::bail!("{} rules are refused", errors.len()) }
-        }
+        Command::Rules(command) => rules::run(&command),
         Command::Totp { secret } => {
             println!("{}", remote::totp(&secret)?);
             Ok(())

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use model::codec::{decode, encode};
 use model::{GroupId, Hlc, Origin, PartitionId, Record, RegionId, TableId, TenantId, VersionVector};
 use parking_lot::Mutex;
-use replication::{Admission, Change, Conflict, Op, Position, Writer, admit, convergence, merge};
+use replication::{Admission, Change, Op, Position, Writer, admit, convergence, merge};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -47,7 +47,7 @@ pub type ProgressOfRegions = BTreeMap<RegionId, BTreeMap<PartitionId, VersionVec
 /// What applying changes in memory; always the image of the rows it was read from.
 pub struct State {
     scalars: Scalars,
-    positions: BTreeMap<PartitionId, BTreeMap<Origin, Position>>,
+    pub(super) positions: BTreeMap<PartitionId, BTreeMap<Origin, Position>>,
     progress: ProgressOfRegions,
     /// Convergence hashes that were needed so far: every write changes one.
     sums: BTreeMap<(PartitionId, u16), convergence::Sum>,
@@ -71,8 +71,8 @@ pub struct DataMachine {
     pub(super) group: GroupId,
     pub(super) origin: Origin,
     pub(super) partitions: u16,
-    space: Arc<dyn Space>,
-    state: Mutex<State>,
+    pub(super) space: Arc<dyn Space>,
+    pub(super) state: Mutex<State>,
     observer: Arc<dyn Observer>,
     changed: watch::Sender<u64>,
 }
@@ -178,76 +178,9 @@ impl DataMachine {
         let (records, more) = find(&view, tenant, table, select)?;
         Ok(Found { records, more, vector })
     }
-
-    /// The changes of `origin` in `partition` after `after`, at most `limit`.
-    pub fn changes_after(
-        &self,
-        partition: PartitionId,
-        origin: Origin,
-        after: u64,
-        limit: usize,
-    ) -> io::Result<Vec<Change>> {
-        let from = keys::change(partition, origin, after.saturating_add(1));
-        let to = keys::change(partition, origin, u64::MAX);
-        let rows = self.space.scan(keys::CHANGE, Bound::Included(&from), Bound::Included(&to), false, limit)?;
-        rows.iter().map(|(_, value)| stored(value)).collect()
-    }
-
-    /// The convergence hashes of a partition, by bucket.
-    pub fn buckets(&self, partition: PartitionId) -> io::Result<BTreeMap<u16, convergence::Sum>> {
-        let (from, to) = (keys::bucket(partition, 0), keys::bucket(partition, u16::MAX));
-        let rows =
-            self.space.scan(keys::BUCKET, Bound::Included(&from), Bound::Included(&to), false, convergence::BUCKETS)?;
-        let sum = |bytes: Vec<u8>| {
-            <[u8; 32]>::try_from(bytes).map(convergence::Sum::from_bytes).unwrap_or(convergence::Sum::ZERO)
-        };
-        Ok(rows.into_iter().map(|(key, value)| (u16::from_be_bytes([key[2], key[3]]), sum(value))).collect())
-    }
-
-    /// Vector and digest of every partition with changes, as of one moment.
-    pub fn digests(&self) -> io::Result<Vec<(PartitionId, VersionVector, [u8; 32])>> {
-        // While the state is held nothing is applied: hashes and vectors belong together.
-        let state = self.state.lock();
-        let mut digests = Vec::with_capacity(state.positions.len());
-        for partition in state.positions.keys() {
-            let buckets = self.buckets(*partition)?;
-            let total = buckets.values().fold(convergence::Sum::ZERO, |total, sum| total.plus(*sum));
-            digests.push((*partition, state.vector(*partition), total.to_bytes()));
-        }
-        Ok(digests)
-    }
-
-    /// A tenant's conflicts, newest first, after the given row.
-    pub fn conflicts(
-        &self,
-        tenant: TenantId,
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> io::Result<Vec<(Vec<u8>, Conflict)>> {
-        let start = keys::conflict(tenant, after.unwrap_or_default());
-        let end = (tenant.get() + 1).to_be_bytes();
-        let from = if after.is_some() { Bound::Excluded(start.as_slice()) } else { Bound::Included(start.as_slice()) };
-        let rows = self.space.scan(keys::CONFLICT, from, Bound::Excluded(&end), false, limit)?;
-        rows.into_iter().map(|(key, value)| Ok((key[8..].to_vec(), stored(&value)?))).collect()
-    }
-
-    /// Ingested events from `from` on.
-    pub fn events(&self, from: u64, limit: usize) -> io::Result<Vec<(u64, Vec<u8>)>> {
-        let rows =
-            self.space.scan(keys::EVENT, Bound::Included(&keys::number(from)), Bound::Unbounded, false, limit)?;
-        Ok(rows
-            .into_iter()
-            .filter_map(|(key, value)| Some((u64::from_be_bytes(key.try_into().ok()?), value)))
-            .collect())
-    }
-
-    /// What detection had read, as it left it.
-    pub fn detection_cursor(&self) -> io::Result<Option<Vec<u8>>> {
-        self.space.get(keys::META, keys::META_DETECTION)
-    }
 }
 
-fn stored<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+pub(super) fn stored<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     decode(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 

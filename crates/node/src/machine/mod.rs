@@ -7,6 +7,7 @@ pub mod control;
 pub mod data;
 pub mod keys;
 pub mod ledger;
+mod look;
 pub mod note;
 pub mod transact;
 mod view;

@@ -1,0 +1,328 @@
+//! `holdfast rules`: what can be known about detection rules without a cluster.
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use detection::normalise::normalise;
+use detection::report::{self, Explanation, FieldExplained, FindingKind, Known, Part};
+use detection::rules::{RuleSet, load_dir, load_tree};
+use detection::sigma::RuleError;
+use detection::{RawEvent, SourceKind};
+use serde::Serialize;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Bytes of events that are read.
+const EVENTS_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of a file of cases.
+const CASES_BYTES_MAX: u64 = 16 << 20;
+
+/// Questions about a folder of rules.
+#[derive(Subcommand)]
+pub enum RulesCommand {
+    /// Read the rules: what is refused and why, what can never fire, what they compile to. Fails when one is refused.
+    Check {
+        /// The rules.
+        #[command(flatten)]
+        rules: Rules,
+    },
+    /// Run the rules' own cases: events, and the alerts that must follow. Fails when one does not hold.
+    Test {
+        /// The rules.
+        #[command(flatten)]
+        rules: Rules,
+        /// The folder of cases; `tests` inside the rules' folder by default.
+        #[arg(long)]
+        cases: Option<PathBuf>,
+    },
+    /// Say why a rule matches an event, or why not.
+    #[command(
+        after_help = "Example:\n  echo '{\"user\":\"ann\"}' | holdfast rules explain cluster/rules --rule ssh_failed"
+    )]
+    Explain {
+        /// The rules.
+        #[command(flatten)]
+        rules: Rules,
+        /// The rule's id or name; every rule that matches by default.
+        #[arg(long)]
+        rule: Option<String>,
+        /// The events.
+        #[command(flatten)]
+        events: Events,
+    },
+    /// Which ATT&CK tactics and techniques the rules cover, and with which log sources.
+    Coverage {
+        /// The rules.
+        #[command(flatten)]
+        rules: Rules,
+    },
+    /// How often each rule matches a file of events: what it would have cost.
+    Backtest {
+        /// The rules.
+        #[command(flatten)]
+        rules: Rules,
+        /// The events.
+        #[command(flatten)]
+        events: Events,
+    },
+}
+
+/// The rules that are asked about.
+#[derive(Args)]
+pub struct Rules {
+    /// The folder of Sigma rules.
+    folder: PathBuf,
+    /// Read the folders inside it too, as public packs are laid out.
+    #[arg(long)]
+    nested: bool,
+    /// Answer as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Events, one a line.
+#[derive(Args)]
+pub struct Events {
+    /// The file; standard input by default.
+    #[arg(long)]
+    events: Option<PathBuf>,
+    /// What a line is.
+    #[arg(long, value_enum, default_value = "json")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// A JSON object.
+    Json,
+    /// A syslog message, RFC 5424 or RFC 3164.
+    Syslog,
+    /// An entry of the audit log.
+    Audit,
+}
+
+/// Answers one question.
+pub fn run(command: &RulesCommand) -> Result<()> {
+    match command {
+        RulesCommand::Check { rules } => check(rules),
+        RulesCommand::Test { rules, cases } => test(rules, cases.as_deref()),
+        RulesCommand::Explain { rules, rule, events } => explain(rules, rule.as_deref(), events),
+        RulesCommand::Coverage { rules } => coverage(rules),
+        RulesCommand::Backtest { rules, events } => backtest(rules, events),
+    }
+}
+
+impl Rules {
+    fn load(&self) -> (RuleSet, Vec<RuleError>) {
+        if self.nested { load_tree(&self.folder, &Default::default()) } else { load_dir(&self.folder) }
+    }
+
+    /// The rules, where questions about some of them would be misleading.
+    fn load_all(&self) -> Result<RuleSet> {
+        let (rules, errors) = self.load();
+        for error in &errors {
+            eprintln!("holdfast: {error}");
+        }
+        if rules.rules().is_empty() {
+            bail!("{}: no rule was taken", self.folder.display())
+        }
+        Ok(rules)
+    }
+
+    /// Prints a report for programs, or says that it is for people.
+    fn printed(&self, report: &impl Serialize) -> Result<bool> {
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(report)?);
+        }
+        Ok(self.json)
+    }
+}
+
+impl Events {
+    /// Every line as it would arrive, empty ones left out.
+    fn read(&self) -> Result<Vec<RawEvent>> {
+        let mut text = Vec::new();
+        let name = self.events.as_ref().map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
+        let read = match &self.events {
+            Some(path) => std::fs::File::open(path).and_then(|file| file.take(EVENTS_BYTES_MAX).read_to_end(&mut text)),
+            None => std::io::stdin().lock().take(EVENTS_BYTES_MAX).read_to_end(&mut text),
+        };
+        read.with_context(|| name.clone())?;
+        let source = match self.format {
+            Format::Json => SourceKind::Ndjson,
+            Format::Syslog => SourceKind::Syslog,
+            Format::Audit => SourceKind::Audit,
+        };
+        let received_ms = jiff::Timestamp::now().as_millisecond().cast_unsigned();
+        let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+        Ok(lines.map(|line| RawEvent { source, received_ms, position: None, bytes: line.to_vec().into() }).collect())
+    }
+}
+
+fn check(rules: &Rules) -> Result<()> {
+    let (set, errors) = rules.load();
+    let report = report::check(&set, &errors, &Known::platform());
+    if !rules.printed(&report)? {
+        for error in &report.errors {
+            println!("{}:{}: {}", error.file, error.line, error.reason);
+        }
+        for finding in &report.findings {
+            let what = match &finding.kind {
+                FindingKind::Contradiction => "never fires: its conditions contradict each other".to_owned(),
+                FindingKind::UnfilledPlaceholder => "never fires: no pipeline fills its placeholders".to_owned(),
+                FindingKind::UnmatchedSource { source } => {
+                    format!("never fires here: nothing sends {}", serde_json::to_string(source)?)
+                }
+                FindingKind::UnknownField { field } => format!("never fires: its events have no field '{field}'"),
+                FindingKind::EvaluatedAlways => "slow: it is evaluated for every event of its log source".to_owned(),
+            };
+            println!("{}:{}: {}: {what}", finding.file, finding.line, finding.rule);
+        }
+        println!("{} rules and {} correlations", report.rules, report.correlations);
+    }
+    if report.errors.is_empty() { Ok(()) } else { bail!("{} documents are refused", report.errors.len()) }
+}
+
+fn test(rules: &Rules, cases: Option<&Path>) -> Result<()> {
+    let set = rules.load_all()?;
+    let folder = cases.map_or_else(|| rules.folder.join("tests"), Path::to_owned);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "yml" || ending == "yaml") {
+            let name = path.display().to_string();
+            let size_bytes = std::fs::metadata(&path).with_context(|| name.clone())?.len();
+            anyhow::ensure!(size_bytes <= CASES_BYTES_MAX, "{name}: {size_bytes} bytes, at most {CASES_BYTES_MAX}");
+            files.push((name.clone(), std::fs::read_to_string(&path).with_context(|| name)?));
+        }
+    }
+    files.sort();
+    let report = report::test(&set, &files);
+    if !rules.printed(&report)? {
+        for case in &report.cases {
+            let list = |what: &str, rules: &[String]| {
+                if rules.is_empty() { String::new() } else { format!("; {what} {}", rules.join(", ")) }
+            };
+            let error = case.error.as_ref().map(|error| format!("; {error}")).unwrap_or_default();
+            let wrong = format!("{}{}{error}", list("missing", &case.missing), list("unexpected", &case.unexpected));
+            if !wrong.is_empty() {
+                println!("FAILED {}: {}{wrong}", case.file, case.name);
+            }
+        }
+        if !report.untested.is_empty() {
+            println!("without a case: {}", report.untested.join(", "));
+        }
+        println!("{} passed, {} failed", report.passed, report.failed);
+    }
+    if report.failed == 0 { Ok(()) } else { bail!("{} cases do not hold", report.failed) }
+}
+
+fn explain(rules: &Rules, rule: Option<&str>, events: &Events) -> Result<()> {
+    let set = rules.load_all()?;
+    let mut all = Vec::new();
+    for (line, raw) in events.read()?.iter().enumerate() {
+        let event = match normalise(raw) {
+            Ok(event) => event,
+            Err(reject) => bail!("event {}: {}", line + 1, reject.reason),
+        };
+        let explained = report::explain_all(&set, rule, &event);
+        if let (Some(rule), true) = (rule, explained.is_empty()) {
+            bail!("no rule has the id or name '{rule}'");
+        }
+        if !rules.json {
+            println!("event {}: {} rules explained", line + 1, explained.len());
+            for explanation in &explained {
+                tell(&mut std::io::stdout().lock(), explanation)?;
+            }
+        }
+        all.push(explained);
+    }
+    rules.printed(&all).map(|_| ())
+}
+
+fn mark(holds: bool) -> &'static str {
+    if holds { "yes" } else { "no " }
+}
+
+fn tell(out: &mut impl std::io::Write, explanation: &Explanation) -> Result<()> {
+    let verdict = if explanation.matches { "matches" } else { "does not match" };
+    writeln!(out, "\n{} ({}) {verdict}", explanation.title, explanation.rule)?;
+    let (wanted, source) =
+        (serde_json::to_string(&explanation.wanted_source)?, serde_json::to_string(&explanation.source)?);
+    writeln!(out, "  {} log source: wants {wanted}, the event is {source}", mark(explanation.source_fits))?;
+    for condition in &explanation.conditions {
+        let filtered = if condition.holds == condition.holds_unfiltered { "" } else { " (but for a filter)" };
+        writeln!(out, "  {} condition: {}{filtered}", mark(condition.holds), condition.condition)?;
+    }
+    for selection in &explanation.selections {
+        writeln!(out, "  {} {}", mark(selection.holds), selection.name)?;
+        tell_part(out, &selection.part, 2)?;
+    }
+    Ok(())
+}
+
+fn tell_part(out: &mut impl std::io::Write, part: &Part, depth: usize) -> Result<()> {
+    let indent = "  ".repeat(depth);
+    match part {
+        Part::All { holds, parts } | Part::Any { holds, parts } => {
+            let word = if matches!(part, Part::All { .. }) { "all of" } else { "one of" };
+            writeln!(out, "{indent}{} {word}", mark(*holds))?;
+            parts.iter().try_for_each(|part| tell_part(out, part, depth + 1))
+        }
+        Part::Not { holds, part } => {
+            writeln!(out, "{indent}{} not", mark(*holds))?;
+            tell_part(out, part, depth + 1)
+        }
+        Part::Field(FieldExplained { holds, field, met, unmet, values, .. }) => {
+            let is = if values.is_empty() { "is not there".to_owned() } else { format!("is {}", values.join(", ")) };
+            writeln!(
+                out,
+                "{indent}{} {field} {is}; met: [{}], unmet: [{}]",
+                mark(*holds),
+                met.join(", "),
+                unmet.join(", ")
+            )?;
+            Ok(())
+        }
+    }
+}
+
+fn coverage(rules: &Rules) -> Result<()> {
+    let report = report::coverage(&rules.load_all()?);
+    if rules.printed(&report)? {
+        return Ok(());
+    }
+    for (title, covered) in [("tactic", &report.tactics), ("technique", &report.techniques)] {
+        let mut table = comfy_table::Table::new();
+        table.set_header([title, "rules", "alerting", "log sources"]);
+        for (name, covered) in covered {
+            let sources: Vec<&str> = covered.sources.iter().map(String::as_str).collect();
+            table.add_row([name.clone(), covered.rules.to_string(), covered.alerting.to_string(), sources.join(", ")]);
+        }
+        println!("{table}");
+    }
+    for (old, new) in &report.renamed {
+        println!("renamed: {old} is {new} today");
+    }
+    println!("{} rules, {} without a technique", report.rules, report.without_technique);
+    Ok(())
+}
+
+fn backtest(rules: &Rules, events: &Events) -> Result<()> {
+    let set = rules.load_all()?;
+    let report = report::backtest(&set, &events.read()?);
+    if rules.printed(&report)? {
+        return Ok(());
+    }
+    let mut table = comfy_table::Table::new();
+    table.set_header(["rule", "hits", "each an alert", "title"]);
+    for rule in &report.rules {
+        let alerts = if rule.alerts { "yes" } else { "no" };
+        table.add_row([rule.rule.clone(), rule.hits.to_string(), alerts.into(), rule.title.clone()]);
+    }
+    println!("{table}");
+    for (reason, count) in &report.rejected {
+        println!("rejected: {count} ({reason})");
+    }
+    println!("{} events", report.events);
+    std::io::stdout().flush().map_err(Into::into)
+}
