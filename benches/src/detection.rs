@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn every_generated_event_is_understood() {
-        let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cluster/rules");
+        let rules = std::path::PathBuf::from("../cluster/rules");
         for measured in run(&rules, 2_000, &Packs::default()).unwrap() {
             let expects_alerts = measured.correlations > 0;
             assert!(!expects_alerts || measured.alerts > 0, "{}: the load holds no attack", measured.kind);

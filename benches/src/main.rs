@@ -336,11 +336,10 @@ fn publish(arguments: &Arguments, report: &Report) -> Result<()> {
     Ok(())
 }
 
-/// The rules below the current folder, or below the repository this program was built in.
+/// The rules below the current folder, or beside it.
 fn find_rules(given: &Path) -> Result<PathBuf> {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(given);
-    let found = [given.to_owned(), built].into_iter().find(|path| path.is_dir());
-    found.with_context(|| format!("{}: no such folder of rules", given.display()))
+    let found = [given.to_owned(), Path::new("..").join(given)].into_iter().find(|path| path.is_dir());
+    found.with_context(|| format!("{}: no such folder of rules; run this from the repository", given.display()))
 }
 
 fn say(what: &str) {

@@ -8,7 +8,7 @@ use crate::remote::Remote;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The table in the README stands between these two lines.
 const BEGIN: &str = "<!-- results: written by `./dev bench --write-readme` -->";
@@ -271,8 +271,7 @@ impl Report {
 
 /// Replaces the table in the README by this one.
 pub fn write_readme(tables: &str) -> Result<PathBuf> {
-    let here = PathBuf::from("benches/README.md");
-    let path = if here.is_file() { here } else { Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md") };
+    let path = PathBuf::from("benches/README.md");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     std::fs::write(
         &path,

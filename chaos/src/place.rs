@@ -15,10 +15,10 @@ pub fn binary(given: Option<&Path>) -> Result<PathBuf> {
     path.canonicalize().with_context(|| format!("{}: cannot be resolved", path.display()))
 }
 
-/// A file or folder of the repository: below the current folder, or below the one this program was built in.
+/// A file or folder of the repository: below the current folder, or beside it. Not where this program was built: clones
+/// share what they build.
 pub fn data(name: &str) -> Result<PathBuf> {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let found = [PathBuf::from("."), built].into_iter().map(|base| base.join(name)).find(|path| path.exists());
+    let found = [".", ".."].into_iter().map(|base| Path::new(base).join(name)).find(|path| path.exists());
     let found = found.with_context(|| format!("{name}: not found; run this from the repository"))?;
     found.canonicalize().with_context(|| format!("{name}: cannot be resolved"))
 }

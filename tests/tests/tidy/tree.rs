@@ -16,7 +16,8 @@ pub struct Tree {
 impl Tree {
     /// The repository.
     pub fn repository() -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the repository");
+        // Tests run in their package's folder. Where it was built says nothing: clones share what they build.
+        let root = Path::new("..");
         let mut files = BTreeMap::new();
         let mut folders = vec![PathBuf::new()];
         while let Some(folder) = folders.pop() {

@@ -14,7 +14,7 @@ pub const NOW_MS: u64 = 1_795_467_600_000;
 
 /// Data that no one on the project wrote, where it is at hand.
 pub fn data(path: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(path);
+    let path = Path::new("../../../shared/data").join(path);
     if path.exists() {
         return Some(path);
     }
@@ -35,7 +35,7 @@ pub fn unpacked(path: &str) -> Option<tempfile::TempDir> {
 }
 
 pub fn pack() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cluster/rules")
+    PathBuf::from("../../cluster/rules")
 }
 
 /// What stands after all effects.
