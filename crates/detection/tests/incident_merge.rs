@@ -242,3 +242,24 @@ fn an_alert_that_joins_a_part_which_another_region_prevented_is_in_the_whole() {
     assert_eq!(board.home(late.id), Some(ann.id));
     assert_eq!(board.survivor(part.id).map(|incident| incident.id), Some(ann.id));
 }
+
+#[test]
+fn a_superseded_alert_stays_with_its_part_when_the_rest_is_merged() {
+    let mut desk = desk(1);
+    let (ann, first) = step(&mut desk, NOW_MS, Input::Alert(alert(1, NOW_MS, Severity::Low, &[(User, "ann")])));
+    let second = alert(2, NOW_MS, Severity::Low, &[(User, "ann"), (User, "bob")]);
+    let (_, joining) = step(&mut desk, NOW_MS + 1, Input::Alert(second.clone()));
+    let third = alert(3, NOW_MS, Severity::Low, &[(User, "ann"), (User, "eve")]);
+    let (_, another) = step(&mut desk, NOW_MS + 2, Input::Alert(third.clone()));
+    let (_, superseding) = step(&mut desk, NOW_MS + 3, Input::Superseded { old: second.id, by: third.id });
+    let alerts = [second.id, third.id].into();
+    let splitting = act(&mut desk, NOW_MS + 4, ann.id, Act::Split { alerts });
+    let (other, opening) = step(&mut desk, NOW_MS + 5, Input::Alert(alert(4, NOW_MS, Severity::Low, &[(User, "zoe")])));
+    let merging = act(&mut desk, NOW_MS + 6, other.id, Act::Merge { from: ann.id }).unwrap();
+    let entries = [&first, &joining, &another, &superseding, splitting.as_ref().unwrap(), &opening, &merging];
+    let made: Vec<Change> = entries.map(|entry| (*entry.change).clone()).to_vec();
+    let board = board(made.clone());
+    check_whole(&board, &made);
+    assert_eq!(board.home(second.id), board.home(third.id));
+    assert_ne!(board.home(second.id), Some(other.id));
+}

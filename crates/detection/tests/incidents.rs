@@ -1,60 +1,34 @@
 //! Incidents and what is told about them; sources on real sockets.
 
+mod incident_support;
+
 use bytes::Bytes;
-use detection::incident::{Act, Deed, Desk, Effect, Entry, Incident, Input, Options, Refusal, Status};
+use detection::incident::{Act, Deed, Desk, Effect, Incident, Input, Options, Refusal, Status};
 use detection::sink::{Sink, webhook::Webhook};
 use detection::source::listen::{Lines, SyslogTcp, SyslogUdp};
 use detection::source::{Intake, Source, channel};
-use detection::{Alert, Entity, EntityKind, EventId, EventSummary, RuleReference, SemanticHash, Severity, SourceKind};
-use std::collections::{BTreeMap, BTreeSet};
+use detection::{EntityKind, Severity, SourceKind};
+use incident_support::{NOW_MS, alert, step};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-
-fn alert(number: u8, time_ms: u64, severity: Severity, entities: &[(EntityKind, &str)]) -> Alert {
-    let entities: BTreeSet<Entity> =
-        entities.iter().map(|(kind, name)| Entity { kind: *kind, name: (*name).into() }).collect();
-    let event = EventSummary {
-        id: EventId::from_bytes([number; 16]),
-        time_ms,
-        class_uid: 3002,
-        activity_id: 1,
-        text: "login failed".into(),
-        entities,
-    };
-    let rule = RuleReference {
-        id: format!("rule{number}").into(),
-        title: format!("Rule {number}").into(),
-        semantic_hash: SemanticHash::from_bytes([number; 32]),
-        tags: Vec::new(),
-    };
-    Alert::new("platform".into(), rule, severity, BTreeMap::new(), vec![event])
-}
-
-fn step(desk: &mut Desk, input: Input) -> (Incident, Entry) {
-    let mut effects = Vec::new();
-    desk.step(7, input, &mut effects);
-    match effects.pop() {
-        Some(Effect::Changed { incident, change }) => (*incident, change),
-        other => panic!("{other:?}"),
-    }
-}
 
 #[test]
 fn alerts_that_share_an_address_are_one_incident_and_others_are_not() {
     let mut desk = Desk::new(Options::default());
     let region = (EntityKind::Region, "eu");
     let (first, _) =
-        step(&mut desk, Input::Alert(alert(1, 1_000, Severity::Medium, &[(EntityKind::Address, "a"), region])));
+        step(&mut desk, NOW_MS, Input::Alert(alert(1, 1_000, Severity::Medium, &[(EntityKind::Address, "a"), region])));
     let (second, change) =
-        step(&mut desk, Input::Alert(alert(2, 2_000, Severity::High, &[(EntityKind::Address, "a"), region])));
+        step(&mut desk, NOW_MS, Input::Alert(alert(2, 2_000, Severity::High, &[(EntityKind::Address, "a"), region])));
     assert_eq!((first.id, second.severity, second.alerts.len()), (second.id, Severity::High, 2));
     assert!(matches!(change.change.deed, Deed::AlertJoined { .. }));
     let (third, _) =
-        step(&mut desk, Input::Alert(alert(3, 3_000, Severity::Low, &[(EntityKind::Address, "b"), region])));
+        step(&mut desk, NOW_MS, Input::Alert(alert(3, 3_000, Severity::Low, &[(EntityKind::Address, "b"), region])));
     assert_ne!(third.id, first.id, "a region alone joins nothing that has better");
     let late = 3_000 + 2 * 60 * 60 * 1_000;
-    let (fourth, _) = step(&mut desk, Input::Alert(alert(4, late, Severity::Low, &[(EntityKind::Address, "a")])));
+    let (fourth, _) =
+        step(&mut desk, NOW_MS, Input::Alert(alert(4, late, Severity::Low, &[(EntityKind::Address, "a")])));
     assert_ne!(fourth.id, first.id, "too long after");
     let mut effects = Vec::new();
     desk.step(9, Input::Alert(alert(1, 1_000, Severity::Medium, &[(EntityKind::Address, "a"), region])), &mut effects);
@@ -64,7 +38,8 @@ fn alerts_that_share_an_address_are_one_incident_and_others_are_not() {
 #[test]
 fn an_incident_lives_from_open_to_closed_and_keeps_its_history() {
     let mut desk = Desk::new(Options::default());
-    let (incident, _) = step(&mut desk, Input::Alert(alert(1, 1_000, Severity::High, &[(EntityKind::User, "ann")])));
+    let (incident, _) =
+        step(&mut desk, NOW_MS, Input::Alert(alert(1, 1_000, Severity::High, &[(EntityKind::User, "ann")])));
     let act = |act: Act| Input::Act { incident: incident.id, by: "soc".into(), why: None, act };
     let refused = |desk: &mut Desk, input| {
         let mut effects = Vec::new();
@@ -74,23 +49,26 @@ fn an_incident_lives_from_open_to_closed_and_keeps_its_history() {
             other => panic!("{other:?}"),
         }
     };
-    let (now, _) = step(&mut desk, act(Act::Acknowledge));
+    let (now, _) = step(&mut desk, NOW_MS, act(Act::Acknowledge));
     assert_eq!(now.status, Status::InProgress);
     assert_eq!(refused(&mut desk, act(Act::Acknowledge)), Refusal::AlreadyAcknowledged);
-    step(&mut desk, act(Act::Assign { to: "bob".into() }));
-    step(&mut desk, act(Act::Comment { text: "seen before".into() }));
+    step(&mut desk, NOW_MS, act(Act::Assign { to: "bob".into() }));
+    step(&mut desk, NOW_MS, act(Act::Comment { text: "seen before".into() }));
     assert_eq!(refused(&mut desk, act(Act::Close { post_mortem: "  ".into() })), Refusal::TextRequired);
-    let (closed, _) = step(&mut desk, act(Act::Close { post_mortem: "a script; its address is blocked".into() }));
+    let (closed, _) =
+        step(&mut desk, NOW_MS, act(Act::Close { post_mortem: "a script; its address is blocked".into() }));
     assert_eq!(closed.status, Status::Closed);
     assert_eq!(refused(&mut desk, act(Act::Assign { to: "eve".into() })), Refusal::Closed);
     let revisions: Vec<u64> = closed.history.iter().map(|entry| entry.revision).collect();
     assert_eq!(revisions, [1, 2, 3, 4, 5]);
-    let (next, _) = step(&mut desk, Input::Alert(alert(2, 1_500, Severity::High, &[(EntityKind::User, "ann")])));
+    let (next, _) =
+        step(&mut desk, NOW_MS, Input::Alert(alert(2, 1_500, Severity::High, &[(EntityKind::User, "ann")])));
     assert_ne!(next.id, closed.id, "a closed incident takes no alerts");
     let mut restored = Desk::new(Options::default());
     restored.restore(closed.history.iter().chain(&next.history).map(|entry| (*entry.change).clone()));
     assert_eq!(restored.get(closed.id), Some(&closed));
-    let (joined, _) = step(&mut restored, Input::Alert(alert(3, 1_600, Severity::High, &[(EntityKind::User, "ann")])));
+    let (joined, _) =
+        step(&mut restored, NOW_MS, Input::Alert(alert(3, 1_600, Severity::High, &[(EntityKind::User, "ann")])));
     assert_eq!(joined.id, next.id);
 }
 
@@ -98,15 +76,15 @@ fn an_incident_lives_from_open_to_closed_and_keeps_its_history() {
 fn a_webhook_is_signed_and_keyed_by_revision() {
     let mut desk = Desk::new(Options::default());
     let (incident, change) =
-        step(&mut desk, Input::Alert(alert(1, 1_000, Severity::High, &[(EntityKind::User, "ann")])));
+        step(&mut desk, NOW_MS, Input::Alert(alert(1, 1_000, Severity::High, &[(EntityKind::User, "ann")])));
     let sign = Box::new(|time_ms: u64, body: &[u8]| format!("{time_ms}:{}", body.len()));
     let hook =
         Webhook { name: "soc".into(), url: "https://soc.example/hook".into(), severity_min: Severity::Low, sign };
     let request = hook.request(&incident, &change).unwrap();
     assert_eq!(hook.request(&incident, &change).unwrap(), request);
-    assert!(request.headers.contains(&("holdfast-signature", format!("7:{}", request.body.len()))));
+    assert!(request.headers.contains(&("holdfast-signature", format!("{NOW_MS}:{}", request.body.len()))));
     let act = Input::Act { incident: incident.id, by: "soc".into(), why: None, act: Act::Acknowledge };
-    let (_, later) = step(&mut desk, act);
+    let (_, later) = step(&mut desk, NOW_MS, act);
     assert_ne!(hook.request(&incident, &later).unwrap().idempotency_key, request.idempotency_key);
     let low = Incident { severity: Severity::Informational, ..incident };
     assert_eq!(hook.request(&low, &change), None);

@@ -1,10 +1,10 @@
 //! Correlation documents: types, thresholds, conditions over rules.
 
-use super::condition::split;
 use super::document::{Failure, at, header, missing, wrong};
 use super::error::Reason;
+use super::grammar::{self, Formula};
 use super::yaml::{canonical, milliseconds, strings};
-use super::{Aggregate, Bound, Comparison, Correlation, CorrelationKind, DEPTH_MAX, RuleExpression, THRESHOLD_MAX};
+use super::{Aggregate, Bound, Comparison, Correlation, CorrelationKind, RuleExpression, THRESHOLD_MAX};
 use crate::id::{Digest, SemanticHash};
 use serde_yaml_ng::{Mapping, Value};
 use std::collections::BTreeMap;
@@ -150,64 +150,24 @@ fn at_least(bounds: &[Bound]) -> Result<Option<u32>, Failure> {
 
 /// An extended condition: `and`, `or`, `not` and parentheses over the correlation's rules.
 fn expression(text: &str, rules: &[String]) -> Result<RuleExpression, Reason> {
-    let words = split(text);
-    let mut parser = Expression { words: &words, place: 0, rules };
-    let expression = parser.any(0)?;
-    if parser.place == words.len() { Ok(expression) } else { Err(parser.stuck()) }
-}
-
-struct Expression<'a> {
-    words: &'a [&'a str],
-    place: usize,
-    rules: &'a [String],
-}
-
-impl Expression<'_> {
-    fn stuck(&self) -> Reason {
-        Reason::BadCondition { at: self.words.get(self.place).map_or("its end", |word| word).to_owned() }
-    }
-
-    fn take(&mut self, word: &str) -> bool {
-        let taken = self.words.get(self.place).is_some_and(|next| next.eq_ignore_ascii_case(word));
-        self.place += usize::from(taken);
-        taken
-    }
-
-    fn any(&mut self, depth: usize) -> Result<RuleExpression, Reason> {
-        let mut parts = vec![self.all(depth)?];
-        while self.take("or") {
-            parts.push(self.all(depth)?);
-        }
-        Ok(if parts.len() == 1 { parts.swap_remove(0) } else { RuleExpression::Any(parts) })
-    }
-
-    fn all(&mut self, depth: usize) -> Result<RuleExpression, Reason> {
-        let mut parts = vec![self.one(depth)?];
-        while self.take("and") {
-            parts.push(self.one(depth)?);
-        }
-        Ok(if parts.len() == 1 { parts.swap_remove(0) } else { RuleExpression::All(parts) })
-    }
-
-    fn one(&mut self, depth: usize) -> Result<RuleExpression, Reason> {
-        if depth > DEPTH_MAX {
-            return Err(Reason::TooDeep);
-        }
-        if self.take("not") {
-            return Ok(RuleExpression::Not(Box::new(self.one(depth + 1)?)));
-        }
-        if self.take("(") {
-            let inner = self.any(depth + 1)?;
-            return if self.take(")") { Ok(inner) } else { Err(self.stuck()) };
-        }
-        let word = self.words.get(self.place).ok_or_else(|| self.stuck())?;
-        if ["and", "or", "not", "(", ")"].iter().any(|key| word.eq_ignore_ascii_case(key)) {
-            return Err(self.stuck());
-        }
-        let rule = self.rules.iter().position(|rule| rule == word);
-        let rule = rule.ok_or_else(|| Reason::UnknownSelection { name: (*word).to_owned() })?;
-        self.place += 1;
+    grammar::read(text, |words| {
+        let name = words.name()?;
+        let rule = rules.iter().position(|rule| rule == name);
+        let rule = rule.ok_or_else(|| Reason::UnknownSelection { name: name.to_owned() })?;
+        words.pass(1);
         Ok(RuleExpression::Rule(rule))
+    })
+}
+
+impl Formula for RuleExpression {
+    fn all(parts: Vec<Self>) -> Self {
+        Self::All(parts)
+    }
+    fn any(parts: Vec<Self>) -> Self {
+        Self::Any(parts)
+    }
+    fn not(part: Self) -> Self {
+        Self::Not(Box::new(part))
     }
 }
 

@@ -7,6 +7,7 @@ mod correlate;
 mod document;
 mod encode;
 mod error;
+mod grammar;
 pub(crate) mod matcher;
 mod modifier;
 mod moment;
