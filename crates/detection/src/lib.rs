@@ -1,7 +1,6 @@
-//! From raw events to incidents: sources, normalising to OCSF, Sigma rules, correlation on event time, incidents, sinks.
+//! From raw events to incidents: normalising to OCSF, Sigma rules, correlation on event time, incidents, escalation.
 //!
-//! All operators are pure: they read no clock, draw no entropy and open nothing; time is an argument.
-//! Only the listeners in [`source`] wait for bytes, on sockets and files that their caller opened.
+//! Pure: nothing here reads a clock, draws entropy or opens anything; time is an argument.
 
 pub mod alert;
 mod correlation;

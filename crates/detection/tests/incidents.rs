@@ -1,17 +1,11 @@
-//! Incidents and what is told about them; sources on real sockets.
+//! Incidents and what is told about them.
 
 mod incident_support;
 
-use bytes::Bytes;
 use detection::incident::{Act, Deed, Desk, Effect, Incident, Input, Options, Refusal, Status};
 use detection::sink::{Sink, webhook::Webhook};
-use detection::source::listen::{Lines, SyslogTcp, SyslogUdp};
-use detection::source::{Intake, Source, channel};
-use detection::{EntityKind, Severity, SourceKind};
+use detection::{EntityKind, Severity};
 use incident_support::{NOW_MS, alert, step};
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::io::AsyncWriteExt;
 
 #[test]
 fn alerts_that_share_an_address_are_one_incident_and_others_are_not() {
@@ -88,55 +82,4 @@ fn a_webhook_is_signed_and_keyed_by_revision() {
     assert_ne!(hook.request(&incident, &later).unwrap().idempotency_key, request.idempotency_key);
     let low = Incident { severity: Severity::Informational, ..incident };
     assert_eq!(hook.request(&low, &change), None);
-}
-
-struct Fixed;
-impl model::time::Clock for Fixed {
-    fn wall_ms(&self) -> u64 {
-        1_795_467_600_000
-    }
-    fn monotonic(&self) -> Duration {
-        Duration::ZERO
-    }
-}
-
-fn bytes_of(intake: Option<Intake>) -> Result<(u64, Bytes), &'static str> {
-    match intake {
-        Some(Intake::Event(raw)) => Ok((raw.position.expect("these sources have positions").sequence, raw.bytes)),
-        Some(Intake::Reject(reject)) => Err(reject.reason.label()),
-        None => Err("ended"),
-    }
-}
-
-#[tokio::test]
-async fn syslog_arrives_over_tcp_in_both_framings_and_over_udp() {
-    let (out, mut events) = channel();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let tcp = Box::new(SyslogTcp { name: "tcp".into(), listener, clock: Arc::new(Fixed) });
-    let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(tcp.run(out.clone()));
-    let mut peer = tokio::net::TcpStream::connect(address).await.unwrap();
-    peer.write_all(b"<1>one\n7 <2>two!9999999 x").await.unwrap();
-    assert_eq!(bytes_of(events.recv().await), Ok((0, Bytes::from_static(b"<1>one"))));
-    assert_eq!(bytes_of(events.recv().await), Ok((1, Bytes::from_static(b"<2>two!"))));
-    assert_eq!(bytes_of(events.recv().await), Err("too_large"));
-    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let address = socket.local_addr().unwrap();
-    tasks.spawn(Box::new(SyslogUdp { name: "udp".into(), socket, clock: Arc::new(Fixed) }).run(out));
-    let sender = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    sender.send_to(b"<3>three", address).await.unwrap();
-    assert_eq!(bytes_of(events.recv().await), Ok((0, Bytes::from_static(b"<3>three"))));
-}
-
-#[tokio::test]
-async fn a_file_is_read_line_by_line_from_a_given_number() {
-    let (out, mut events) = channel();
-    let reader: &'static [u8] = b"first\n\nsecond";
-    let stream = "file".into();
-    let lines = Box::new(Lines { stream, kind: SourceKind::Syslog, first_sequence: 5, reader, clock: Arc::new(Fixed) });
-    lines.run(out).await.unwrap();
-    assert_eq!(bytes_of(events.recv().await), Ok((5, Bytes::from_static(b"first"))));
-    assert_eq!(bytes_of(events.recv().await), Ok((6, Bytes::from_static(b"second"))));
-    assert_eq!(bytes_of(events.recv().await), Err("ended"));
 }

@@ -7,10 +7,10 @@ use crate::node::Node;
 use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
-use detection::source::listen::{SyslogTcp, SyslogUdp};
-use detection::source::{Intake, Source};
-use detection::{RawEvent, SourceKind};
+use detection::SourceKind;
 use keyring::MacKey;
+use pipeline::source::listen::{SyslogTcp, SyslogUdp};
+use pipeline::source::{BATCH_EVENTS_MAX, Batch, Source};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +25,6 @@ const SCRAPES_MAX: usize = 8;
 /// Bytes of a scrape's request line and headers.
 const REQUEST_BYTES_MAX: usize = 8 * 1024;
 const SCRAPE_TIME: Duration = Duration::from_secs(5);
-/// Events that share one command.
-const BATCH_EVENTS: usize = 512;
 /// How long events wait for others before they are written.
 const BATCH_WAIT: Duration = Duration::from_millis(50);
 /// Bytes read of a followed file at once.
@@ -119,7 +117,7 @@ fn observe(node: &Node, link: &QuicLink) {
 pub async fn listen(config: &DetectionConfig, node: &Arc<Node>, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
     let clock = || Arc::clone(&node.world.clock);
     let mut sources = Vec::new();
-    let (sender, received) = detection::source::channel();
+    let (sender, received) = pipeline::source::channel();
     if let Some(address) = config.syslog_udp {
         let socket = UdpSocket::bind(address).await.with_context(|| format!("detection.syslog_udp = {address}"))?;
         let source = SyslogUdp { name: format!("syslog-udp/{}", node.place.name), socket, clock: clock() };
@@ -149,29 +147,26 @@ pub async fn listen(config: &DetectionConfig, node: &Arc<Node>, tasks: &mut Join
 }
 
 /// Writes what sources bring to the region's log, in batches; sources wait while it is behind.
-async fn write(node: Arc<Node>, mut received: mpsc::Receiver<Intake>) {
+async fn write(node: Arc<Node>, mut received: mpsc::Receiver<Batch>) {
     loop {
-        let mut batch = Vec::new();
-        let Some(first) = received.recv().await else { return };
-        batch.push(first);
+        let Some(mut batch) = received.recv().await else { return };
         let deadline = tokio::time::Instant::now() + BATCH_WAIT;
-        while batch.len() < BATCH_EVENTS {
+        let mut done: Vec<_> = batch.done.take().into_iter().collect();
+        while batch.events.len() < BATCH_EVENTS_MAX {
             match tokio::time::timeout_at(deadline, received.recv()).await {
-                Ok(Some(more)) => batch.push(more),
+                Ok(Some(more)) => {
+                    batch.events.extend(more.events);
+                    batch.rejects.extend(more.rejects);
+                    done.extend(more.done);
+                }
                 Ok(None) | Err(_) => break,
             }
         }
-        let mut lines: Vec<RawEvent> = Vec::new();
-        for intake in batch {
-            match intake {
-                Intake::Event(raw) => lines.push(raw),
-                Intake::Reject(reject) => {
-                    node.metrics.detection.with_label_values(&[reject.reason.label()]).inc();
-                    tracing::warn!(reason = %reject.reason, "a line was rejected");
-                }
-            }
+        for reject in batch.rejects {
+            node.metrics.detection.with_label_values(&[reject.reason.label()]).inc();
+            tracing::warn!(reason = %reject.reason, "a line was rejected");
         }
-        let bytes: Vec<Bytes> = lines.into_iter().map(|raw| raw.bytes).collect();
+        let bytes: Vec<Bytes> = batch.events.into_iter().map(|raw| raw.bytes).collect();
         let note = Note {
             action: "ingest".into(),
             tenant: Some("platform".into()),
@@ -183,6 +178,10 @@ async fn write(node: Arc<Node>, mut received: mpsc::Receiver<Intake>) {
         while let Err(problem) = node.ingest_raw(SourceKind::Syslog, bytes.clone(), note.clone()).await {
             tracing::warn!(%problem, "events wait to be written");
             tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        for done in done {
+            // A source that has ended does not need to know.
+            let _ = done.send(());
         }
     }
 }

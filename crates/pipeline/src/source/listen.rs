@@ -3,10 +3,10 @@
 //! They open nothing and read no clock of their own. A full channel stops reading: TCP peers feel it at once,
 //! UDP datagrams are then dropped by the kernel, whose counters tell.
 
-use super::framing::Framer;
-use super::{Intake, Source};
-use crate::event::{Position, RawEvent, Reject, RejectReason, SourceKind};
+use super::{Batch, Source};
 use bytes::Bytes;
+use detection::source::framing::Framer;
+use detection::{Position, RawEvent, Reject, RejectReason, SourceKind};
 use futures::future::BoxFuture;
 use model::time::Clock;
 use std::io;
@@ -36,33 +36,39 @@ struct Handover {
     stream: Arc<str>,
     sequence: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
-    out: Sender<Intake>,
+    out: Sender<Batch>,
 }
 
 impl Handover {
     /// A stream that cannot be replayed is a new one at each start, so that its numbers never repeat.
-    fn new(kind: SourceKind, name: &str, clock: Arc<dyn Clock>, out: Sender<Intake>) -> Self {
+    fn new(kind: SourceKind, name: &str, clock: Arc<dyn Clock>, out: Sender<Batch>) -> Self {
         let stream = format!("{name}@{}", clock.wall_ms()).into();
         Self { kind, stream, sequence: Arc::default(), clock, out }
     }
 
-    async fn give(&self, frame: Result<Bytes, RejectReason>) -> Result<(), Closed> {
-        let (bytes, reason) = match frame {
-            Ok(bytes) => (bytes, None),
-            Err(reason) => (Bytes::new(), Some(reason)),
-        };
-        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-        let raw = RawEvent {
-            source: self.kind,
-            received_ms: self.clock.wall_ms(),
-            position: Some(Position { stream: self.stream.clone(), sequence }),
-            bytes,
-        };
-        let intake = match reason {
-            None => Intake::Event(raw),
-            Some(reason) => Intake::Reject(Reject::of(&raw, reason)),
-        };
-        self.out.send(intake).await.map_err(|_| Closed)
+    async fn give(&self, frames: impl IntoIterator<Item = Result<Bytes, RejectReason>>) -> Result<(), Closed> {
+        let mut batch = Batch::default();
+        for frame in frames {
+            let (bytes, reason) = match frame {
+                Ok(bytes) => (bytes, None),
+                Err(reason) => (Bytes::new(), Some(reason)),
+            };
+            let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+            let raw = RawEvent {
+                source: self.kind,
+                received_ms: self.clock.wall_ms(),
+                position: Some(Position { stream: self.stream.clone(), sequence }),
+                bytes,
+            };
+            match reason {
+                None => batch.events.push(raw),
+                Some(reason) => batch.rejects.push(Reject::of(&raw, reason)),
+            }
+        }
+        if batch.events.is_empty() && batch.rejects.is_empty() {
+            return Ok(());
+        }
+        self.out.send(batch).await.map_err(|_| Closed)
     }
 }
 
@@ -83,7 +89,7 @@ impl Source for SyslogUdp {
     fn name(&self) -> &str {
         &self.name
     }
-    fn run(self: Box<Self>, out: Sender<Intake>) -> BoxFuture<'static, io::Result<()>> {
+    fn run(self: Box<Self>, out: Sender<Batch>) -> BoxFuture<'static, io::Result<()>> {
         Box::pin(async move {
             let handover = Handover::new(SourceKind::Syslog, &self.name, self.clock, out);
             let mut buffer = vec![0; LINE_SIZE_BYTES_MAX + 1];
@@ -99,7 +105,7 @@ impl Source for SyslogUdp {
                 } else {
                     Ok(Bytes::copy_from_slice(&buffer[..size]))
                 };
-                if handover.give(frame).await.is_err() {
+                if handover.give([frame]).await.is_err() {
                     return Ok(());
                 }
             }
@@ -121,7 +127,7 @@ impl Source for SyslogTcp {
     fn name(&self) -> &str {
         &self.name
     }
-    fn run(self: Box<Self>, out: Sender<Intake>) -> BoxFuture<'static, io::Result<()>> {
+    fn run(self: Box<Self>, out: Sender<Batch>) -> BoxFuture<'static, io::Result<()>> {
         Box::pin(async move {
             let handover = Handover::new(SourceKind::Syslog, &self.name, self.clock, out);
             // Dropped with this future, and its connections with it.
@@ -169,7 +175,7 @@ impl<R: AsyncRead + Unpin + Send + 'static> Source for Lines<R> {
     fn name(&self) -> &str {
         &self.stream
     }
-    fn run(self: Box<Self>, out: Sender<Intake>) -> BoxFuture<'static, io::Result<()>> {
+    fn run(self: Box<Self>, out: Sender<Batch>) -> BoxFuture<'static, io::Result<()>> {
         Box::pin(async move {
             let sequence = Arc::new(AtomicU64::new(self.first_sequence));
             let handover = Handover { kind: self.kind, stream: self.stream, sequence, clock: self.clock, out };
@@ -196,10 +202,8 @@ async fn read<R: AsyncRead + Unpin>(
         if size == 0 {
             frames.extend(framer.finish());
         }
-        for frame in frames.drain(..) {
-            if handover.give(frame).await.is_err() {
-                return Ok(());
-            }
+        if handover.give(frames.drain(..)).await.is_err() {
+            return Ok(());
         }
         if size == 0 {
             return Ok(());

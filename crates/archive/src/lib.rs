@@ -1,0 +1,1 @@
+//! Normalised events in time-partitioned Parquet: kept, searched, hunted through.

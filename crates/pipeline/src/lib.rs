@@ -1,0 +1,7 @@
+//! Events on their way: from the outside to detection, and from detection to the outside.
+//!
+//! Sources and sinks touch sockets and files that their caller names; everything between them computes.
+//! What was accepted is either handed on and acknowledged, or kept as a dead letter with its reason: never dropped.
+
+pub mod sink;
+pub mod source;

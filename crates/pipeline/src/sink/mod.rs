@@ -1,0 +1,65 @@
+//! Sinks: who is told outside.
+//!
+//! A sink is asked again under the same key until it has taken a notice, or says that it never will.
+
+use async_trait::async_trait;
+use detection::Severity;
+
+/// What a notice is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Topic {
+    /// A normalised event.
+    Event,
+    /// An alert.
+    Alert,
+    /// A change of an incident.
+    Incident,
+    /// Somebody is asked to come.
+    Page,
+    /// A change of a ticket.
+    Ticket,
+}
+
+/// Something to be told outside.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Notice {
+    /// The same for every attempt to tell this: a receiver knows repetitions by it.
+    pub key: String,
+    /// What it is about.
+    pub topic: Topic,
+    /// Whose it is.
+    pub tenant: String,
+    /// When it came about, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// How grave it is.
+    pub severity: Severity,
+    /// One line for people.
+    pub subject: String,
+    /// Who is to be told, where that is for the notice to say: e-mail addresses.
+    pub to: Vec<String>,
+    /// A JSON object for machines.
+    pub body: String,
+}
+
+/// Why a notice was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It may be taken later.
+    #[error("not now: {0}")]
+    Later(String),
+    /// It never will be: it becomes a dead letter.
+    #[error("refused: {0}")]
+    Never(String),
+}
+
+/// The door through which the outside is told.
+#[async_trait]
+pub trait Sink: Send + Sync + 'static {
+    /// Its name, unique among sinks.
+    fn name(&self) -> &str;
+    /// Whether it cares for such a notice at all.
+    fn wants(&self, notice: &Notice) -> bool;
+    /// Tells notices in order; how many were taken, and why the next one was not.
+    async fn deliver(&self, notices: &[Notice]) -> (usize, Result<(), Refused>);
+}
