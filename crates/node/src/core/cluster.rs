@@ -6,8 +6,8 @@ use crate::node::Node;
 use api::core::Answer;
 use api::problem::{Problem, Unavailable};
 use api::types::{
-    Caller, ClusterStatus, Convergence, DutyStatus, Endpoints, GroupStatus, Health, LinkStatus, PartitionHash, RegionEndpoints,
-    Stuck,
+    Caller, ClusterStatus, Convergence, DutyStatus, Endpoints, GroupStatus, Health, LinkStatus, PartitionHash,
+    RegionEndpoints, Stuck,
 };
 use consensus::Role;
 use identity::{Action, Session};

@@ -51,8 +51,6 @@ const STATE: &[u8] = b"s";
 struct Cursor {
     /// The next sequence of each stream.
     next: BTreeMap<String, u64>,
-    /// From where each stream is read again to know repetitions.
-    recall: BTreeMap<String, u64>,
 }
 
 /// One shard.
@@ -87,7 +85,6 @@ impl Watch {
     /// Goes on where the last report ended, until the lease is lost.
     async fn take_over(post: Post, rules: &RuleSet) -> Result<std::convert::Infallible, Lost> {
         let mut watch = Self::restore(post, rules).await?;
-        watch.recall();
         let mut ticked_ms = 0;
         let mut effects = Vec::new();
         loop {
@@ -129,25 +126,6 @@ impl Watch {
             }
         };
         Ok(Self { post, detector, cursor, reported_ms: 0, is_dirty: false })
-    }
-
-    /// Reads again what repetitions are known by.
-    fn recall(&mut self) {
-        let now_ms = self.post.node.world.clock.wall_ms();
-        for (stream, from) in std::mem::take(&mut self.cursor.recall) {
-            let end = self.cursor.next.get(&stream).copied().unwrap_or(0);
-            let mut at = from;
-            while at < end {
-                let rows = self.rows(&stream, at);
-                let Some((last, _)) = rows.last() else { break };
-                at = last + 1;
-                for (sequence, raw) in rows.into_iter().filter(|(sequence, _)| *sequence < end) {
-                    if let Ok(event) = detection::normalise::normalise(&positioned(&stream, sequence, raw)) {
-                        self.detector.recall(now_ms, &event);
-                    }
-                }
-            }
-        }
     }
 
     /// Waits until something happens in this region.
@@ -217,7 +195,6 @@ impl Watch {
     async fn report(&mut self, now_ms: u64, effects: &mut Vec<Effect>) -> Result<(), Lost> {
         let node = Arc::clone(&self.post.node);
         let writes = effects.drain(..).filter_map(|effect| written(&node, effect)).collect();
-        self.cursor.recall = self.detector.recall_from();
         let rows = self.detector.take_rows().into_iter().map(|(key, value)| ([STATE, &key].concat(), value));
         let rows = rows.chain([(CURSOR.to_vec(), Some(encode(&self.cursor)))]).collect();
         self.post.report(rows, writes).await?;
@@ -293,7 +270,7 @@ fn written(node: &Node, effect: Effect) -> Option<Transact> {
 }
 
 /// A transaction on one record of the platform.
-pub(super) fn record(
+pub(crate) fn record(
     table: TableId,
     key: String,
     must: Must,
