@@ -76,7 +76,8 @@ impl SourceConfig {
         }
         match self {
             Self::Syslog(config) => config.open(name, surroundings).await,
-            Self::Otlp(_) | Self::File(_) | Self::BadgeCsv(_) => Err(Invalid::new("type", "cannot be opened").into()),
+            Self::File(config) => config.open(name, surroundings),
+            Self::Otlp(_) | Self::BadgeCsv(_) => Err(Invalid::new("type", "cannot be opened").into()),
         }
     }
 }

@@ -1,8 +1,28 @@
-//! Log files that are followed through rotation.
+//! Log files that are followed through rotation, by renaming and by copying and truncating.
+//!
+//! A record's position is its place in its file, so that it has the same one however often it is read. What is
+//! durable elsewhere is remembered only after it is. Copying and truncating loses what is written in between: that
+//! is so whoever reads.
 
-use crate::resource::{self, Invalid};
+mod checkpoint;
+mod cut;
+mod find;
+mod follow;
+mod tail;
+
+pub(super) use cut::Cut;
+pub(super) use follow::Follow;
+pub(super) use tail::{Chunk, Settings};
+
+use super::{Batch, Source, Surroundings};
+use crate::resource::{self, Invalid, OpenError};
+use detection::{Position, RawEvent, Reject, SourceKind};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A file that rotation renamed is left once nobody has written to it for so long.
+pub const QUIET: Duration = Duration::from_secs(300);
 
 /// How often files are looked at, unless the description says otherwise.
 pub const POLL_MILLISECONDS: u64 = 250;
@@ -55,6 +75,45 @@ impl FileConfig {
     /// What is wrong with it.
     pub fn problems(&self) -> Vec<Invalid> {
         problems(&self.paths, self.poll_milliseconds)
+    }
+
+    /// Reads what is kept of earlier runs.
+    pub(super) fn open(&self, name: &str, around: &Surroundings) -> Result<Box<dyn Source>, OpenError> {
+        let kind = match self.format {
+            Format::Syslog => SourceKind::Syslog,
+            Format::Ndjson => SourceKind::Ndjson,
+        };
+        let settings = settings(name, &self.paths, Cut::Lines, self.from == Start::End, around);
+        let poll = Duration::from_millis(self.poll_milliseconds);
+        let follow = Follow::open(settings, poll, around, move |chunk, received_ms| lines(kind, chunk, received_ms))?;
+        Ok(Box::new(follow))
+    }
+}
+
+/// Lines as they are.
+fn lines(kind: SourceKind, chunk: Chunk, received_ms: u64) -> Batch {
+    let mut batch = Batch::default();
+    for record in chunk.records {
+        let position = Some(Position { stream: chunk.stream.clone(), sequence: record.offset });
+        let raw = |bytes| RawEvent { source: kind, received_ms, position, bytes };
+        match record.bytes {
+            Ok(bytes) => batch.events.push(raw(bytes)),
+            Err(reason) => batch.rejects.push(Reject::of(&raw(bytes::Bytes::new()), reason)),
+        }
+    }
+    batch
+}
+
+/// What both kinds of files have in common.
+pub(super) fn settings(name: &str, paths: &[PathBuf], cut: Cut, from_end: bool, around: &Surroundings) -> Settings {
+    Settings {
+        name: name.to_owned(),
+        // Descriptions with other paths were refused.
+        patterns: paths.iter().filter_map(|path| path.to_str().map(str::to_owned)).collect(),
+        cut,
+        from_end,
+        quiet: QUIET,
+        checkpoint: around.checkpoint(name),
     }
 }
 
