@@ -403,6 +403,7 @@ impl Core for Fake {
             node: "eu-1".into(),
             version: "0".into(),
             groups: vec![],
+            duties: vec![],
             links: vec![],
             stuck: vec![],
         })

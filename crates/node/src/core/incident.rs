@@ -1,66 +1,20 @@
-//! Alerts and incidents as the SOC sees them, and events of others coming in.
+//! Alerts and incidents as the SOC sees them.
 
-use super::wait::failed;
 use crate::driver::book;
-use crate::driver::detect::{self, HOME};
-use crate::machine::command::Command;
-use crate::machine::note::Note;
 use crate::node::Node;
 use api::core::Answer;
 use api::problem::Problem;
 use api::types::{
     AlertList, AlertView, Caller, IncidentAction, IncidentFilter, IncidentList, IncidentNote, IncidentStatus,
-    IncidentSummary, IncidentView, Ingested, Page, Severity,
+    IncidentSummary, IncidentView, Page, Severity,
 };
-use bytes::Bytes;
+use detection::Alert;
 use detection::incident::{Act, Deed, EVENTS_MAX, Effect, Incident, Input, Refusal, Status};
-use detection::{Alert, RawEvent, SourceKind};
 use identity::{Action, Session};
 use model::TenantId;
-use model::codec::encode;
 use std::collections::BTreeMap;
 
-/// Bytes of events in one command.
-const BATCH_BYTES_MAX: usize = 512 * 1024;
-
 impl Node {
-    /// Takes events: durable when this returns.
-    pub(crate) async fn ingest(
-        &self,
-        caller: &Caller,
-        session: &Session,
-        source: &str,
-        lines: Vec<Bytes>,
-    ) -> Answer<Ingested> {
-        self.permit(caller, session, Action::EventIngest, session.tenant(), "events").await?;
-        let accepted = lines.len() as u64;
-        let resource = Some(format!("events/{source}"));
-        let note = Note { resource, ..self.note(caller, session, "ingest") };
-        self.ingest_raw(SourceKind::Ndjson, lines, note).await?;
-        Ok(Ingested { accepted })
-    }
-
-    /// Writes events to the region's log, where the detector reads them.
-    pub(crate) async fn ingest_raw(&self, source: SourceKind, lines: Vec<Bytes>, note: Note) -> Answer<()> {
-        let received_ms = self.world.clock.wall_ms();
-        let mut events = Vec::new();
-        let mut size_bytes = 0;
-        for bytes in lines {
-            let raw = encode(&RawEvent { source, received_ms, position: None, bytes });
-            size_bytes += raw.len();
-            events.push(raw);
-            if size_bytes >= BATCH_BYTES_MAX {
-                size_bytes = 0;
-                let command = Command::Ingest { events: std::mem::take(&mut events), note: note.clone() };
-                self.propose(HOME, &command).await.map_err(failed)?;
-            }
-        }
-        if !events.is_empty() {
-            self.propose(HOME, &Command::Ingest { events, note }).await.map_err(failed)?;
-        }
-        Ok(())
-    }
-
     async fn may_see(&self, caller: &Caller, session: &Session, what: &str) -> Answer<()> {
         // Incidents are the platform's: they may name several tenants.
         self.permit(caller, session, Action::IncidentRead, TenantId::PLATFORM, what).await?;
@@ -70,8 +24,8 @@ impl Node {
     /// Alerts, newest first.
     pub(crate) async fn alerts(&self, caller: &Caller, session: &Session, page: &Page) -> Answer<AlertList> {
         self.may_see(caller, session, "alerts").await?;
-        let of = incident_of(&detect::incidents(self)?);
-        let mut alerts: Vec<AlertView> = detect::alerts(self)?.iter().map(|alert| alert_view(alert, &of)).collect();
+        let of = incident_of(&book::incidents(self)?);
+        let mut alerts: Vec<AlertView> = book::alerts(self)?.iter().map(|alert| alert_view(alert, &of)).collect();
         alerts.sort_by(|one, other| (other.time_ms, &other.id).cmp(&(one.time_ms, &one.id)));
         let (alerts, next) = paged(alerts, page)?;
         Ok(AlertList { alerts, next })
@@ -85,7 +39,7 @@ impl Node {
         filter: &IncidentFilter,
     ) -> Answer<IncidentList> {
         self.may_see(caller, session, "incidents").await?;
-        let stored = detect::incidents(self)?;
+        let stored = book::incidents(self)?;
         let wanted = |summary: &IncidentSummary| {
             filter.status.is_none_or(|status| status == summary.status)
                 && (filter.tenant.is_none() || filter.tenant == summary.tenant)
@@ -103,11 +57,11 @@ impl Node {
     }
 
     fn incident_view(&self, id: &str) -> Answer<IncidentView> {
-        let stored = detect::incidents(self)?;
+        let stored = book::incidents(self)?;
         let of = incident_of(&stored);
         let found = stored.iter().find(|incident| incident.id.to_string() == id);
         let incident = found.ok_or(Problem::not_found("incident"))?;
-        let all = detect::alerts(self)?;
+        let all = book::alerts(self)?;
         let mut alerts: Vec<&Alert> = all.iter().filter(|alert| incident.alerts.contains_key(&alert.id)).collect();
         alerts.sort_by_key(|alert| (alert.last_ms, alert.id));
         let json = |event| serde_json::to_value(event).unwrap_or_default();
@@ -133,9 +87,7 @@ impl Node {
     ) -> Answer<IncidentView> {
         let resource = format!("incidents/{}", id.chars().take(64).collect::<String>());
         self.permit(caller, session, Action::IncidentManage, TenantId::PLATFORM, &resource).await?;
-        let stored = detect::incidents(self)?;
-        let found = stored.iter().find(|incident| incident.id.to_string() == id);
-        let incident = found.map(|incident| incident.id).ok_or(Problem::not_found("incident"))?;
+        let incident = id.parse().map_err(|_| Problem::not_found("incident"))?;
         let act = match action {
             IncidentAction::Acknowledge => Act::Acknowledge,
             IncidentAction::Assign(assign) => Act::Assign { to: assign.assignee },
@@ -146,8 +98,7 @@ impl Node {
         };
         let by = session.account().login.as_str().to_owned();
         let input = Input::Act { incident, by, why: None, act };
-        let base = self.note(caller, session, "incident.update");
-        let effects = book::act(self, &input, |note| Note { resource: note.resource, ..base.clone() }).await?;
+        let effects = book::act(self, &input, &self.note(caller, session, "incident.update")).await?;
         for effect in effects {
             if let Effect::Refused { reason, .. } = effect {
                 return Err(match reason {
