@@ -40,7 +40,7 @@ impl Book {
 }
 
 /// Changes of incidents whose keys are wanted: one record each, none is ever written again.
-pub(super) fn changes(node: &Node, wanted: impl Fn(&str) -> bool) -> Result<Vec<(String, Change)>, Problem> {
+pub(crate) fn changes(node: &Node, wanted: impl Fn(&str) -> bool) -> Result<Vec<(String, Change)>, Problem> {
     let mut all = Vec::new();
     let mut after = None;
     loop {
@@ -59,6 +59,11 @@ pub(super) fn changes(node: &Node, wanted: impl Fn(&str) -> bool) -> Result<Vec<
             None => return Ok(all),
         }
     }
+}
+
+/// Reads the incidents as they stand.
+pub(crate) async fn look<T>(node: &Node, read: impl FnOnce(&Desk) -> T) -> Result<T, Problem> {
+    Ok(read(node.incidents.lock().await.refresh(node)?))
 }
 
 /// The incidents that may still change.
