@@ -462,6 +462,7 @@ impl Core for Fake {
             node: "eu-1".into(),
             version: "0".into(),
             groups: vec![],
+            duties: vec![],
             links: vec![],
             stuck: vec![],
         })

@@ -1,71 +1,25 @@
-//! Alerts and incidents as the SOC sees them, what people do to them, and events of others coming in.
+//! Alerts and incidents as the SOC sees them, and what people do to them.
 
 mod act;
 pub(crate) mod mute;
 mod view;
 
-use super::wait::failed;
 use crate::driver::book;
-use crate::driver::detect::{self, HOME};
-use crate::machine::command::Command;
 use crate::machine::control::platform;
-use crate::machine::note::Note;
 use crate::node::Node;
 use api::core::Answer;
 use api::problem::Problem;
 use api::types::{
-    AlertList, AlertView, Caller, IncidentAction, IncidentFilter, IncidentList, IncidentView, Ingested, Page,
-    Precondition, Timeline,
+    AlertList, AlertView, Caller, IncidentAction, IncidentFilter, IncidentList, IncidentView, Page, Precondition,
+    Timeline,
 };
-use bytes::Bytes;
 use detection::incident::risk::Weights;
 use detection::incident::{Board, Effect, Incident, Input, Refusal, timeline};
-use detection::{Alert, IncidentId, RawEvent, SourceKind, VersionId};
+use detection::{Alert, IncidentId, VersionId};
 use identity::{Action, Session};
-use model::codec::encode;
 use model::{Stamp, TenantId};
 
-/// Bytes of events in one command.
-const BATCH_BYTES_MAX: usize = 512 * 1024;
-
 impl Node {
-    /// Takes events: durable when this returns.
-    pub(crate) async fn ingest(
-        &self,
-        caller: &Caller,
-        session: &Session,
-        source: &str,
-        lines: Vec<Bytes>,
-    ) -> Answer<Ingested> {
-        self.permit(caller, session, Action::EventIngest, session.tenant(), "events").await?;
-        let accepted = lines.len() as u64;
-        let resource = Some(format!("events/{source}"));
-        let note = Note { resource, ..self.note(caller, session, "ingest") };
-        self.ingest_raw(SourceKind::Ndjson, lines, note).await?;
-        Ok(Ingested { accepted })
-    }
-
-    /// Writes events to the region's log, where the detector reads them.
-    pub(crate) async fn ingest_raw(&self, source: SourceKind, lines: Vec<Bytes>, note: Note) -> Answer<()> {
-        let received_ms = self.world.clock.wall_ms();
-        let mut events = Vec::new();
-        let mut size_bytes = 0;
-        for bytes in lines {
-            let raw = encode(&RawEvent { source, received_ms, position: None, bytes });
-            size_bytes += raw.len();
-            events.push(raw);
-            if size_bytes >= BATCH_BYTES_MAX {
-                size_bytes = 0;
-                let command = Command::Ingest { events: std::mem::take(&mut events), note: note.clone() };
-                self.propose(HOME, &command).await.map_err(failed)?;
-            }
-        }
-        if !events.is_empty() {
-            self.propose(HOME, &Command::Ingest { events, note }).await.map_err(failed)?;
-        }
-        Ok(())
-    }
-
     pub(super) async fn may_see(&self, caller: &Caller, session: &Session, what: &str) -> Answer<()> {
         // Incidents are the platform's: they may name several tenants.
         self.permit(caller, session, Action::IncidentRead, TenantId::PLATFORM, what).await?;
@@ -79,7 +33,7 @@ impl Node {
     /// Alerts, newest first.
     pub(crate) async fn alerts(&self, caller: &Caller, session: &Session, page: &Page) -> Answer<AlertList> {
         self.may_see(caller, session, "alerts").await?;
-        let mut alerts = detect::alerts(self)?;
+        let mut alerts = book::alerts(self)?;
         alerts.sort_by_key(|alert| std::cmp::Reverse((alert.last_ms, alert.id)));
         let (alerts, next) = paged(alerts, page)?;
         let of = book::look(self, |desk| {
@@ -191,7 +145,7 @@ impl Node {
         for act in acts {
             // The first of several makes the version another: what was seen counts for the first.
             let input = Input::Act { incident, by: by.to_owned(), why: why.clone(), seen: seen.take(), act };
-            let effects = book::act(self, &input, |note| Note { resource: note.resource, ..base.clone() }).await?;
+            let effects = book::act(self, &input, &base).await?;
             for effect in effects {
                 if let Effect::Refused { reason, .. } = effect {
                     return Err(refused(reason));

@@ -6,6 +6,7 @@ mod admin;
 mod audit;
 mod cluster;
 mod incident;
+mod ingest;
 mod query;
 mod record;
 mod resolve;

@@ -34,8 +34,10 @@ pub mod platform {
     pub const FACTORS: TableId = TableId::new(3);
     /// Alerts, by id.
     pub const ALERTS: TableId = TableId::new(4);
-    /// Incidents, by id.
+    /// Changes of incidents, by their ids.
     pub const INCIDENTS: TableId = TableId::new(5);
+    /// What somebody outside is to be told, by key.
+    pub const NOTICES: TableId = TableId::new(6);
     /// What people are not called about, by mute.
     pub const MUTES: TableId = TableId::new(16);
     /// Escalation policies, by revision.
