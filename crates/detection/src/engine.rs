@@ -2,6 +2,7 @@
 //!
 //! Pure and deterministic: the time is an argument, and the same inputs give the same effects in the same order.
 
+mod intake;
 mod rows;
 mod streams;
 
@@ -220,25 +221,15 @@ impl Detector {
         }
     }
 
-    fn event(&mut self, now_ms: u64, mut event: Event, effects: &mut Vec<Effect>) {
-        self.counts.events += 1;
-        if event.time_ms > now_ms.saturating_add(self.options.ahead_max_ms) {
-            self.counts.ahead += 1;
-            event.time_ms = event.received_ms.min(now_ms);
-        }
-        let (stream, is_late) = self.streams.arrive(now_ms, &event);
-        self.counts.late += u64::from(is_late);
-        let rules = Arc::clone(&self.rules);
-        rules.program.run(&mut self.worker, &event);
-        if self.worker.hits().len() == 0 {
-            return;
-        }
-        if self.streams.is_again(stream, &event) {
+    /// What follows from an event that rules matched.
+    fn matched(&mut self, now_ms: u64, stream: u32, is_late: bool, event: &Event, effects: &mut Vec<Effect>) {
+        if self.streams.is_again(stream, event) {
             self.counts.duplicates += 1;
             return;
         }
+        let rules = Arc::clone(&self.rules);
         let hits: Vec<usize> = self.worker.hits().collect();
-        let summary = Arc::new(EventSummary::of(&event));
+        let summary = Arc::new(EventSummary::of(event));
         for place in hits {
             let rule = &rules.rules[place];
             self.counts.matches += 1;
