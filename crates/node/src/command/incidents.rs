@@ -34,7 +34,7 @@ pub enum IncidentsCommand {
         #[command(flatten)]
         one: One,
         /// The login; with none, it is nobody's.
-        login: Option<String>,
+        assignee: Option<String>,
     },
     /// Say something about it.
     Comment {
@@ -291,8 +291,8 @@ pub async fn run(command: &IncidentsCommand) -> anyhow::Result<()> {
             print(&one.remote, &client.get(&format!("/v1/incidents/{id}/timeline")).await?, moments)
         }
         IncidentsCommand::Ack(one) => one.act("acknowledge", json!({})).await,
-        IncidentsCommand::Assign { one, login: Some(login) } => one.act("assign", json!({"assignee": login})).await,
-        IncidentsCommand::Assign { one, login: None } => one.act("unassign", json!({})).await,
+        IncidentsCommand::Assign { one, assignee: Some(login) } => one.act("assign", json!({"assignee": login})).await,
+        IncidentsCommand::Assign { one, assignee: None } => one.act("unassign", json!({})).await,
         IncidentsCommand::Comment { one, text } => one.act("comments", json!({"text": text})).await,
         IncidentsCommand::Status { one, status, why } => one.act("status", json!({"status": status, "why": why})).await,
         IncidentsCommand::Severity { one, severity, why } => {
