@@ -126,7 +126,7 @@ impl Play {
     async fn play(&mut self) -> Result<(), String> {
         let seed = self.options.seed;
         let office = self.set_up().await.map_err(|error| format!("the cluster was not set up: {error}"))?;
-        let workload = Workload::new(Arc::new(office), Arc::clone(&self.history));
+        let workload = Workload::new(Arc::new(office), Arc::clone(&self.history), self.options.hunt.is_some());
         let mut nemesis = if self.options.hunt.is_some() { Nemesis::hunter(seed) } else { Nemesis::new(seed) };
         self.trace.tell(format!("{} groups; {}", self.world.cluster.groups, nemesis.describe()));
         nemesis.skew(&self.world);
