@@ -3,19 +3,23 @@
 //! Pure and deterministic: the time is an argument, and the same inputs give the same effects in the same order.
 
 mod intake;
+mod quota;
 mod rows;
+mod shadow;
 mod streams;
 
 pub use rows::{RestoreError, Restored, Row};
+pub use shadow::Shadow;
 
 use crate::alert::{Alert, EventSummary, RuleReference, Severity};
 use crate::correlation::{Correlator, Entry, GroupKey, OrderKey, Outcome};
 use crate::event::{Event, Fields};
 use crate::id::{AlertId, Digest, EventId, SemanticHash};
 use crate::program::Worker;
-use crate::rules::{Feed, Origin, RuleSet, Shape};
+use crate::rules::{Feed, Origin, RuleSet, Shape, TENANT_FIELD};
+use quota::Quotas;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use streams::Streams;
 
@@ -96,6 +100,10 @@ pub struct Counts {
     pub matches: u64,
     /// Alerts raised.
     pub alerts: u64,
+    /// Alerts not raised because a tenant's quota was used up, each rule and hour told of once.
+    pub held: u64,
+    /// Alerts that rules in shadow would have raised.
+    pub shadowed: u64,
     /// Alerts superseded.
     pub superseded: u64,
     /// Group keys evicted because of the bound: from here on the detector may have missed something.
@@ -120,6 +128,8 @@ pub struct Detector {
     feeds: BTreeMap<Origin, Vec<(usize, usize)>>,
     worker: Worker,
     streams: Streams,
+    quotas: Quotas,
+    shadows: BTreeMap<Arc<str>, Shadow>,
     counts: Counts,
     swept_ms: u64,
     blind_told_ms: Option<u64>,
@@ -159,6 +169,8 @@ impl Detector {
             feeds,
             worker,
             streams,
+            quotas: Quotas::default(),
+            shadows: BTreeMap::new(),
             counts: Counts::default(),
             swept_ms: 0,
             blind_told_ms: None,
@@ -207,21 +219,23 @@ impl Detector {
         }
         let rules = Arc::clone(&self.rules);
         let hits: Vec<usize> = self.worker.hits().collect();
-        let summary = Arc::new(EventSummary::of(event));
+        let tenant = event.text(TENANT_FIELD);
+        let shows_text = rules.shows_text(tenant.filter(|tenant| **tenant != *self.options.tenant));
+        let summary = Arc::new(if shows_text { EventSummary::of(event) } else { EventSummary::tuple(event) });
         for place in hits {
+            let Some(owner) = rules.owner(place, &self.options.tenant, tenant) else { continue };
             let rule = &rules.rules[place];
             self.counts.matches += 1;
             if rules.rule_alerts[place] {
                 let mut alert = Alert::new(
-                    self.options.tenant.clone(),
+                    owner,
                     rule.header.reference.clone(),
                     rule.header.severity,
                     BTreeMap::new(),
                     vec![summary.as_ref().clone()],
                 );
                 alert.late = is_late;
-                self.counts.alerts += 1;
-                effects.push(Effect::Alert(alert));
+                self.raise(rule.header.shadow, alert, effects);
             }
             if !is_late {
                 let key = OrderKey {
@@ -254,6 +268,7 @@ impl Detector {
                 let feed: &Feed = &plan.feeds[place];
                 // An event without one of the fields belongs to no group.
                 let group: GroupKey = feed.group_fields.iter().map(|field| text(field)).collect::<Option<_>>()?;
+                plan.header.audience.owner(&self.options.tenant, &group)?;
                 let value = if !feed.value_fields.is_empty() {
                     let values: Vec<String> = feed.value_fields.iter().map(|f| text(f)).collect::<Option<_>>()?;
                     Some(values.join("\u{1f}").into())
@@ -316,9 +331,21 @@ impl Detector {
         if !self.correlators[correlation].plan.alerts {
             return;
         }
-        self.counts.alerts += outcome.raised.len() as u64;
-        effects.extend(outcome.raised.iter().cloned().map(Effect::Alert));
+        let is_shadow = self.correlators[correlation].plan.header.shadow;
+        let mut held = BTreeSet::new();
+        for alert in &outcome.raised {
+            if !self.raise(is_shadow, alert.clone(), effects) {
+                held.insert(alert.id);
+            }
+        }
+        if is_shadow {
+            return;
+        }
         for (old, by) in &outcome.superseded {
+            // Where the alert that replaces it is held back, the old one stands.
+            if by.is_some_and(|by| held.contains(&by)) {
+                continue;
+            }
             self.counts.superseded += 1;
             effects.push(Effect::Superseded { old: *old, by: by.unwrap_or(*old) });
         }
@@ -342,7 +369,7 @@ impl Detector {
             class_uid: 0,
             activity_id: 0,
             text: format!("state of \"{}\" was evicted: it may miss what began before", rule.title),
-            entities: std::collections::BTreeSet::new(),
+            entities: BTreeSet::new(),
         };
         let reference = RuleReference {
             id: "holdfast-detector-state-evicted".into(),
