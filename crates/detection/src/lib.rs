@@ -10,6 +10,7 @@ pub mod event;
 pub mod id;
 pub mod incident;
 pub mod normalise;
+pub mod packs;
 pub mod program;
 pub mod report;
 pub mod rules;
