@@ -87,6 +87,14 @@ hashed_id!(
     ChangeId, 16
 );
 hashed_id!(
+    /// An incident as it stands: of all that people can see done to it.
+    VersionId, 16
+);
+hashed_id!(
+    /// A mute: of what rests.
+    MuteId, 16
+);
+hashed_id!(
     /// A notification: of incident, cause, round, step and target.
     NotificationId, 16
 );

@@ -13,6 +13,7 @@ pub mod normalise;
 pub mod packs;
 pub mod program;
 pub mod report;
+pub mod rollout;
 pub mod rules;
 pub mod sigma;
 pub mod sink;
@@ -20,4 +21,6 @@ pub mod source;
 
 pub use alert::{Alert, Entity, EntityKind, EventSummary, RuleReference, Severity};
 pub use event::{Event, LogSource, Position, RawEvent, Reject, RejectReason, SourceKind};
-pub use id::{AlertId, ChangeId, EventId, IncidentId, NotificationId, SemanticHash, TicketId};
+pub use id::{
+    AlertId, ChangeId, EventId, IncidentId, MuteId, NotAnId, NotificationId, SemanticHash, TicketId, VersionId,
+};

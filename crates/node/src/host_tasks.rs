@@ -9,13 +9,13 @@ use bytes::Bytes;
 use detection::{RawEvent, SourceKind};
 use keyring::MacKey;
 use pipeline::sink::{Notice, Refused, Sink, Topic};
-use pipeline::source::listen::{SyslogTcp, SyslogUdp};
+use pipeline::source::syslog::{SILENCE_SECONDS_MAX, SyslogTcp, SyslogUdp};
 use pipeline::source::{BATCH_EVENTS_MAX, Batch, Source};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use transport::QuicLink;
@@ -119,13 +119,13 @@ pub async fn listen(config: &DetectionConfig, node: &Arc<Node>, tasks: &mut Join
     let mut sources = Vec::new();
     let (sender, received) = pipeline::source::channel();
     if let Some(address) = config.syslog_udp {
-        let socket = UdpSocket::bind(address).await.with_context(|| format!("detection.syslog_udp = {address}"))?;
-        let source = SyslogUdp { name: format!("syslog-udp/{}", node.place.name), socket, clock: clock() };
+        let name = format!("syslog-udp/{}", node.place.name);
+        let source = SyslogUdp::bind(&name, address, clock()).await.context("detection.syslog_udp")?;
         sources.push(Box::new(source).run(sender.clone()));
     }
     if let Some(address) = config.syslog_tcp {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("detection.syslog_tcp = {address}"))?;
-        let source = SyslogTcp { name: format!("syslog-tcp/{}", node.place.name), listener, clock: clock() };
+        let (name, silence) = (format!("syslog-tcp/{}", node.place.name), Duration::from_secs(SILENCE_SECONDS_MAX));
+        let source = SyslogTcp::bind(&name, address, None, silence, clock()).await.context("detection.syslog_tcp")?;
         sources.push(Box::new(source).run(sender.clone()));
     }
     if let Some(path) = &config.file {
@@ -266,11 +266,11 @@ impl Sink for WebhookOut {
         "webhook"
     }
     fn wants(&self, notice: &Notice) -> bool {
-        notice.topic == Topic::Incident
+        matches!(notice.topic, Topic::Incident | Topic::Page | Topic::Ticket)
     }
     async fn deliver(&self, notices: &[Notice]) -> (usize, Result<(), Refused>) {
         for (count, notice) in notices.iter().enumerate() {
-            if !self.post(&notice.key, notice.body.clone().into()).await {
+            if !self.post(notice).await {
                 return (count, Err(Refused::Later("the webhook did not take it".into())));
             }
         }
@@ -279,13 +279,20 @@ impl Sink for WebhookOut {
 }
 
 impl WebhookOut {
-    async fn post(&self, key: &str, body: Bytes) -> bool {
+    async fn post(&self, notice: &Notice) -> bool {
+        let body = Bytes::from(notice.body.clone());
+        let topic = match notice.topic {
+            Topic::Page => "page",
+            Topic::Ticket => "ticket",
+            _ => "incident",
+        };
         let signature = hex::encode(self.key.sign(&body).as_bytes());
         let request = self
             .client
             .post(&self.url)
             .header("content-type", "application/json")
-            .header("idempotency-key", key)
+            .header("idempotency-key", &notice.key)
+            .header("holdfast-topic", topic)
             .header("holdfast-signature", format!("hmac-sha256={signature}"))
             .body(body);
         match request.send().await {

@@ -36,6 +36,7 @@ pub(super) struct Stream {
 struct Known {
     stream: Stream,
     is_awake: bool,
+    quiet_ms: u64,
     is_stored: bool,
     remembered: BTreeSet<(u64, EventId)>,
 }
@@ -82,7 +83,7 @@ impl Streams {
     /// The watermark of a stream, unless it is forgotten.
     pub(super) fn watermark(&self, number: u32) -> Option<Watermark> {
         let known = self.known.get(&number)?;
-        Some(Watermark { time_ms: known.stream.watermark_ms, is_awake: known.is_awake })
+        Some(Watermark { time_ms: known.stream.watermark_ms, is_awake: known.is_awake, quiet_ms: known.quiet_ms })
     }
 
     /// Takes an event in: the number of its stream, and whether it comes behind the stream's watermark.
@@ -141,7 +142,10 @@ impl Streams {
     /// Time passed: streams that are silent stop holding windows open.
     pub(super) fn tick(&mut self, now_ms: u64) {
         for known in self.known.values_mut() {
-            known.is_awake = now_ms <= known.stream.seen_ms.saturating_add(self.idle_after_ms);
+            let stream = &known.stream;
+            known.is_awake = now_ms <= stream.seen_ms.saturating_add(self.idle_after_ms);
+            let on_ms = stream.newest_ms.saturating_add(now_ms.saturating_sub(stream.seen_ms));
+            known.quiet_ms = on_ms.saturating_sub(self.lateness_ms).max(stream.watermark_ms);
         }
     }
 
@@ -158,7 +162,7 @@ impl Streams {
 
     fn put(&mut self, number: u32, stream: Stream, is_stored: bool) {
         self.numbers.entry(stream.name.clone()).or_default().insert(stream.host.clone(), number);
-        let known = Known { stream, is_awake: true, is_stored, remembered: BTreeSet::new() };
+        let known = Known { stream, is_awake: true, quiet_ms: 0, is_stored, remembered: BTreeSet::new() };
         self.known.insert(number, known);
     }
 

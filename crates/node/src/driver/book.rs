@@ -97,7 +97,7 @@ impl Book {
 }
 
 /// Changes of incidents whose keys are wanted: one record each, none is ever written again.
-fn changes(node: &Node, wanted: impl Fn(&str) -> bool) -> Result<Vec<(String, Change)>, Problem> {
+pub(crate) fn changes(node: &Node, wanted: impl Fn(&str) -> bool) -> Result<Vec<(String, Change)>, Problem> {
     let mut all = Vec::new();
     each(node, platform::INCIDENTS, |key, record| {
         if !wanted(&key) {
@@ -110,6 +110,11 @@ fn changes(node: &Node, wanted: impl Fn(&str) -> bool) -> Result<Vec<(String, Ch
         }
     })?;
     Ok(all)
+}
+
+/// Reads the incidents as they stand: those that may still change, and those that ended last.
+pub(crate) async fn look<T>(node: &Node, read: impl FnOnce(&Desk) -> T) -> Result<T, Problem> {
+    Ok(read(node.incidents.lock().await.refresh(node)?))
 }
 
 /// Takes somebody's act to the incidents, and stores what follows, all of it or nothing: what others do at the same
