@@ -13,6 +13,7 @@ pub mod normalise;
 pub mod packs;
 pub mod program;
 pub mod report;
+pub mod rollout;
 pub mod rules;
 pub mod sigma;
 pub mod sink;

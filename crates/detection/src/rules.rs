@@ -113,6 +113,27 @@ impl RuleSet {
     pub fn raises_alerts(&self, rule: usize) -> bool {
         self.rule_alerts.get(rule).copied().unwrap_or(false)
     }
+    /// What all its rules mean, whatever their order: two sets of the same fingerprint raise the same alerts, as far
+    /// as rules go; quotas and who sees what are not part of it.
+    pub fn fingerprint(&self) -> SemanticHash {
+        let rules = self.rules.iter().map(|rule| &rule.header.reference);
+        let all = rules.chain(self.correlations.iter().map(|plan| &plan.header.reference));
+        let mut parts: Vec<(&str, &[u8; 32])> = all.map(|r| (&*r.id, r.semantic_hash.as_bytes())).collect();
+        parts.sort_unstable();
+        let mut hash = Digest::new("holdfast rule set 1");
+        for (id, meaning) in parts {
+            hash.part(id.as_bytes()).part(meaning);
+        }
+        SemanticHash::of(hash)
+    }
+    /// The same rules, all in shadow.
+    #[must_use]
+    pub fn in_shadow(&self) -> Self {
+        let mut set = self.clone();
+        set.rules.iter_mut().for_each(|rule| rule.header.shadow = true);
+        set.correlations.iter_mut().for_each(|plan| Arc::make_mut(plan).header.shadow = true);
+        set
+    }
     /// The field names that rules use.
     pub fn names(&self) -> &FieldNames {
         &self.names

@@ -152,7 +152,7 @@ fn alerts_beyond_the_quota_are_counted_and_told_once() {
     let rows = detector.take_rows().into_iter().filter_map(|(key, bytes)| Some((key, bytes?)));
     let (mut restored, _) = Detector::restore(rules, Options::default(), rows).unwrap();
     let more = feed(&mut restored, denials("acme", 9, 3)).alerts;
-    assert_eq!(by_tenant(&more), BTreeMap::new());
+    assert_eq!((count(&more, "acme", "denied"), count(&more, "acme", "holdfast-tenant-quota-exceeded")), (0, 0));
     assert_eq!(restored.counts().held, 3);
     let others = feed(&mut restored, denials("globex", 20, 9)).alerts;
     assert_eq!(count(&others, "globex", "denied"), 9, "one tenant's quota is not another's");
