@@ -14,7 +14,6 @@ pub mod program;
 pub mod report;
 pub mod rules;
 pub mod sigma;
-pub mod sink;
 pub mod source;
 
 pub use alert::{Alert, Entity, EntityKind, EventSummary, RuleReference, Severity};
