@@ -3,8 +3,10 @@
 //! Pure and total: every raw event becomes an event or a dead letter with its reason.
 
 pub(crate) mod audit;
+mod badge;
 mod flat;
 pub(crate) mod json;
+mod otlp;
 mod syslog;
 
 use crate::event::{
@@ -43,6 +45,8 @@ pub fn normalise(raw: &RawEvent) -> Result<Event, Reject> {
         SourceKind::Audit => audit::draft(&raw.bytes),
         SourceKind::Syslog => syslog::draft(&raw.bytes, raw.received_ms),
         SourceKind::Ndjson => json::draft(&raw.bytes, raw.received_ms),
+        SourceKind::Otlp => otlp::draft(&raw.bytes, raw.received_ms),
+        SourceKind::Badge => badge::draft(&raw.bytes),
     };
     draft.and_then(|draft| draft.finish(raw)).map_err(|reason| Reject::of(raw, reason))
 }
@@ -108,8 +112,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(bytes: Vec<u8>, kind in 0..3_u8) {
-            let source = [SourceKind::Audit, SourceKind::Syslog, SourceKind::Ndjson][usize::from(kind)];
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>, kind in 0..5_usize) {
+            use SourceKind::{Audit, Badge, Ndjson, Otlp, Syslog};
+            let source = [Audit, Syslog, Ndjson, Otlp, Badge][kind];
             let _ = normalise(&RawEvent { source, received_ms: 1_795_467_600_000, position: None, bytes: bytes.into() });
         }
         #[test]
