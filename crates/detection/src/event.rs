@@ -24,6 +24,8 @@ pub enum SourceKind {
     Syslog,
     /// One JSON object a line.
     Ndjson,
+    /// What a pipeline made of an event: a flat JSON object with OCSF's names and its log source.
+    Parsed,
 }
 
 /// Where an event lies in its source, so that a redelivered event is recognised.

@@ -223,7 +223,7 @@ impl Program {
             SourceKind::Ndjson => {
                 intake::ndjson(&raw.bytes, raw.received_ms, &self.index, &self.system, paths, slots, source)
             }
-            SourceKind::Audit | SourceKind::Syslog => Err(Odd),
+            SourceKind::Audit | SourceKind::Syslog | SourceKind::Parsed => Err(Odd),
         }
     }
 

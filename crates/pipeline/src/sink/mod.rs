@@ -2,6 +2,11 @@
 //!
 //! A sink is asked again under the same key until it has taken a notice, or says that it never will.
 
+pub mod config;
+pub mod directory;
+
+pub use config::SinkConfig;
+
 use async_trait::async_trait;
 use detection::Severity;
 

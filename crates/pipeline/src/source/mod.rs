@@ -3,7 +3,10 @@
 //! A source only frames and numbers; parsing is pure and happens later (`detection::source`, `detection::normalise`).
 //! When the channel is full a source waits, and so does its peer.
 
+pub mod config;
 pub mod listen;
+
+pub use config::{SourceConfig, Surroundings};
 
 use detection::{RawEvent, Reject};
 use futures::future::BoxFuture;
