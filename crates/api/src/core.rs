@@ -146,18 +146,27 @@ pub trait Core: Send + Sync + 'static {
     async fn ingest(&self, caller: &Caller, session: &Session, source: &str, lines: Vec<Bytes>) -> Answer<Ingested>;
     /// Alerts, newest first.
     async fn alerts(&self, caller: &Caller, session: &Session, page: &Page) -> Answer<AlertList>;
-    /// Incidents, newest first.
+    /// Incidents, in the order asked for.
     async fn incidents(&self, caller: &Caller, session: &Session, filter: &IncidentFilter) -> Answer<IncidentList>;
-    /// One incident with its alerts, events and comments.
+    /// One incident with its alerts, events, entities, clocks and history.
     async fn incident(&self, caller: &Caller, session: &Session, id: &str) -> Answer<IncidentView>;
-    /// Acts on an incident: acknowledge, assign, comment, close.
+    /// Its events, alerts and acts in the order of time.
+    async fn incident_timeline(&self, caller: &Caller, session: &Session, id: &str) -> Answer<Timeline>;
+    /// Acts on an incident. [`Precondition::Matches`]: only if it is at one of these versions; others say nothing.
     async fn act_on_incident(
         &self,
         caller: &Caller,
         session: &Session,
         id: &str,
         action: IncidentAction,
+        precondition: Precondition,
     ) -> Answer<IncidentView>;
+    /// The entities and rules whose notifications rest.
+    async fn mutes(&self, caller: &Caller, session: &Session) -> Answer<MuteList>;
+    /// Lets notifications about an entity or a rule rest; a later one about the same replaces it.
+    async fn mute(&self, caller: &Caller, session: &Session, request: NewMute) -> Answer<MuteView>;
+    /// They rest no longer.
+    async fn unmute(&self, caller: &Caller, session: &Session, id: &str) -> Answer<()>;
 
     // --- cluster ---
 

@@ -4,6 +4,8 @@ pub(crate) mod admin;
 pub(crate) mod audit;
 pub(crate) mod cluster;
 pub(crate) mod detection;
+pub(crate) mod incident_acts;
+pub(crate) mod incidents;
 pub(crate) mod list;
 pub(crate) mod records;
 pub(crate) mod session;

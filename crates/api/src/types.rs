@@ -5,6 +5,7 @@ mod audit;
 mod caller;
 mod cluster;
 mod incident;
+mod incident_act;
 mod record;
 
 pub use admin::*;
@@ -12,4 +13,5 @@ pub use audit::*;
 pub use caller::*;
 pub use cluster::*;
 pub use incident::*;
+pub use incident_act::*;
 pub use record::*;

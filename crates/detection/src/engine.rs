@@ -2,7 +2,10 @@
 //!
 //! Pure and deterministic: the time is an argument, and the same inputs give the same effects in the same order.
 
+mod rows;
 mod streams;
+
+pub use rows::{RestoreError, Restored, Row};
 
 use crate::alert::{Alert, EventSummary, RuleReference, Severity};
 use crate::correlation::{Correlator, Entry, GroupKey, OrderKey, Outcome};
@@ -13,7 +16,7 @@ use crate::rules::{Feed, Origin, RuleSet, Shape};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use streams::{Arrival, Streams};
+use streams::Streams;
 
 /// Bounds and times of a detector.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +85,7 @@ pub enum Effect {
 pub struct Counts {
     /// Events taken in.
     pub events: u64,
-    /// Of them, dropped as duplicates.
+    /// Of them, matching ones dropped because they had come before.
     pub duplicates: u64,
     /// Of them, later than the allowed lateness: matched by single-event rules, not correlated.
     pub late: u64,
@@ -119,6 +122,10 @@ pub struct Detector {
     counts: Counts,
     swept_ms: u64,
     blind_told_ms: Option<u64>,
+    /// The row last stored of what is of no stream and no correlation.
+    stored_clock: Vec<u8>,
+    /// Rows found when restoring that no rule is behind.
+    foreign_rows: Vec<Vec<u8>>,
 }
 
 /// Something to put into a correlation or take out of it again.
@@ -154,6 +161,8 @@ impl Detector {
             counts: Counts::default(),
             swept_ms: 0,
             blind_told_ms: None,
+            stored_clock: Vec::new(),
+            foreign_rows: Vec::new(),
         }
     }
 
@@ -195,18 +204,15 @@ impl Detector {
             self.counts.ahead += 1;
             event.time_ms = event.received_ms.min(now_ms);
         }
-        let (stream, arrival) = self.streams.arrive(now_ms, &event);
-        match arrival {
-            Arrival::New => {}
-            Arrival::Late => self.counts.late += 1,
-            Arrival::Duplicate => {
-                self.counts.duplicates += 1;
-                return;
-            }
-        }
+        let (stream, is_late) = self.streams.arrive(now_ms, &event);
+        self.counts.late += u64::from(is_late);
         let rules = Arc::clone(&self.rules);
         rules.program.run(&mut self.worker, &event);
         if self.worker.hits().len() == 0 {
+            return;
+        }
+        if self.streams.is_again(stream, &event) {
+            self.counts.duplicates += 1;
             return;
         }
         let hits: Vec<usize> = self.worker.hits().collect();
@@ -222,11 +228,11 @@ impl Detector {
                     BTreeMap::new(),
                     vec![summary.as_ref().clone()],
                 );
-                alert.late = arrival == Arrival::Late;
+                alert.late = is_late;
                 self.counts.alerts += 1;
                 effects.push(Effect::Alert(alert));
             }
-            if arrival == Arrival::New {
+            if !is_late {
                 let key = OrderKey {
                     time_ms: event.time_ms,
                     sequence: event.position.as_ref().map_or(0, |position| position.sequence),

@@ -19,4 +19,6 @@ pub mod source;
 
 pub use alert::{Alert, Entity, EntityKind, EventSummary, RuleReference, Severity};
 pub use event::{Event, LogSource, Position, RawEvent, Reject, RejectReason, SourceKind};
-pub use id::{AlertId, ChangeId, EventId, IncidentId, NotificationId, SemanticHash, TicketId};
+pub use id::{
+    AlertId, ChangeId, EventId, IncidentId, MuteId, NotAnId, NotificationId, SemanticHash, TicketId, VersionId,
+};

@@ -34,7 +34,7 @@ fn an_incident_lives_from_open_to_closed_and_keeps_its_history() {
     let mut desk = Desk::new(Options::default());
     let (incident, _) =
         step(&mut desk, NOW_MS, Input::Alert(alert(1, 1_000, Severity::High, &[(EntityKind::User, "ann")])));
-    let act = |act: Act| Input::Act { incident: incident.id, by: "soc".into(), why: None, act };
+    let act = |act: Act| Input::Act { incident: incident.id, by: "soc".into(), why: None, seen: None, act };
     let refused = |desk: &mut Desk, input| {
         let mut effects = Vec::new();
         desk.step(8, input, &mut effects);
@@ -77,7 +77,7 @@ fn a_webhook_is_signed_and_keyed_by_revision() {
     let request = hook.request(&incident, &change).unwrap();
     assert_eq!(hook.request(&incident, &change).unwrap(), request);
     assert!(request.headers.contains(&("holdfast-signature", format!("{NOW_MS}:{}", request.body.len()))));
-    let act = Input::Act { incident: incident.id, by: "soc".into(), why: None, act: Act::Acknowledge };
+    let act = Input::Act { incident: incident.id, by: "soc".into(), why: None, seen: None, act: Act::Acknowledge };
     let (_, later) = step(&mut desk, NOW_MS, act);
     assert_ne!(hook.request(&incident, &later).unwrap().idempotency_key, request.idempotency_key);
     let low = Incident { severity: Severity::Informational, ..incident };

@@ -1,21 +1,21 @@
 //! What a real machine adds to a node: metrics over HTTP, listeners for events, the webhook, signals.
 
 use crate::config::{DetectionConfig, Webhook};
-use crate::driver::detect::Announce;
 use crate::machine::note::Note;
 use crate::node::Node;
 use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
-use detection::SourceKind;
+use detection::{RawEvent, SourceKind};
 use keyring::MacKey;
-use pipeline::source::listen::{SyslogTcp, SyslogUdp};
+use pipeline::sink::{Notice, Refused, Sink, Topic};
+use pipeline::source::syslog::{SILENCE_SECONDS_MAX, SyslogTcp, SyslogUdp};
 use pipeline::source::{BATCH_EVENTS_MAX, Batch, Source};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use transport::QuicLink;
@@ -119,13 +119,13 @@ pub async fn listen(config: &DetectionConfig, node: &Arc<Node>, tasks: &mut Join
     let mut sources = Vec::new();
     let (sender, received) = pipeline::source::channel();
     if let Some(address) = config.syslog_udp {
-        let socket = UdpSocket::bind(address).await.with_context(|| format!("detection.syslog_udp = {address}"))?;
-        let source = SyslogUdp { name: format!("syslog-udp/{}", node.place.name), socket, clock: clock() };
+        let name = format!("syslog-udp/{}", node.place.name);
+        let source = SyslogUdp::bind(&name, address, clock()).await.context("detection.syslog_udp")?;
         sources.push(Box::new(source).run(sender.clone()));
     }
     if let Some(address) = config.syslog_tcp {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("detection.syslog_tcp = {address}"))?;
-        let source = SyslogTcp { name: format!("syslog-tcp/{}", node.place.name), listener, clock: clock() };
+        let (name, silence) = (format!("syslog-tcp/{}", node.place.name), Duration::from_secs(SILENCE_SECONDS_MAX));
+        let source = SyslogTcp::bind(&name, address, None, silence, clock()).await.context("detection.syslog_tcp")?;
         sources.push(Box::new(source).run(sender.clone()));
     }
     if let Some(path) = &config.file {
@@ -166,7 +166,6 @@ async fn write(node: Arc<Node>, mut received: mpsc::Receiver<Batch>) {
             node.metrics.detection.with_label_values(&[reject.reason.label()]).inc();
             tracing::warn!(reason = %reject.reason, "a line was rejected");
         }
-        let bytes: Vec<Bytes> = batch.events.into_iter().map(|raw| raw.bytes).collect();
         let note = Note {
             action: "ingest".into(),
             tenant: Some("platform".into()),
@@ -175,7 +174,7 @@ async fn write(node: Arc<Node>, mut received: mpsc::Receiver<Batch>) {
             ..Note::default()
         };
         // Until it is written the sources hold back: nothing that was taken is dropped.
-        while let Err(problem) = node.ingest_raw(SourceKind::Syslog, bytes.clone(), note.clone()).await {
+        while let Err(problem) = node.take_in(batch.events.clone(), None, note.clone()).await {
             tracing::warn!(%problem, "events wait to be written");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -204,7 +203,7 @@ async fn follow(node: Arc<Node>, path: PathBuf, remembered: PathBuf) {
                 continue;
             }
         };
-        let lines =
+        let lines: Vec<Bytes> =
             part.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(Bytes::copy_from_slice).collect();
         let note = Note {
             action: "ingest".into(),
@@ -213,7 +212,10 @@ async fn follow(node: Arc<Node>, path: PathBuf, remembered: PathBuf) {
             node: node.place.id,
             ..Note::default()
         };
-        if let Err(problem) = node.ingest_raw(SourceKind::Syslog, lines, note).await {
+        let received_ms = node.world.clock.wall_ms();
+        let event = |bytes| RawEvent { source: SourceKind::Syslog, received_ms, position: None, bytes };
+        let events: Vec<RawEvent> = lines.into_iter().map(event).collect();
+        if let Err(problem) = node.take_in(events, None, note).await {
             tracing::warn!(%problem, "lines of the file wait to be written");
             tokio::time::sleep(FOLLOW_EVERY).await;
             continue;
@@ -259,8 +261,25 @@ impl WebhookOut {
 }
 
 #[async_trait]
-impl Announce for WebhookOut {
-    async fn announce(&self, key: &str, body: Bytes) -> bool {
+impl Sink for WebhookOut {
+    fn name(&self) -> &str {
+        "webhook"
+    }
+    fn wants(&self, notice: &Notice) -> bool {
+        notice.topic == Topic::Incident
+    }
+    async fn deliver(&self, notices: &[Notice]) -> (usize, Result<(), Refused>) {
+        for (count, notice) in notices.iter().enumerate() {
+            if !self.post(&notice.key, notice.body.clone().into()).await {
+                return (count, Err(Refused::Later("the webhook did not take it".into())));
+            }
+        }
+        (notices.len(), Ok(()))
+    }
+}
+
+impl WebhookOut {
+    async fn post(&self, key: &str, body: Bytes) -> bool {
         let signature = hex::encode(self.key.sign(&body).as_bytes());
         let request = self
             .client

@@ -12,5 +12,6 @@ pub mod resource;
 pub mod runtime;
 pub mod sink;
 pub mod source;
+pub mod tls;
 pub mod topology;
 pub mod transform;

@@ -81,6 +81,14 @@ pub enum OpenError {
         /// Why not.
         error: std::io::Error,
     },
+    /// Its certificates or keys are unusable.
+    #[error("{path}: {error}", path = path.display())]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: rustls::Error,
+    },
 }
 
 /// Most bytes of a secret's file.

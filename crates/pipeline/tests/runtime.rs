@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use pipeline::dead;
 use pipeline::runtime::{Host, Inlet, Pipeline, Sinks, dead_letters_folder};
 use pipeline::sink::{Notice, Refused, Sink};
-use pipeline::source::{Batch, Source};
+use pipeline::source::{Batch, Counters, Source};
 use pipeline::topology::Topology;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,6 +35,9 @@ struct Fed(mpsc::Receiver<Batch>);
 impl Source for Fed {
     fn name(&self) -> &str {
         "audit"
+    }
+    fn counters(&self) -> Arc<Counters> {
+        Arc::default()
     }
     fn run(mut self: Box<Self>, out: mpsc::Sender<Batch>) -> BoxFuture<'static, std::io::Result<()>> {
         Box::pin(async move {

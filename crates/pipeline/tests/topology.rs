@@ -119,7 +119,7 @@ fn faults_are_found_with_their_lines_and_what_to_do() {
     );
     check(&format!("{SOURCE}{}", filter("a", "'lines'")), &["5: a: nobody listens to 'a'"]);
     check(&format!("{}{}", filter("a", "'b'"), filter("b", "'a'")), &["1: a: events would go round for ever: "]);
-    check(&format!("{SOURCE}{copy}{}", copy.replace("copy", "more")), &["9: more: folder out is taken by 'copy'"]);
+    check(&format!("{SOURCE}{copy}{}", copy.replace("copy", "more")), &["9: more: folder ./out is taken by 'copy'"]);
     check(
         &format!("{SOURCE}{}", SOURCE.replace("lines", "again")),
         &["5: again: tcp 127.0.0.1:6514 is taken by 'lines'"],

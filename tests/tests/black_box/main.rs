@@ -12,6 +12,7 @@ mod config;
 mod contract;
 mod detection;
 mod hostile;
+mod incidents;
 mod isolation;
 mod people;
 mod process;

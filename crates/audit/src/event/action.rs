@@ -100,6 +100,14 @@ actions! {
     IncidentUpdate = "incident.update",
     /// A detection raised an alert.
     AlertRaised = "alert.raised",
+    /// An alert no longer stands: another covers its events.
+    AlertSuperseded = "alert.superseded",
+    /// The burst that an alert reported goes on.
+    AlertExtended = "alert.extended",
+    /// What detection remembered could not be read, and was given up.
+    DetectionStateLost = "detection.state_lost",
+    /// Somebody outside refused to be told something.
+    NoticeRefused = "notice.refused",
     /// External events were taken in.
     Ingest = "ingest",
     /// Changes of another region were applied.

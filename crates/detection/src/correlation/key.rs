@@ -1,12 +1,17 @@
 //! The state of one group key: what is folded, what waits for the watermark, and what was said about it.
 
+use super::delta::Delta;
 use super::sweep::{Chain, Sweep};
-use super::{Entry, OPEN_MAX, OrderKey, Watermark};
+use super::{Entry, GroupKey, OPEN_MAX, OrderKey, Watermark};
 use crate::alert::{Alert, EventSummary};
 use crate::id::AlertId;
 use crate::rules::CorrelationPlan;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// How finely it is known when a key was last touched.
+const TOUCH_EVERY_MS: u64 = 5_000;
 
 /// A satisfied window: what a correlation of correlations counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,8 +56,9 @@ impl Reading {
         plan: &CorrelationPlan,
         entry: &Entry,
         make: &dyn Fn(&[Arc<EventSummary>]) -> Alert,
+        drop: &mut dyn FnMut(OrderKey),
     ) -> Option<Said> {
-        if !self.sweep.step(plan, entry) {
+        if !self.sweep.step(plan, entry, drop) {
             return None;
         }
         let begins = self.chain.begins(entry.key.time_ms, plan.timespan_ms);
@@ -80,8 +86,30 @@ pub(super) struct KeyState {
     /// What was said about `open`.
     said: BTreeMap<OrderKey, Said>,
     streams: BTreeSet<u32>,
-    newest_ms: u64,
     touched_ms: u64,
+    pub(super) changed: Changed,
+}
+
+/// What of a key changed since it was last stored.
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    /// The key is on its correlation's list of those that changed.
+    pub(super) is_listed: bool,
+    /// Its row exists.
+    pub(super) is_stored: bool,
+    /// Entries that came and that are needed no longer.
+    pub(super) entries: Delta<OrderKey>,
+}
+
+/// What is stored of a key, besides its entries: all else follows from reading them again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct KeyRow {
+    pub(super) group: GroupKey,
+    folded_until_ms: u64,
+    streams: BTreeSet<u32>,
+    touched_ms: u64,
+    chain: Chain,
+    alert: Option<AlertId>,
 }
 
 impl KeyState {
@@ -94,13 +122,62 @@ impl KeyState {
             live: reading,
             said: BTreeMap::new(),
             streams: BTreeSet::new(),
-            newest_ms: 0,
             touched_ms: 0,
+            changed: Changed::default(),
         }
     }
 
+    /// The row that stores it.
+    pub(super) fn row(&self, group: &GroupKey) -> KeyRow {
+        KeyRow {
+            group: group.clone(),
+            folded_until_ms: self.folded_until_ms,
+            streams: self.streams.clone(),
+            touched_ms: self.touched_ms,
+            chain: self.folded.chain.clone(),
+            alert: self.folded.alert,
+        }
+    }
+
+    /// The state that was stored as a row and entries, in order.
+    pub(super) fn restore(
+        plan: &CorrelationPlan,
+        row: KeyRow,
+        entries: impl Iterator<Item = Entry>,
+        make: &dyn Fn(&[Arc<EventSummary>]) -> Alert,
+    ) -> Self {
+        let mut state = Self::new(plan);
+        for entry in entries {
+            if entry.key.time_ms < row.folded_until_ms {
+                let _ = state.folded.sweep.step(plan, &entry, &mut |_| {});
+            } else {
+                state.open.insert(entry.key, entry);
+            }
+        }
+        state.folded.chain = row.chain;
+        state.folded.alert = row.alert;
+        state.folded_until_ms = row.folded_until_ms;
+        state.streams = row.streams;
+        state.touched_ms = row.touched_ms;
+        state.changed.is_stored = true;
+        // What follows from the entries was told when they came.
+        let _ = state.read_again(plan, make);
+        state
+    }
+
+    /// The entry of that key, wherever it is kept.
+    pub(super) fn entry(&self, key: &OrderKey) -> Option<&Entry> {
+        self.open.get(key).or_else(|| self.folded.sweep.entry(key))
+    }
+
+    /// All entries it keeps; some may be told more than once.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.folded.sweep.entries().chain(self.open.values())
+    }
+
     pub(super) fn touch(&mut self, now_ms: u64, stream: u32) {
-        self.touched_ms = now_ms;
+        // No finer than it is asked for, so that it seldom changes.
+        self.touched_ms = now_ms.next_multiple_of(TOUCH_EVERY_MS);
         self.streams.insert(stream);
     }
 
@@ -119,18 +196,26 @@ impl KeyState {
     }
 
     /// The earliest watermark of the streams that feed this key and are awake; if none is, the latest of them.
-    pub(super) fn watermark(&self, watermarks: &dyn Fn(u32) -> Watermark) -> u64 {
-        let all = || self.streams.iter().map(|stream| watermarks(*stream));
+    pub(super) fn watermark(&self, watermarks: &dyn Fn(u32) -> Option<Watermark>) -> u64 {
+        let all = || self.streams.iter().filter_map(|stream| watermarks(*stream));
         let awake = all().filter(|watermark| watermark.is_awake).map(|watermark| watermark.time_ms).min();
         awake.or_else(|| all().map(|watermark| watermark.time_ms).max()).unwrap_or(0)
     }
 
-    /// Whether no later event can complete a window that began here.
-    pub(super) fn is_over(&self, watermark_ms: u64, span_ms: u64) -> bool {
-        self.open.is_empty() && watermark_ms > self.newest_ms.saturating_add(span_ms)
+    /// Forgets streams that are forgotten everywhere.
+    pub(super) fn forget_streams(&mut self, watermarks: &dyn Fn(u32) -> Option<Watermark>) -> bool {
+        let before = self.streams.len();
+        self.streams.retain(|stream| watermarks(*stream).is_some());
+        before != self.streams.len()
     }
 
-    /// Whether nothing came for longer than any window lasts.
+    /// Whether no later event can complete a window that began here.
+    pub(super) fn is_over(&self, watermark_ms: u64, span_ms: u64) -> bool {
+        let newest_ms = self.folded.sweep.newest_ms().max(self.folded.chain.last_ms.unwrap_or(0));
+        self.open.is_empty() && watermark_ms > newest_ms.saturating_add(span_ms)
+    }
+
+    /// Whether it was not touched for so long that nothing can be missed any more.
     pub(super) fn is_abandoned(&self, now_ms: u64, after_ms: u64) -> bool {
         now_ms > self.touched_ms.saturating_add(after_ms)
     }
@@ -147,7 +232,7 @@ impl KeyState {
         if self.open.contains_key(&entry.key) {
             return Outcome::default();
         }
-        self.newest_ms = self.newest_ms.max(entry.key.time_ms);
+        self.changed.entries.put(entry.key);
         let is_newest = self.open.last_key_value().is_none_or(|(last, _)| *last < entry.key);
         self.open.insert(entry.key, entry.clone());
         let outcome = if is_newest { self.append(plan, &entry, make) } else { self.read_again(plan, make) };
@@ -164,7 +249,11 @@ impl KeyState {
         key: &OrderKey,
         make: &dyn Fn(&[Arc<EventSummary>]) -> Alert,
     ) -> Outcome {
-        if self.open.remove(key).is_none() { Outcome::default() } else { self.read_again(plan, make) }
+        if self.open.remove(key).is_none() {
+            return Outcome::default();
+        }
+        self.changed.entries.drop(*key);
+        self.read_again(plan, make)
     }
 
     fn append(
@@ -174,7 +263,7 @@ impl KeyState {
         make: &dyn Fn(&[Arc<EventSummary>]) -> Alert,
     ) -> Outcome {
         let mut outcome = Outcome::default();
-        let Some(said) = self.live.step(plan, entry, make) else { return outcome };
+        let Some(said) = self.live.step(plan, entry, make, &mut |_| {}) else { return outcome };
         outcome.appeared.push(said.occurrence.clone());
         match (&said.alert, self.live.alert) {
             (Some(alert), _) => outcome.raised.push(alert.as_ref().clone()),
@@ -192,7 +281,7 @@ impl KeyState {
         let mut live = self.folded.clone();
         let mut said = BTreeMap::new();
         for (key, entry) in &self.open {
-            if let Some(now) = live.step(plan, entry, make) {
+            if let Some(now) = live.step(plan, entry, make, &mut |_| {}) {
                 said.insert(*key, now);
             }
         }
@@ -221,22 +310,23 @@ impl KeyState {
         outcome
     }
 
-    /// Folds entries before the watermark: what was said about them stays said.
+    /// Folds entries before the watermark: what was said about them stays said. Whether there were any.
     pub(super) fn fold(
         &mut self,
         plan: &CorrelationPlan,
         watermark_ms: u64,
         make: &dyn Fn(&[Arc<EventSummary>]) -> Alert,
-    ) {
-        if watermark_ms <= self.folded_until_ms {
-            return;
-        }
-        self.folded_until_ms = watermark_ms;
+    ) -> bool {
+        let mut folded = false;
         while let Some(first) = self.open.first_entry().filter(|first| first.key().time_ms < watermark_ms) {
             let entry = first.remove();
             self.said.remove(&entry.key);
-            let _ = self.folded.step(plan, &entry, make);
+            let entries = &mut self.changed.entries;
+            let _ = self.folded.step(plan, &entry, make, &mut |key| entries.drop(key));
+            self.folded_until_ms = self.folded_until_ms.max(watermark_ms);
+            folded = true;
         }
+        folded
     }
 }
 

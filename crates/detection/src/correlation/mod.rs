@@ -5,16 +5,19 @@
 //! an event that comes late is put in its place and only that part is read again. So the alerts are a function
 //! of the set of events, never of their order of arrival.
 
+mod delta;
 mod key;
+pub(crate) mod rows;
 mod sweep;
 
+pub(crate) use delta::Delta;
 pub(crate) use key::Outcome;
 
 use crate::alert::{Alert, EventSummary};
 use crate::id::EventId;
 use crate::rules::CorrelationPlan;
 use key::KeyState;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Most entries of one key that wait for the watermark; beyond it the older half is folded early.
@@ -58,11 +61,19 @@ pub(crate) struct Correlator {
     tenant: Arc<str>,
     keys: BTreeMap<GroupKey, KeyState>,
     keys_max: usize,
+    /// Its name among the rows: of its id and meaning, so that state survives a reload that leaves both alone.
+    name: [u8; rows::NAME_BYTES],
+    /// Keys that changed since they were last stored.
+    changed: BTreeSet<GroupKey>,
+    /// Rows of keys that are gone.
+    gone: BTreeSet<Vec<u8>>,
 }
 
 impl Correlator {
     pub(crate) fn new(plan: Arc<CorrelationPlan>, tenant: Arc<str>, keys_max: usize) -> Self {
-        Self { plan, tenant, keys: BTreeMap::new(), keys_max: keys_max.max(1) }
+        let name = rows::name(&plan.header.reference);
+        let (changed, gone) = (BTreeSet::new(), BTreeSet::new());
+        Self { plan, tenant, keys: BTreeMap::new(), keys_max: keys_max.max(1), name, changed, gone }
     }
 
     pub(crate) fn key_count(&self) -> usize {
@@ -75,7 +86,7 @@ impl Correlator {
         now_ms: u64,
         group: &GroupKey,
         stream: u32,
-        watermarks: &dyn Fn(u32) -> Watermark,
+        watermarks: &dyn Fn(u32) -> Option<Watermark>,
         entry: Entry,
     ) -> Outcome {
         let mut evicted = 0;
@@ -90,6 +101,7 @@ impl Correlator {
         }
         let Some(state) = self.keys.get_mut(group) else { return Outcome::default() };
         let make = alert_maker(&self.plan, &self.tenant, group);
+        mark(&mut self.changed, group, state);
         state.touch(now_ms, stream);
         state.fold(&self.plan, state.watermark(watermarks), &make);
         let mut outcome = state.insert(&self.plan, entry, &make);
@@ -103,18 +115,28 @@ impl Correlator {
         let group = if self.keys.get(group).is_some_and(|state| state.holds(key)) { group } else { &apart };
         let Some(state) = self.keys.get_mut(group) else { return Outcome::default() };
         let make = alert_maker(&self.plan, &self.tenant, group);
+        mark(&mut self.changed, group, state);
         state.remove(&self.plan, key, &make)
     }
 
     /// Folds what the watermark has passed and forgets keys in which nothing can begin any more.
-    pub(crate) fn sweep(&mut self, now_ms: u64, idle_after_ms: u64, watermarks: &dyn Fn(u32) -> Watermark) {
+    pub(crate) fn sweep(&mut self, now_ms: u64, idle_after_ms: u64, watermarks: &dyn Fn(u32) -> Option<Watermark>) {
         let (plan, tenant) = (&self.plan, &self.tenant);
-        self.keys.retain(|group, state| {
+        let mut over = Vec::new();
+        for (group, state) in &mut self.keys {
             let watermark = state.watermark(watermarks);
-            state.fold(plan, watermark, &alert_maker(plan, tenant, group));
-            !state.is_over(watermark, plan.timespan_ms)
-                && !state.is_abandoned(now_ms, plan.timespan_ms.saturating_add(idle_after_ms))
-        });
+            let folded = state.fold(plan, watermark, &alert_maker(plan, tenant, group));
+            if state.is_over(watermark, plan.timespan_ms)
+                || state.is_abandoned(now_ms, plan.timespan_ms.saturating_add(idle_after_ms))
+            {
+                over.push(group.clone());
+            } else if state.forget_streams(watermarks) || folded {
+                mark(&mut self.changed, group, state);
+            }
+        }
+        for group in &over {
+            self.forget(group);
+        }
     }
 
     /// Makes room: the quarter of the keys that was touched longest ago goes.
@@ -124,9 +146,16 @@ impl Correlator {
         touched.sort_unstable();
         touched.truncate((self.keys_max / 4).max(1));
         for (_, group) in &touched {
-            self.keys.remove(group);
+            self.forget(group);
         }
         touched.len() as u64
+    }
+}
+
+/// Puts a key on the list of those that changed.
+fn mark(changed: &mut BTreeSet<GroupKey>, group: &GroupKey, state: &mut KeyState) {
+    if !std::mem::replace(&mut state.changed.is_listed, true) {
+        changed.insert(group.clone());
     }
 }
 

@@ -76,6 +76,14 @@ pub fn audit(sequence: u64, after_ms: u64, mut body: Value) -> Event {
     from(SourceKind::Audit, sequence, body.to_string())
 }
 
+/// An event of nothing but its fields.
+pub fn plain(sequence: u64, time_ms: u64, fields: Value) -> Event {
+    let mut event = audit(sequence, 0, json!({"action": "x", "outcome": "success"}));
+    event.time_ms = time_ms;
+    event.fields = fields.as_object().unwrap().clone().into_iter().collect();
+    event
+}
+
 fn from(source: SourceKind, sequence: u64, text: String) -> Event {
     let position = Some(Position { stream: "test".into(), sequence });
     normalise(&RawEvent { source, received_ms: NOW_MS, position, bytes: text.into() }).unwrap()

@@ -1,6 +1,8 @@
 //! The commands of `holdfast`.
 
 pub mod audit;
+pub mod incidents;
 pub mod init;
 pub mod remote;
 pub mod rules;
+pub mod show;

@@ -6,10 +6,12 @@ mod admin;
 mod audit;
 mod cluster;
 mod incident;
+mod ingest;
 mod query;
 mod record;
 mod resolve;
 mod session;
+mod stored;
 mod tag;
 pub(crate) mod wait;
 
@@ -178,14 +180,27 @@ impl api::Core for NodeCore {
     async fn incident(&self, caller: &Caller, session: &Session, id: &str) -> Answer<IncidentView> {
         self.0.incident(caller, session, id).await
     }
+    async fn incident_timeline(&self, caller: &Caller, session: &Session, id: &str) -> Answer<Timeline> {
+        self.0.incident_timeline(caller, session, id).await
+    }
     async fn act_on_incident(
         &self,
         caller: &Caller,
         session: &Session,
         id: &str,
         action: IncidentAction,
+        precondition: Precondition,
     ) -> Answer<IncidentView> {
-        self.0.act_on_incident(caller, session, id, action).await
+        self.0.act_on_incident(caller, session, id, action, precondition).await
+    }
+    async fn mutes(&self, caller: &Caller, session: &Session) -> Answer<MuteList> {
+        self.0.mutes(caller, session).await
+    }
+    async fn mute(&self, caller: &Caller, session: &Session, request: NewMute) -> Answer<MuteView> {
+        self.0.mute(caller, session, request).await
+    }
+    async fn unmute(&self, caller: &Caller, session: &Session, id: &str) -> Answer<()> {
+        self.0.unmute(caller, session, id).await
     }
     async fn cluster_status(&self, caller: &Caller, session: &Session) -> Answer<ClusterStatus> {
         self.0.cluster_status(caller, session).await

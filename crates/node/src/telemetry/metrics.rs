@@ -32,6 +32,8 @@ pub struct Metrics {
     pub conflicts: IntCounterVec,
     /// Detector's counts, by what was counted.
     pub detection: IntCounterVec,
+    /// Notices to sinks by what became of them.
+    pub notices: IntCounterVec,
     /// Leaves of the audit log, by group.
     pub audit_leaves: IntGaugeVec,
     /// Bytes of this process in memory.
@@ -74,6 +76,7 @@ impl Metrics {
             ),
             conflicts: counter("holdfast_conflicts_total", "Concurrent writes that lost.", &["group"]),
             detection: counter("holdfast_detection_events_total", "Events by what became of them.", &["what"]),
+            notices: counter("holdfast_notices_total", "Notices by what became of them.", &["sink", "what"]),
             audit_leaves: int_gauge("holdfast_audit_leaves", "Leaves of the audit log.", &["group"]),
             resident_bytes: Gauge::with_opts(Opts::new("holdfast_resident_memory_bytes", "Memory of this process."))
                 .expect("the name is well formed"),
@@ -85,7 +88,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let instruments: [Box<dyn prometheus::core::Collector>; 14] = [
+        let instruments: [Box<dyn prometheus::core::Collector>; 15] = [
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
             Box::new(self.commands.clone()),
@@ -97,6 +100,7 @@ impl Metrics {
             Box::new(self.link_state.clone()),
             Box::new(self.conflicts.clone()),
             Box::new(self.detection.clone()),
+            Box::new(self.notices.clone()),
             Box::new(self.audit_leaves.clone()),
             Box::new(self.resident_bytes.clone()),
             Box::new(self.transport.clone()),

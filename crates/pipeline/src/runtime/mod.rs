@@ -152,7 +152,7 @@ impl Pipeline {
         let works = Works { plan, board: board.clone(), morgue: Arc::clone(&morgue), queues: Arc::new(queues) };
         let (mut sources, mut pumps, mut addresses) = (JoinSet::new(), JoinSet::new(), BTreeMap::new());
         for (name, source) in starting.open_sources(host).await? {
-            addresses.insert(Arc::clone(&name), source_addresses(&*source));
+            addresses.insert(Arc::clone(&name), source.addresses());
             starting.source(&name, source, &works, &mut sources, &mut pumps)?;
         }
         let mut sides = JoinSet::new();
@@ -189,10 +189,6 @@ impl Pipeline {
         self.deliveries.shutdown().await;
         has_drained
     }
-}
-
-fn source_addresses(_source: &dyn Source) -> Vec<std::net::SocketAddr> {
-    Vec::new()
 }
 
 impl Starting<'_> {

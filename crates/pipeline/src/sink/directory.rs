@@ -1,53 +1,35 @@
-//! Files of JSON lines.
+//! Notices as files of JSON lines.
 
-use super::{Notice, Refused, Sink};
-use crate::resource::OpenError;
-use async_trait::async_trait;
+use super::config::Wants;
+use crate::resource::Invalid;
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 use std::path::PathBuf;
 
-/// Where.
+/// Bytes after which a new file is begun, unless the description says otherwise.
+pub const SEGMENT_SIZE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// A folder of JSON lines as the topology file describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DirectoryConfig {
-    /// The folder.
+    /// The folder; it is made where it is missing.
     pub folder: PathBuf,
+    /// Bytes after which a new file is begun.
+    #[serde(default = "segment_size_bytes_max")]
+    pub segment_size_bytes_max: u64,
+    /// Which notices it is for.
+    #[serde(default)]
+    pub wants: Wants,
 }
 
-/// The folder, open.
-pub struct Directory {
-    name: String,
-    folder: PathBuf,
+fn segment_size_bytes_max() -> u64 {
+    SEGMENT_SIZE_BYTES
 }
 
-impl Directory {
-    /// Opens it.
-    ///
-    /// # Errors
-    /// It cannot be made.
-    pub fn open(name: &str, config: &DirectoryConfig) -> Result<Self, OpenError> {
-        let folder = config.folder.clone();
-        std::fs::create_dir_all(&folder).map_err(|error| OpenError::File { path: folder.clone(), error })?;
-        Ok(Self { name: name.to_owned(), folder })
-    }
-}
-
-#[async_trait]
-impl Sink for Directory {
-    fn name(&self) -> &str {
-        &self.name
-    }
-    fn wants(&self, _notice: &Notice) -> bool {
-        true
-    }
-    async fn deliver(&self, notices: &[Notice]) -> (usize, Result<(), Refused>) {
-        let path = self.folder.join("events.ndjson");
-        let lines: String = notices.iter().map(|notice| notice.body.clone() + "\n").collect();
-        let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
-        match opened.and_then(|mut file| file.write_all(lines.as_bytes())) {
-            Ok(()) => (notices.len(), Ok(())),
-            Err(error) => (0, Err(Refused::Later(error.to_string()))),
-        }
+impl DirectoryConfig {
+    /// What is wrong with it.
+    pub fn problems(&self) -> Vec<Invalid> {
+        let fits = self.segment_size_bytes_max >= 4096;
+        (!fits).then(|| Invalid::new("segment_size_bytes_max", "write at least 4096")).into_iter().collect()
     }
 }

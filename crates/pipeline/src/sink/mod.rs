@@ -4,8 +4,13 @@
 
 pub mod config;
 pub mod directory;
+mod http;
+pub mod mail;
+pub mod otlp;
+pub mod syslog;
+pub mod webhook;
 
-pub use config::SinkConfig;
+pub use config::{SinkConfig, Wants};
 
 use async_trait::async_trait;
 use detection::Severity;

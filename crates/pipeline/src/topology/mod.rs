@@ -136,6 +136,9 @@ impl Topology {
     /// could be read, and runs only where none of them is an error.
     pub fn read(file: &str, text: &str, folder: PathBuf) -> (Self, Vec<Finding>) {
         let (mut topology, mut findings) = read::read(file, text, folder);
+        let folder = topology.folder.clone();
+        topology.sources.iter_mut().for_each(|source| source.config.resolve(&folder));
+        topology.sinks.iter_mut().flat_map(|sink| &mut sink.config).for_each(|config| config.resolve(&folder));
         topology.listen_by_default();
         check::check(&topology, file, &mut findings);
         findings.sort();
