@@ -4,11 +4,11 @@
 
 mod shard;
 
+use crate::correlation::Shape;
 use crate::id::{Digest, SemanticHash};
 use crate::program::Program;
 use crate::sigma::{
-    Correlation, CorrelationKind, Document, FieldNames, Filter, FilterTarget, Header, Pipeline, Reason, Rule,
-    RuleError, parse_with,
+    Correlation, Document, FieldNames, Filter, FilterTarget, Header, Pipeline, Reason, Rule, RuleError, parse_with,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,14 +40,6 @@ pub(crate) struct Feed {
     pub(crate) value_fields: Vec<String>,
 }
 
-/// What a correlation waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
-    Count { at_least: u32 },
-    Distinct { at_least: u32 },
-    Ordered,
-}
-
 /// A correlation tied to its rules.
 #[derive(Clone, Debug)]
 pub struct CorrelationPlan {
@@ -63,6 +55,15 @@ pub struct CorrelationPlan {
     pub(crate) alerts: bool,
     /// Whether other correlations are about it.
     pub(crate) feeds_others: bool,
+    /// How far behind the watermark its entries may come: they are windows judged when the watermark has passed them.
+    pub(crate) delay_ms: u64,
+}
+
+impl CorrelationPlan {
+    /// Whether it waits for the watermark to say anything.
+    pub(crate) fn closes(&self) -> bool {
+        self.shape.is_closed() || self.delay_ms > 0
+    }
 }
 
 /// Rules and correlations, ready for a [`crate::engine::Detector`].
@@ -296,16 +297,21 @@ fn resolve(
 
 fn plan(set: &mut RuleSet, correlation: Correlation, origins: &[Origin]) -> Result<CorrelationPlan, RuleError> {
     let Correlation { mut header, kind, rules, group_by, aliases, timespan_ms, generate } = correlation;
-    let (shape, values) = match kind {
-        CorrelationKind::EventCount { at_least } => (Shape::Count { at_least }, Vec::new()),
-        CorrelationKind::ValueCount { fields, at_least } => (Shape::Distinct { at_least }, fields),
-        CorrelationKind::Temporal { at_least } => (Shape::Distinct { at_least }, Vec::new()),
-        CorrelationKind::TemporalOrdered => (Shape::Ordered, Vec::new()),
-        CorrelationKind::Count { .. } | CorrelationKind::Value { .. } | CorrelationKind::Expression { .. } => {
-            // These are parsed and checked, but the engine has no operator for them.
-            return Err(error_at(&header, Reason::Unsupported { what: kind.name().to_owned() }));
+    let slot_of = |place: usize| {
+        let first = origins.iter().position(|origin| *origin == origins[place]).unwrap_or(place);
+        if kind.is_about_rules() { u32::try_from(first).unwrap_or(u32::MAX) } else { 0 }
+    };
+    let slots: Vec<u32> = (0..origins.len()).map(slot_of).collect();
+    let shape = Shape::of(&kind, &slots).map_err(|reason| error_at(&header, reason))?;
+    let values = kind.fields();
+    let delay = |origin: &Origin| match origin {
+        Origin::Rule(_) => 0,
+        Origin::Correlation(place) => {
+            let other = &set.correlations[*place];
+            other.delay_ms.saturating_add(if other.shape.is_closed() { other.timespan_ms } else { 0 })
         }
     };
+    let delay_ms = origins.iter().map(delay).max().unwrap_or(0);
     let mut hash = Digest::new("holdfast sigma correlation resolved 1");
     hash.part(header.reference.semantic_hash.as_bytes());
     for origin in origins {
@@ -328,12 +334,6 @@ fn plan(set: &mut RuleSet, correlation: Correlation, origins: &[Origin]) -> Resu
             }
         }
     }
-    let counted_together = matches!(shape, Shape::Count { .. }) || !values.is_empty();
-    let slot_of = |place: usize| {
-        let first = origins.iter().position(|origin| *origin == origins[place]).unwrap_or(place);
-        if counted_together { 0 } else { u32::try_from(first).unwrap_or(u32::MAX) }
-    };
-    let slots: Vec<u32> = (0..origins.len()).map(slot_of).collect();
     let mut feeds: Vec<Feed> = Vec::with_capacity(origins.len());
     for (place, origin) in origins.iter().enumerate() {
         if feeds.iter().any(|feed| feed.origin == *origin) {
@@ -357,5 +357,6 @@ fn plan(set: &mut RuleSet, correlation: Correlation, origins: &[Origin]) -> Resu
             value_fields: values.iter().map(field).collect(),
         });
     }
-    Ok(CorrelationPlan { header, shape, timespan_ms, group_by, feeds, slots, alerts: true, feeds_others: false })
+    let (alerts, feeds_others) = (true, false);
+    Ok(CorrelationPlan { header, shape, timespan_ms, group_by, feeds, slots, alerts, feeds_others, delay_ms })
 }

@@ -1,6 +1,6 @@
 //! The platform's own audit events straight into slots: the same fields as [`crate::normalise`] makes of them.
 
-use super::intake::Intake;
+use super::intake::{Intake, Origin};
 use super::scan::{self, Sink};
 use super::slots::{FieldIndex, Item, Kind, Odd, Slots};
 use crate::normalise::{OCSF_VERSION, OWN_PRODUCT, audit as ocsf, class};
@@ -149,7 +149,7 @@ pub(crate) fn audit(
     fields: &AuditFields,
     path: &mut String,
     slots: &mut Slots,
-    source: &mut String,
+    origin: &mut Origin,
 ) -> Result<Intake, Odd> {
     let line = std::str::from_utf8(line).map_err(|_| Odd)?.trim_end_matches([' ', '\n', '\r']);
     slots.begin(line);
@@ -206,8 +206,8 @@ pub(crate) fn audit(
             slots.push_text(Some(field), last, Kind::Text);
         }
     }
-    source.clear();
-    source.extend(["=", OWN_PRODUCT, "\0\0=audit\0"]);
+    origin.source.clear();
+    origin.source.extend(["=", OWN_PRODUCT, "\0\0=audit\0"]);
     Ok(Intake { time_ms })
 }
 

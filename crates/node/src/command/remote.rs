@@ -99,6 +99,16 @@ impl Client {
         bail!("{path}: {status}: {} {}{}", text("title"), text("detail"), violations.collect::<String>())
     }
 
+    /// Asks with GET; none where there is nothing.
+    pub async fn find(&self, path: &str) -> anyhow::Result<Option<Value>> {
+        let request = self.http.get(format!("{}{path}", self.api)).bearer_auth(&self.token);
+        let answer = request.send().await.with_context(|| format!("{} does not answer", self.api))?;
+        if answer.status() == reqwest::StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        self.get(path).await.map(Some)
+    }
+
     /// Asks with GET.
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
         self.ask(reqwest::Method::GET, path, None).await
