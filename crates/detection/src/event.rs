@@ -31,6 +31,8 @@ pub enum SourceKind {
     Otlp,
     /// A use of a badge at a door, as one JSON object.
     Badge,
+    /// What a pipeline made of an event: a flat JSON object with OCSF's names and its log source.
+    Parsed,
 }
 
 /// Where an event lies in its source, so that a redelivered event is recognised.
