@@ -131,6 +131,12 @@ impl Digest {
         self.0.update(bytes);
         self
     }
+    /// What it says so far, cut to a number's size.
+    pub(crate) fn first_eight(&self) -> [u8; 8] {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&self.0.finalize().as_bytes()[..8]);
+        bytes
+    }
 }
 
 #[cfg(test)]

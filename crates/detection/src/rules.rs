@@ -2,6 +2,8 @@
 //!
 //! A rule that is wrong is left out and reported with file, line and reason; the others are loaded.
 
+mod shard;
+
 use crate::id::{Digest, SemanticHash};
 use crate::program::Program;
 use crate::sigma::{

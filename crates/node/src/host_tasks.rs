@@ -9,13 +9,13 @@ use bytes::Bytes;
 use detection::{RawEvent, SourceKind};
 use keyring::MacKey;
 use pipeline::sink::{Notice, Refused, Sink, Topic};
-use pipeline::source::listen::{SyslogTcp, SyslogUdp};
+use pipeline::source::syslog::{SILENCE_SECONDS_MAX, SyslogTcp, SyslogUdp};
 use pipeline::source::{BATCH_EVENTS_MAX, Batch, Source};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use transport::QuicLink;
@@ -119,13 +119,13 @@ pub async fn listen(config: &DetectionConfig, node: &Arc<Node>, tasks: &mut Join
     let mut sources = Vec::new();
     let (sender, received) = pipeline::source::channel();
     if let Some(address) = config.syslog_udp {
-        let socket = UdpSocket::bind(address).await.with_context(|| format!("detection.syslog_udp = {address}"))?;
-        let source = SyslogUdp { name: format!("syslog-udp/{}", node.place.name), socket, clock: clock() };
+        let name = format!("syslog-udp/{}", node.place.name);
+        let source = SyslogUdp::bind(&name, address, clock()).await.context("detection.syslog_udp")?;
         sources.push(Box::new(source).run(sender.clone()));
     }
     if let Some(address) = config.syslog_tcp {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("detection.syslog_tcp = {address}"))?;
-        let source = SyslogTcp { name: format!("syslog-tcp/{}", node.place.name), listener, clock: clock() };
+        let (name, silence) = (format!("syslog-tcp/{}", node.place.name), Duration::from_secs(SILENCE_SECONDS_MAX));
+        let source = SyslogTcp::bind(&name, address, None, silence, clock()).await.context("detection.syslog_tcp")?;
         sources.push(Box::new(source).run(sender.clone()));
     }
     if let Some(path) = &config.file {

@@ -240,10 +240,7 @@ impl Running {
         self.tasks.spawn(anchor::run(Arc::clone(node)));
         self.tasks.spawn(silence::run(Arc::clone(node)));
         let shards = node.cluster.detection_shards;
-        let shard = |number| Shard {
-            number,
-            rules: if number == 0 { rules.clone() } else { detection::rules::RuleSet::default() },
-        };
+        let shard = |number| Shard { number, rules: rules.shard(u32::from(number), u32::from(shards)) };
         let mut works: Vec<Arc<dyn Work>> = vec![Arc::new(Filing), Arc::new(Escalation)];
         works.extend((0..shards).map(|number| Arc::new(shard(number)) as Arc<dyn Work>));
         works.extend(sinks.into_iter().map(|sink| Arc::new(Outbox(sink)) as Arc<dyn Work>));

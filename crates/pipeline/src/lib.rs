@@ -3,5 +3,7 @@
 //! Sources and sinks touch sockets and files that their caller names; everything between them computes.
 //! What was accepted is either handed on and acknowledged, or kept as a dead letter with its reason: never dropped.
 
+pub mod resource;
 pub mod sink;
 pub mod source;
+pub mod tls;

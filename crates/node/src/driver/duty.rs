@@ -1,7 +1,7 @@
 //! Shares the region's duties out among its nodes, and does those of this node.
 //!
 //! The leader of the home group gives each duty to a node that it hears; a lease is a command, so all agree on it.
-//! A node works under a lease until it sees the next one. Until it does, what it reports is refused at its place
+//! A node claims a lease for this life of its, and works under it until it sees the next one. Until it does, what it reports is refused at its place
 //! in the log: nothing is done twice because two nodes believe in their lease.
 
 use crate::machine::command::{Command, Lease, Outcome, Report, Row, Transact};
@@ -127,11 +127,15 @@ pub async fn run(node: Arc<Node>, works: Vec<Arc<dyn Work>>) {
     tokio::join!(share_out(Arc::clone(&node), duties), attend(node, works));
 }
 
-/// Works under the leases this node has.
+/// Works under the leases this node has claimed in this life.
 async fn attend(node: Arc<Node>, works: Vec<Arc<dyn Work>>) {
+    let mut drawn = [0; 8];
+    node.world.entropy.fill(&mut drawn);
+    let life = u64::from_be_bytes(drawn);
     let mut assigned = node.home().machine.assignments();
-    let mut working: BTreeMap<String, (u64, AbortHandle)> = BTreeMap::new();
-    let mut tasks: JoinSet<Lost> = JoinSet::new();
+    let mut tasks = JoinSet::new();
+    // For each duty the epoch that this node works or claims under.
+    let mut busy: BTreeMap<String, (u64, AbortHandle)> = BTreeMap::new();
     loop {
         assigned.mark_unchanged();
         match node.home().machine.leases() {
@@ -139,17 +143,23 @@ async fn attend(node: Arc<Node>, works: Vec<Arc<dyn Work>>) {
                 for work in &works {
                     let duty = work.duty();
                     let lease = leases.get(&duty).filter(|lease| lease.holder == node.place.id).copied();
-                    if working.get(&duty).map(|(epoch, _)| *epoch) == lease.map(|lease| lease.epoch) {
+                    if busy.get(&duty).map(|(epoch, _)| *epoch) == lease.map(|lease| lease.epoch) {
                         continue;
                     }
-                    if let Some((_, task)) = working.remove(&duty) {
+                    if let Some((_, task)) = busy.remove(&duty) {
                         task.abort();
                     }
                     let Some(lease) = lease else { continue };
-                    let (work, post) = (Arc::clone(work), Post { node: Arc::clone(&node), duty: duty.clone(), lease });
-                    tracing::info!(duty, epoch = lease.epoch, "this node has the duty");
-                    let task = tasks.spawn(async move { work.work(post).await });
-                    working.insert(duty, (lease.epoch, task));
+                    let (node, work, name) = (Arc::clone(&node), Arc::clone(work), duty.clone());
+                    let task = if lease.life == Some(life) {
+                        tracing::info!(duty, epoch = lease.epoch, "this node takes up the duty");
+                        tasks.spawn(async move {
+                            work.work(Post { node, duty: name, lease }).await;
+                        })
+                    } else {
+                        tasks.spawn(claim(node, name, lease.epoch, life))
+                    };
+                    busy.insert(duty, (lease.epoch, task));
                 }
             }
             Err(error) => tracing::error!(%error, "the duties cannot be read"),
@@ -158,6 +168,14 @@ async fn attend(node: Arc<Node>, works: Vec<Arc<dyn Work>>) {
         if assigned.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// Takes up what this node was given: what comes of it is another lease.
+async fn claim(node: Arc<Node>, duty: String, epoch: u64, life: u64) {
+    let command = Command::Claim { duty, epoch, life };
+    while node.propose(node.cluster.home(), &command).await.is_err() {
+        tokio::time::sleep(RETRY_AFTER).await;
     }
 }
 
@@ -247,7 +265,9 @@ mod tests {
 
     fn leases(of: &[(&str, u64)]) -> BTreeMap<String, Lease> {
         of.iter()
-            .map(|(duty, id)| ((*duty).to_owned(), Lease { holder: NodeId::new(*id), epoch: 1, number: 0 }))
+            .map(|(duty, id)| {
+                ((*duty).to_owned(), Lease { holder: NodeId::new(*id), epoch: 2, life: Some(7), number: 0 })
+            })
             .collect()
     }
 

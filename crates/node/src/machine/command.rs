@@ -42,6 +42,16 @@ pub enum Command {
         /// Whose it is.
         to: NodeId,
     },
+    /// A node takes up the duty it was given. A lease is of one life of a node: what its process sent before it died
+    /// may still be on its way.
+    Claim {
+        /// Which duty.
+        duty: String,
+        /// The lease as it was given.
+        epoch: u64,
+        /// Drawn when the node started.
+        life: u64,
+    },
     /// What a node did in its duty.
     Report(Report),
 }
@@ -84,8 +94,10 @@ pub type Row = (Vec<u8>, Option<Vec<u8>>);
 pub struct Lease {
     /// Whose it is.
     pub holder: NodeId,
-    /// Grows with each assignment: the fencing token.
+    /// Grows with each assignment and each claim: the fencing token.
     pub epoch: u64,
+    /// The life of the holder that claimed it; none yet.
+    pub life: Option<u64>,
     /// The last report.
     pub number: u64,
 }

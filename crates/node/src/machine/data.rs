@@ -236,6 +236,7 @@ impl Step<'_> {
             Command::Progress { .. } => "progress",
             Command::Ingest(_) => "ingest",
             Command::Assign { .. } => "assign",
+            Command::Claim { .. } => "claim",
             Command::Report(_) => "report",
         };
         self.machine.observer.command(self.machine.group, kind);
@@ -250,6 +251,7 @@ impl Step<'_> {
             Command::Progress { region, vectors } => self.progress(region, &vectors),
             Command::Ingest(ingest) => self.ingest(ingest),
             Command::Assign { duty, to } => self.assign(&duty, to),
+            Command::Claim { duty, epoch, life } => self.claim(&duty, epoch, life),
             Command::Report(report) => self.report(report),
         }
     }

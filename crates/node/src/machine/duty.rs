@@ -26,10 +26,24 @@ impl Step<'_> {
         if before.is_none() && self.count_leases()? >= DUTIES_MAX {
             return Ok(Outcome::Malformed);
         }
+        let epoch = before.map_or(0, |lease| lease.epoch) + 1;
+        self.give(duty, Lease { holder: to, epoch, life: None, number: 0 })
+    }
+
+    /// Ties a lease to one life of its holder: what an earlier life reports is void from here on.
+    pub(super) fn claim(&mut self, duty: &str, epoch: u64, life: u64) -> io::Result<Outcome> {
+        match self.lease(duty)? {
+            Some(lease) if lease.epoch == epoch => {
+                self.give(duty, Lease { epoch: epoch + 1, life: Some(life), number: 0, ..lease })
+            }
+            _ => Ok(Outcome::Fenced),
+        }
+    }
+
+    fn give(&mut self, duty: &str, lease: Lease) -> io::Result<Outcome> {
         for (key, _) in self.parts(duty)? {
             self.view.delete(keys::DUTY, key);
         }
-        let lease = Lease { holder: to, epoch: before.map_or(0, |lease| lease.epoch) + 1, number: 0 };
         self.view.put(keys::DUTY, keys::lease(duty), encode(&lease));
         *self.assigned = true;
         Ok(Outcome::Noted)
@@ -38,7 +52,7 @@ impl Step<'_> {
     /// Carries out what was done under a lease that still stands.
     pub(super) fn report(&mut self, report: Report) -> io::Result<Outcome> {
         let lease = match self.lease(&report.duty)? {
-            Some(lease) if lease.epoch == report.epoch => lease,
+            Some(lease) if lease.epoch == report.epoch && lease.life.is_some() => lease,
             _ => return Ok(Outcome::Fenced),
         };
         if report.number <= lease.number {

@@ -15,6 +15,10 @@ fn assign(to: u64) -> Command {
     Command::Assign { duty: DUTY.into(), to: NodeId::new(to) }
 }
 
+fn claim(epoch: u64) -> Command {
+    Command::Claim { duty: DUTY.into(), epoch, life: 7 }
+}
+
 fn alert(key: &str) -> Transact {
     let note = Note { action: "alert.raised".into(), ..Note::default() };
     record(platform::ALERTS, key.into(), Must::BeAbsent, vec![(ONLY, Merge::Lww, text("{}"))], note)
@@ -29,6 +33,13 @@ fn row(key: &str, value: &str) -> Row {
 }
 
 impl Bed {
+    /// Gives the duty to a node, which claims it.
+    fn take(&mut self, to: u64) {
+        self.one(assign(to));
+        let epoch = self.machine.leases().expect("memory does not fail")[DUTY].epoch;
+        assert_eq!(self.one(claim(epoch)), Outcome::Noted);
+    }
+
     fn rows(&self) -> Vec<(String, String)> {
         let rows = self.machine.duty_rows(DUTY, b"").expect("memory does not fail");
         let text = |bytes| String::from_utf8(bytes).expect("these rows are text");
@@ -51,24 +62,39 @@ fn what_is_reported_under_a_lease_that_has_ended_is_not_done() {
     let mut bed = Bed::new(1);
     assert_eq!(bed.one(report(1, 1, vec![row("a", "x")], vec![alert("one")])), Outcome::Fenced, "no lease at all");
     bed.one(assign(1));
-    assert_eq!(bed.one(report(1, 1, vec![row("a", "1")], vec![alert("one")])), Outcome::Noted);
-    bed.one(assign(2));
-    assert_eq!(bed.one(report(1, 2, vec![row("a", "old")], vec![alert("two")])), Outcome::Fenced);
-    assert_eq!(bed.one(report(2, 1, vec![row("b", "2")], vec![alert("three")])), Outcome::Noted);
+    assert_eq!(bed.one(report(1, 1, vec![row("a", "x")], vec![])), Outcome::Fenced, "not claimed");
+    bed.take(1);
+    assert_eq!(bed.one(report(3, 1, vec![row("a", "1")], vec![alert("one")])), Outcome::Noted);
+    bed.take(2);
+    assert_eq!(bed.one(report(3, 2, vec![row("a", "old")], vec![alert("two")])), Outcome::Fenced);
+    assert_eq!(bed.one(report(5, 1, vec![row("b", "2")], vec![alert("three")])), Outcome::Noted);
     let leases = bed.machine.leases().unwrap();
-    assert_eq!((leases[DUTY].holder, leases[DUTY].epoch, leases[DUTY].number), (NodeId::new(2), 2, 1));
+    assert_eq!((leases[DUTY].holder, leases[DUTY].epoch, leases[DUTY].number), (NodeId::new(2), 5, 1));
     assert_eq!(bed.rows(), [("a".into(), "1".into()), ("b".into(), "2".into())]);
     assert_eq!(bed.alerts(), ["one", "three"]);
 }
 
 #[test]
+fn what_an_earlier_life_of_the_holder_sent_is_not_taken_for_what_this_one_does() {
+    let mut bed = Bed::new(1);
+    bed.take(1);
+    let late = report(2, 1, vec![row("a", "early")], vec![alert("one")]);
+    // The process died with that on its way, and came back.
+    assert_eq!(bed.one(claim(1)), Outcome::Fenced, "that lease is claimed");
+    assert_eq!(bed.one(claim(2)), Outcome::Noted);
+    assert_eq!(bed.one(late), Outcome::Fenced);
+    assert_eq!(bed.one(report(3, 1, vec![row("a", "now")], vec![alert("one"), alert("two")])), Outcome::Noted);
+    assert_eq!((bed.rows(), bed.alerts().len()), (vec![("a".into(), "now".into())], 2));
+}
+
+#[test]
 fn the_same_report_twice_and_the_same_alert_twice_are_done_once() {
     let mut bed = Bed::new(1);
-    bed.one(assign(1));
+    bed.take(1);
     for _ in 0..2 {
-        assert_eq!(bed.one(report(1, 1, vec![row("a", "1")], vec![alert("one")])), Outcome::Noted);
+        assert_eq!(bed.one(report(2, 1, vec![row("a", "1")], vec![alert("one")])), Outcome::Noted);
     }
-    bed.one(report(1, 2, vec![(b"a".to_vec(), None)], vec![alert("one"), alert("two")]));
+    bed.one(report(2, 2, vec![(b"a".to_vec(), None)], vec![alert("one"), alert("two")]));
     assert_eq!((bed.rows(), bed.alerts(), bed.raised()), (Vec::new(), vec!["one".into(), "two".into()], 2));
 }
 
@@ -78,13 +104,13 @@ fn rows_of_a_report_in_parts_wait_for_its_end_and_go_with_the_lease() {
     let part = |epoch, number, rows| {
         Command::Report(Report { duty: DUTY.into(), epoch, number, is_whole: false, rows, writes: Vec::new() })
     };
-    bed.one(assign(1));
-    bed.one(part(1, 1, vec![row("a", "lost"), row("b", "lost")]));
+    bed.take(1);
+    bed.one(part(2, 1, vec![row("a", "lost"), row("b", "lost")]));
     assert_eq!(bed.rows(), []);
-    bed.one(assign(1));
-    bed.one(part(2, 1, vec![row("a", "1")]));
-    bed.one(part(2, 2, vec![row("a", "2"), row("c", "3")]));
-    bed.one(report(2, 3, vec![row("d", "4")], Vec::new()));
+    bed.take(1);
+    bed.one(part(4, 1, vec![row("a", "1")]));
+    bed.one(part(4, 2, vec![row("a", "2"), row("c", "3")]));
+    bed.one(report(4, 3, vec![row("d", "4")], Vec::new()));
     let rows = bed.rows();
     let rows: Vec<(&str, &str)> = rows.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     assert_eq!(rows, [("a", "2"), ("c", "3"), ("d", "4")]);
@@ -129,8 +155,8 @@ proptest! {
         let mut expected: BTreeMap<String, String> = BTreeMap::new();
         for (kind, back, key) in acts {
             if kind == 0 {
-                bed.one(assign(1));
-                (epoch, number) = (epoch + 1, 0);
+                bed.take(1);
+                (epoch, number) = (epoch + 2, 0);
                 continue;
             }
             value += 1;

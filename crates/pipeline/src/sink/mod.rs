@@ -2,6 +2,16 @@
 //!
 //! A sink is asked again under the same key until it has taken a notice, or says that it never will.
 
+pub mod config;
+pub mod directory;
+mod http;
+pub mod mail;
+pub mod otlp;
+pub mod syslog;
+pub mod webhook;
+
+pub use config::{SinkConfig, Wants};
+
 use async_trait::async_trait;
 use detection::Severity;
 

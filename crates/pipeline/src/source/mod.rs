@@ -3,10 +3,22 @@
 //! A source only frames and numbers; parsing is pure and happens later (`detection::source`, `detection::normalise`).
 //! When the channel is full a source waits, and so does its peer.
 
-pub mod listen;
+pub mod badge;
+pub mod config;
+mod counters;
+pub mod file;
+mod handover;
+mod net;
+pub mod otlp;
+pub mod syslog;
+
+pub use config::{SourceConfig, Surroundings};
+pub use counters::Counters;
 
 use detection::{RawEvent, Reject};
 use futures::future::BoxFuture;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// Batches in flight between a source and what comes after it.
@@ -36,6 +48,12 @@ pub fn channel() -> (mpsc::Sender<Batch>, mpsc::Receiver<Batch>) {
 pub trait Source: Send + 'static {
     /// Its name: part of the stream its events are positions in.
     fn name(&self) -> &str;
+    /// What it counts, to be kept before it runs.
+    fn counters(&self) -> Arc<Counters>;
+    /// Where it listens: the ports that it got.
+    fn addresses(&self) -> Vec<SocketAddr> {
+        Vec::new()
+    }
     /// Hands over events until its input ends or the receiver is dropped; dropping the future stops it at once.
     fn run(self: Box<Self>, out: mpsc::Sender<Batch>) -> BoxFuture<'static, std::io::Result<()>>;
 }

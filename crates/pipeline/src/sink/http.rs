@@ -1,0 +1,76 @@
+//! What sinks over HTTP have in common: which addresses may be, how long an attempt takes, what an answer means.
+
+use super::Refused;
+use crate::resource::{Invalid, OpenError};
+use crate::tls::ClientTls;
+use std::time::Duration;
+
+/// An attempt takes no longer, unless the description says otherwise.
+pub const ATTEMPT_SECONDS: u64 = 10;
+/// The most a description may allow.
+pub const ATTEMPT_SECONDS_MAX: u64 = 300;
+/// Most bytes that are read of an answer.
+pub const ANSWER_SIZE_BYTES_MAX: usize = 64 * 1024;
+
+/// The default for `timeout_seconds`.
+pub(super) fn attempt_seconds() -> u64 {
+    ATTEMPT_SECONDS
+}
+
+/// What is wrong with a time limit.
+pub(super) fn timeout_problem(seconds: u64) -> Option<Invalid> {
+    let fits = (1..=ATTEMPT_SECONDS_MAX).contains(&seconds);
+    (!fits).then(|| Invalid::new("timeout_seconds", format!("write a number from 1 to {ATTEMPT_SECONDS_MAX}")))
+}
+
+/// What is wrong with an address and a time limit.
+pub(super) fn problems(url: &str, timeout_seconds: u64) -> Vec<Invalid> {
+    let advice = match reqwest::Url::parse(url) {
+        Err(error) => Some(format!("{url:?} is no address: {error}")),
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            Some("take the password out of the address: secrets are read from files".to_owned())
+        }
+        Ok(url) if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) => None,
+        Ok(_) => Some(format!("{url:?}: write https, or http to 127.0.0.1, [::1] or localhost")),
+    };
+    advice.map(|advice| Invalid::new("url", advice)).into_iter().chain(timeout_problem(timeout_seconds)).collect()
+}
+
+fn is_loopback(url: &reqwest::Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// A client that follows no redirect and asks no proxy: what is signed goes where the description says.
+pub(super) fn client(tls: &ClientTls, timeout_seconds: u64) -> Result<reqwest::Client, OpenError> {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls.load()?)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .timeout(Duration::from_secs(timeout_seconds))
+        .build()
+        .map_err(|error| OpenError::Invalid(Invalid::new("url", error.to_string())))
+}
+
+/// What a failed exchange means: it may have reached the other side, so the same key is sent again.
+pub(super) fn later(error: &reqwest::Error) -> Refused {
+    // Only the kind and the cause: the address may hold what is not for logs.
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    Refused::Later(cause.to_string())
+}
+
+/// An answer's body, or its beginning.
+pub(super) async fn body(mut answer: reqwest::Response) -> Result<Vec<u8>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await? {
+        let room = ANSWER_SIZE_BYTES_MAX - body.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if body.len() == ANSWER_SIZE_BYTES_MAX {
+            break;
+        }
+    }
+    Ok(body)
+}

@@ -1,0 +1,92 @@
+//! From frames to batches: numbered, counted, and never larger than a batch may be.
+
+use super::counters::add;
+use super::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Counters};
+use bytes::Bytes;
+use detection::{Position, RawEvent, Reject, RejectReason, SourceKind};
+use model::time::Clock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError;
+
+/// The receiver is gone: the pipeline has stopped.
+pub(super) struct Closed;
+
+/// What a source that cannot be read again needs to number and hand over events.
+#[derive(Clone)]
+pub(super) struct Handover {
+    kind: SourceKind,
+    stream: Arc<str>,
+    sequence: Arc<AtomicU64>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) out: Sender<Batch>,
+}
+
+impl Handover {
+    /// A stream that cannot be replayed is a new one at each start, so that its numbers never repeat.
+    pub(super) fn new(
+        kind: SourceKind,
+        name: &str,
+        clock: Arc<dyn Clock>,
+        counters: Arc<Counters>,
+        out: Sender<Batch>,
+    ) -> Self {
+        let stream = format!("{name}@{}", clock.wall_ms()).into();
+        Self { kind, stream, sequence: Arc::default(), clock, counters, out }
+    }
+
+    /// Numbers frames and cuts them into batches.
+    pub(super) fn batches(&self, frames: impl IntoIterator<Item = Result<Bytes, RejectReason>>) -> Vec<Batch> {
+        let received_ms = self.clock.wall_ms();
+        let (mut batches, mut batch, mut size) = (Vec::new(), Batch::default(), 0);
+        for frame in frames {
+            let (bytes, reason) = match frame {
+                Ok(bytes) => (bytes, None),
+                Err(reason) => (Bytes::new(), Some(reason)),
+            };
+            if batch.events.len() + batch.rejects.len() >= BATCH_EVENTS_MAX || size + bytes.len() > BATCH_BYTES_MAX {
+                batches.push(std::mem::take(&mut batch));
+                size = 0;
+            }
+            size += bytes.len();
+            let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+            let position = Some(Position { stream: self.stream.clone(), sequence });
+            let raw = RawEvent { source: self.kind, received_ms, position, bytes };
+            match reason {
+                None => batch.events.push(raw),
+                Some(reason) => batch.rejects.push(Reject::of(&raw, reason)),
+            }
+        }
+        batches.push(batch);
+        batches.retain(|batch| !batch.events.is_empty() || !batch.rejects.is_empty());
+        batches
+    }
+
+    /// Hands frames over; waits while the channel is full.
+    pub(super) async fn give(
+        &self,
+        frames: impl IntoIterator<Item = Result<Bytes, RejectReason>>,
+    ) -> Result<(), Closed> {
+        for batch in self.batches(frames) {
+            send(&self.out, &self.counters, batch).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Hands a batch over and counts it; waits while the channel is full.
+pub(super) async fn send(out: &Sender<Batch>, counters: &Counters, batch: Batch) -> Result<(), Closed> {
+    add(&counters.events, batch.events.len() as u64);
+    add(&counters.rejects, batch.rejects.len() as u64);
+    add(&counters.bytes, batch.events.iter().map(|raw| raw.bytes.len() as u64).sum());
+    match out.try_send(batch) {
+        Ok(()) => Ok(()),
+        Err(TrySendError::Closed(_)) => Err(Closed),
+        Err(TrySendError::Full(batch)) => {
+            add(&counters.waits, 1);
+            out.send(batch).await.map_err(|_| Closed)
+        }
+    }
+}
