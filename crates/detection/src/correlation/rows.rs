@@ -3,7 +3,8 @@
 //! A key's row and its entries' begin alike, the key's first; an entry is written once and never changed.
 
 use super::key::{KeyRow, KeyState};
-use super::{Correlator, Entry, GroupKey, OrderKey, alert_maker};
+use super::reading::Of;
+use super::{Amount, Correlator, Entry, GroupKey, OrderKey, alert_maker};
 use crate::alert::{EventSummary, RuleReference};
 use crate::id::{Digest, EventId};
 use model::codec::{CodecError, decode, encode};
@@ -22,7 +23,7 @@ pub(crate) type Name = [u8; NAME_BYTES];
 /// An entry besides its place.
 #[derive(Debug, Serialize, Deserialize)]
 struct EntryRow {
-    value: Option<Arc<str>>,
+    value: Option<Amount>,
     events: Vec<Arc<EventSummary>>,
 }
 
@@ -98,7 +99,7 @@ impl Correlator {
         let group = row.group.clone();
         let state = {
             let make = alert_maker(&self.plan, &self.tenant, &group);
-            KeyState::restore(&self.plan, row, stored.entries.into_values(), &make)
+            KeyState::restore(Of { plan: &self.plan, make: &make }, row, stored.entries.into_values())
         };
         self.keys.insert(group, state);
         Ok(())

@@ -36,6 +36,7 @@ pub(super) struct Stream {
 struct Known {
     stream: Stream,
     is_awake: bool,
+    quiet_ms: u64,
     is_stored: bool,
     remembered: BTreeSet<(u64, EventId)>,
 }
@@ -82,16 +83,11 @@ impl Streams {
     /// The watermark of a stream, unless it is forgotten.
     pub(super) fn watermark(&self, number: u32) -> Option<Watermark> {
         let known = self.known.get(&number)?;
-        Some(Watermark { time_ms: known.stream.watermark_ms, is_awake: known.is_awake })
+        Some(Watermark { time_ms: known.stream.watermark_ms, is_awake: known.is_awake, quiet_ms: known.quiet_ms })
     }
 
     /// Takes an event in: the number of its stream, and whether it comes behind the stream's watermark.
-    pub(super) fn arrive(&mut self, now_ms: u64, event: &Event) -> (u32, bool) {
-        let name = match &event.position {
-            Some(position) => &*position.stream,
-            None => event.logsource.product.as_deref().unwrap_or_default(),
-        };
-        let host = event.text("device.hostname").unwrap_or_default();
+    pub(super) fn arrive(&mut self, now_ms: u64, name: &str, host: &str, time_ms: u64) -> (u32, bool) {
         let number = match self.numbers.get(name).and_then(|hosts| hosts.get(host)) {
             Some(number) => *number,
             None => self.begin(name.into(), host.into()),
@@ -101,8 +97,8 @@ impl Streams {
         known.is_awake = true;
         let stream = &mut known.stream;
         stream.seen_ms = now_ms;
-        let is_late = event.time_ms < stream.watermark_ms;
-        stream.newest_ms = stream.newest_ms.max(event.time_ms);
+        let is_late = time_ms < stream.watermark_ms;
+        stream.newest_ms = stream.newest_ms.max(time_ms);
         let watermark_ms = stream.newest_ms.saturating_sub(self.lateness_ms);
         self.move_on(number, watermark_ms);
         (number, is_late)
@@ -146,7 +142,10 @@ impl Streams {
     /// Time passed: streams that are silent stop holding windows open.
     pub(super) fn tick(&mut self, now_ms: u64) {
         for known in self.known.values_mut() {
-            known.is_awake = now_ms <= known.stream.seen_ms.saturating_add(self.idle_after_ms);
+            let stream = &known.stream;
+            known.is_awake = now_ms <= stream.seen_ms.saturating_add(self.idle_after_ms);
+            let on_ms = stream.newest_ms.saturating_add(now_ms.saturating_sub(stream.seen_ms));
+            known.quiet_ms = on_ms.saturating_sub(self.lateness_ms).max(stream.watermark_ms);
         }
     }
 
@@ -163,7 +162,7 @@ impl Streams {
 
     fn put(&mut self, number: u32, stream: Stream, is_stored: bool) {
         self.numbers.entry(stream.name.clone()).or_default().insert(stream.host.clone(), number);
-        let known = Known { stream, is_awake: true, is_stored, remembered: BTreeSet::new() };
+        let known = Known { stream, is_awake: true, quiet_ms: 0, is_stored, remembered: BTreeSet::new() };
         self.known.insert(number, known);
     }
 
