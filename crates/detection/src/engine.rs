@@ -4,11 +4,13 @@
 
 mod blind;
 mod late;
+mod reload;
 mod rows;
 mod streams;
 
 pub use blind::COVERAGE_DEGRADED;
 pub use late::{LateLane, reconsider};
+pub use reload::Reloaded;
 pub use rows::{RestoreError, Restored, Row};
 
 use crate::alert::{Alert, EventSummary};
@@ -162,14 +164,9 @@ enum Work {
 
 impl Detector {
     /// A detector without state.
-    pub fn new(rules: RuleSet, options: Options) -> Self {
-        let rules = Arc::new(rules);
-        let mut feeds: BTreeMap<Origin, Vec<(usize, usize)>> = BTreeMap::new();
-        for (correlation, plan) in rules.correlations.iter().enumerate() {
-            for (place, feed) in plan.feeds.iter().enumerate() {
-                feeds.entry(feed.origin).or_default().push((correlation, place));
-            }
-        }
+    pub fn new(rules: impl Into<Arc<RuleSet>>, options: Options) -> Self {
+        let rules: Arc<RuleSet> = rules.into();
+        let feeds = feeds_of(&rules);
         let correlators = rules
             .correlations
             .iter()
@@ -422,6 +419,17 @@ impl Detector {
             effects.push(Effect::Extended { alert, count, last_ms });
         }
     }
+}
+
+/// For each rule or correlation, the correlations it feeds and as which of their rules.
+fn feeds_of(rules: &RuleSet) -> BTreeMap<Origin, Vec<(usize, usize)>> {
+    let mut feeds: BTreeMap<Origin, Vec<(usize, usize)>> = BTreeMap::new();
+    for (correlation, plan) in rules.correlations.iter().enumerate() {
+        for (place, feed) in plan.feeds.iter().enumerate() {
+            feeds.entry(feed.origin).or_default().push((correlation, place));
+        }
+    }
+    feeds
 }
 
 fn text_of(fields: &Fields, name: &str) -> Option<String> {
