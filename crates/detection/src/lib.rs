@@ -16,7 +16,6 @@ pub mod report;
 pub mod rollout;
 pub mod rules;
 pub mod sigma;
-pub mod sink;
 pub mod source;
 
 pub use alert::{Alert, Entity, EntityKind, EventSummary, RuleReference, Severity};

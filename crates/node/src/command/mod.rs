@@ -7,4 +7,5 @@ pub mod init;
 pub mod remote;
 pub mod rules;
 pub mod show;
+pub mod soc;
 pub mod tickets;
