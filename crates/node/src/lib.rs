@@ -8,6 +8,7 @@ pub mod core;
 pub mod driver;
 pub mod host;
 mod host_tasks;
+pub mod intake;
 pub mod machine;
 pub mod node;
 pub mod start;
