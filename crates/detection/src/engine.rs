@@ -3,19 +3,23 @@
 //! Pure and deterministic: the time is an argument, and the same inputs give the same effects in the same order.
 
 mod intake;
+mod quota;
 mod rows;
+mod shadow;
 mod streams;
 
 pub use rows::{RestoreError, Restored, Row};
+pub use shadow::Shadow;
 
 use crate::alert::{Alert, EventSummary, RuleReference, Severity};
 use crate::correlation::{Amount, Correlator, Entry, GroupKey, Lost, OrderKey, Outcome, Watermark, parts};
 use crate::event::{Event, Fields};
 use crate::id::{AlertId, Digest, EventId, SemanticHash};
 use crate::program::Worker;
-use crate::rules::{Feed, Origin, RuleSet};
+use crate::rules::{Feed, Origin, RuleSet, TENANT_FIELD};
+use quota::Quotas;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use streams::Streams;
 
@@ -96,6 +100,10 @@ pub struct Counts {
     pub matches: u64,
     /// Alerts raised.
     pub alerts: u64,
+    /// Alerts not raised because a tenant's quota was used up, each rule and hour told of once.
+    pub held: u64,
+    /// Alerts that rules in shadow would have raised.
+    pub shadowed: u64,
     /// Alerts superseded.
     pub superseded: u64,
     /// Group keys evicted because of the bound: from here on the detector may have missed something.
@@ -126,6 +134,8 @@ pub struct Detector {
     feeds: BTreeMap<Origin, Vec<(usize, usize)>>,
     worker: Worker,
     streams: Streams,
+    quotas: Quotas,
+    shadows: BTreeMap<Arc<str>, Shadow>,
     counts: Counts,
     swept_ms: u64,
     blind_told_ms: Option<u64>,
@@ -165,6 +175,8 @@ impl Detector {
             feeds,
             worker,
             streams,
+            quotas: Quotas::default(),
+            shadows: BTreeMap::new(),
             counts: Counts::default(),
             swept_ms: 0,
             blind_told_ms: None,
@@ -229,21 +241,23 @@ impl Detector {
         }
         let rules = Arc::clone(&self.rules);
         let hits: Vec<usize> = self.worker.hits().collect();
-        let summary = Arc::new(EventSummary::of(event));
+        let tenant = event.text(TENANT_FIELD);
+        let shows_text = rules.shows_text(tenant.filter(|tenant| **tenant != *self.options.tenant));
+        let summary = Arc::new(if shows_text { EventSummary::of(event) } else { EventSummary::tuple(event) });
         for place in hits {
+            let Some(owner) = rules.owner(place, &self.options.tenant, tenant) else { continue };
             let rule = &rules.rules[place];
             self.counts.matches += 1;
             if rules.rule_alerts[place] {
                 let mut alert = Alert::new(
-                    self.options.tenant.clone(),
+                    owner,
                     rule.header.reference.clone(),
                     rule.header.severity,
                     BTreeMap::new(),
                     vec![summary.as_ref().clone()],
                 );
                 alert.late = is_late;
-                self.counts.alerts += 1;
-                effects.push(Effect::Alert(alert));
+                self.raise(rule.header.shadow, alert, effects);
             }
             if !is_late {
                 let key = OrderKey {
@@ -276,6 +290,9 @@ impl Detector {
             // An event without one of the fields belongs to no group, and one without a value counts for nothing.
             let all = |fields: &[String]| fields.iter().map(|field| text(field)).collect::<Option<Vec<_>>>();
             let (Some(group), Some(values)) = (all(&feed.group_fields), all(&feed.value_fields)) else { continue };
+            if plan.header.audience.owner(&self.options.tenant, &group).is_none() {
+                continue;
+            }
             let value = if plan.shape.wants_numbers() {
                 let number: Option<f64> = values.first().and_then(|value| value.trim().parse().ok());
                 match number.filter(|number| number.is_finite()) {
@@ -357,9 +374,21 @@ impl Detector {
         if !self.correlators[correlation].plan.alerts {
             return;
         }
-        self.counts.alerts += outcome.raised.len() as u64;
-        effects.extend(outcome.raised.iter().cloned().map(Effect::Alert));
+        let is_shadow = self.correlators[correlation].plan.header.shadow;
+        let mut held = BTreeSet::new();
+        for alert in &outcome.raised {
+            if !self.raise(is_shadow, alert.clone(), effects) {
+                held.insert(alert.id);
+            }
+        }
+        if is_shadow {
+            return;
+        }
         for (old, by) in &outcome.superseded {
+            // Where the alert that replaces it is held back, the old one stands.
+            if by.is_some_and(|by| held.contains(&by)) {
+                continue;
+            }
             self.counts.superseded += 1;
             effects.push(Effect::Superseded { old: *old, by: by.unwrap_or(*old) });
         }
@@ -386,7 +415,7 @@ impl Detector {
             class_uid: 0,
             activity_id: 0,
             text: format!("state of \"{}\" was evicted: it may miss what began before", rule.title),
-            entities: std::collections::BTreeSet::new(),
+            entities: BTreeSet::new(),
         };
         let reference = RuleReference {
             id: "holdfast-detector-state-evicted".into(),

@@ -1,7 +1,7 @@
 //! `holdfast`: the one program of the platform.
 
 use clap::{Parser, Subcommand};
-use node::command::{audit, escalation, incidents, init, pipeline, remote, rules, tickets};
+use node::command::{audit, escalation, incidents, init, pipeline, remote, rules, soc, tickets};
 use node::config::Config;
 use node::{host, telemetry};
 use std::path::PathBuf;
@@ -54,6 +54,8 @@ enum Command {
     /// What happened: look, decide, work on it, report it, close it.
     #[command(subcommand)]
     Incidents(incidents::IncidentsCommand),
+    /// The incidents, live in the terminal.
+    Soc(soc::Soc),
     /// Who is called when: the policy, who is on call, and what runs.
     #[command(subcommand)]
     Escalation(escalation::EscalationCommand),
@@ -135,6 +137,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Rules(command) => rules::run(&command),
         Command::Pipeline(command) => pipeline::run(&command),
         Command::Incidents(command) => wait(incidents::run(&command)),
+        Command::Soc(soc) => wait(soc::run(&soc)),
         Command::Escalation(command) => wait(escalation::run(&command)),
         Command::Tickets(command) => wait(tickets::run(&command)),
         Command::Totp { secret } => {

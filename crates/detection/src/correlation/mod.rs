@@ -213,6 +213,7 @@ fn alert_maker<'a>(
     move |events| {
         let key = plan.group_by.iter().cloned().zip(group.iter().cloned()).collect();
         let events = events.iter().map(|event| event.as_ref().clone()).collect();
-        Alert::new(tenant.clone(), plan.header.reference.clone(), plan.header.severity, key, events)
+        let owner = plan.header.audience.owner(tenant, group).unwrap_or_else(|| tenant.clone());
+        Alert::new(owner, plan.header.reference.clone(), plan.header.severity, key, events)
     }
 }

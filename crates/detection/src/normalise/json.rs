@@ -3,7 +3,7 @@
 use super::{Draft, class, flat};
 use crate::event::{Fields, LogSource, RejectReason};
 use crate::source::syslog::rfc3339_ms;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// Fields that hold the time, the first found counts: milliseconds or RFC 3339.
@@ -12,12 +12,24 @@ pub(crate) const TIME_FIELDS: [&str; 6] = ["time", "time_ms", "@timestamp", "tim
 const SECONDS_BELOW: f64 = 1e11;
 
 pub(super) fn draft(bytes: &[u8], received_ms: u64) -> Result<Draft, RejectReason> {
+    of_object(&parse(bytes)?, received_ms)
+}
+
+/// The object that bytes hold.
+pub(super) fn parse(bytes: &[u8]) -> Result<Map<String, Value>, RejectReason> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(RejectReason::Empty);
     }
     let value: Value =
         serde_json::from_slice(bytes).map_err(|error| RejectReason::NotJson { column: error.column() as u64 })?;
-    let Value::Object(object) = &value else { return Err(RejectReason::NotAnObject) };
+    match value {
+        Value::Object(object) => Ok(object),
+        _ => Err(RejectReason::NotAnObject),
+    }
+}
+
+/// An event whose fields are those of an object.
+pub(super) fn of_object(object: &Map<String, Value>, received_ms: u64) -> Result<Draft, RejectReason> {
     let mut draft = Draft { time_ms: received_ms, ..Draft::default() };
     flat::flatten(object, &mut draft.fields)?;
     if let Some((field, value)) = TIME_FIELDS.iter().find_map(|field| Some((field, draft.fields.get(*field)?))) {

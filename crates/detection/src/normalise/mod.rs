@@ -3,8 +3,10 @@
 //! Pure and total: every raw event becomes an event or a dead letter with its reason.
 
 pub(crate) mod audit;
+mod badge;
 mod flat;
 pub(crate) mod json;
+mod otlp;
 mod syslog;
 
 pub use flat::flatten;
@@ -54,6 +56,8 @@ pub fn normalise(raw: &RawEvent) -> Result<Event, Reject> {
         SourceKind::Audit => audit::draft(&raw.bytes),
         SourceKind::Syslog => syslog::draft(&raw.bytes, raw.received_ms),
         SourceKind::Ndjson | SourceKind::Parsed => json::draft(&raw.bytes, raw.received_ms),
+        SourceKind::Otlp => otlp::draft(&raw.bytes, raw.received_ms),
+        SourceKind::Badge => badge::draft(&raw.bytes),
     };
     draft.and_then(|draft| draft.finish(raw)).map_err(|reason| Reject::of(raw, reason))
 }
@@ -119,8 +123,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(bytes: Vec<u8>, kind in 0..4_u8) {
-            let source = [SourceKind::Audit, SourceKind::Syslog, SourceKind::Ndjson, SourceKind::Parsed][usize::from(kind)];
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>, kind in 0..6_usize) {
+            use SourceKind::{Audit, Badge, Ndjson, Otlp, Parsed, Syslog};
+            let source = [Audit, Syslog, Ndjson, Otlp, Badge, Parsed][kind];
             let _ = normalise(&RawEvent { source, received_ms: 1_795_467_600_000, position: None, bytes: bytes.into() });
         }
         #[test]

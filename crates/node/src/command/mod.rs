@@ -8,4 +8,5 @@ pub mod pipeline;
 pub mod remote;
 pub mod rules;
 pub mod show;
+pub mod soc;
 pub mod tickets;
