@@ -4,6 +4,7 @@ pub mod audit;
 pub mod escalation;
 pub mod incidents;
 pub mod init;
+pub mod pipeline;
 pub mod remote;
 pub mod rules;
 pub mod show;
