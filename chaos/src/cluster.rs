@@ -51,9 +51,13 @@ pub fn refuse_production(cluster: &Cluster) -> Result<()> {
 impl Lab {
     /// Makes a new cluster: three regions of three nodes.
     pub fn create(binary: &Path, directory: &Path, name: &str) -> Result<Self> {
-        let rules = crate::place::data("cluster/rules")?;
+        Self::create_with(binary, directory, name, "eu,us,ap", &crate::place::data("cluster/rules")?)
+    }
+
+    /// Makes a new cluster with such regions, of three nodes each, which detects by such rules.
+    pub fn create_with(binary: &Path, directory: &Path, name: &str, regions: &str, rules: &Path) -> Result<Self> {
         let mut command = Command::new(binary);
-        command.arg("init").arg(directory).args(["--name", name, "--regions", "eu,us,ap", "--nodes", "3"]);
+        command.arg("init").arg(directory).args(["--name", name, "--regions", regions, "--nodes", "3"]);
         command.args(["--base-port", "0", "--groups", "2", "--partitions", "64", "--environment", "development"]);
         command.arg("--rules").arg(rules).arg("--json");
         let output = command.output().with_context(|| format!("{}: cannot be run", binary.display()))?;

@@ -21,6 +21,7 @@ pub mod process;
 pub mod report;
 pub mod run;
 pub mod scenario;
+pub mod takeover;
 pub mod tenancy;
 pub mod verdict;
 pub mod workload;

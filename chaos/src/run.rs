@@ -4,6 +4,7 @@ use crate::demo::{self, Options};
 use crate::lock::MachineLock;
 use crate::report::Report;
 use crate::scenario::{self, Scenario};
+use crate::takeover::{self, Takeovers};
 use crate::verdict::Verdict;
 use crate::{drill, place};
 use anyhow::{Context as _, Result, bail};
@@ -28,6 +29,7 @@ pub struct Line {
 
 const USAGE: &str =
     "chaos [--binary PATH] SCENARIO [--short] [--runs N] [--rate N] [--keep] [--reports DIR] [--cluster DIR]
+       chaos [--binary PATH] takeovers [--kills N] [--keep] [--report FILE]
        chaos [--binary PATH] demo [--keep] [--log FILE] [--report FILE]
        chaos list";
 
@@ -48,6 +50,8 @@ enum Order {
     List,
     /// Show what the platform does, in six steps
     Demo(Options),
+    /// Kill the nodes that detect, file and tell, while events come in: each alert is raised once
+    Takeovers(Takeovers),
     /// A scenario's name, or a file that ends with .toml
     #[command(external_subcommand)]
     Scenario(Vec<String>),
@@ -95,6 +99,12 @@ pub async fn run(line: Line) -> Result<ExitCode> {
             let binary = place::binary(line.binary.as_deref())?;
             let _lock = MachineLock::take()?;
             demo::run(&binary, &options).await.map(|()| ExitCode::SUCCESS)
+        }
+        Order::Takeovers(options) => {
+            let binary = place::binary(line.binary.as_deref())?;
+            let _lock = MachineLock::take()?;
+            let is_good = takeover::run(&binary, &options).await?;
+            Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Order::Scenario(words) => {
             let options = Drill::try_parse_from(words).unwrap_or_else(|error| error.exit());

@@ -146,18 +146,57 @@ pub trait Core: Send + Sync + 'static {
     async fn ingest(&self, caller: &Caller, session: &Session, source: &str, lines: Vec<Bytes>) -> Answer<Ingested>;
     /// Alerts, newest first.
     async fn alerts(&self, caller: &Caller, session: &Session, page: &Page) -> Answer<AlertList>;
-    /// Incidents, newest first.
+    /// Incidents, in the order asked for.
     async fn incidents(&self, caller: &Caller, session: &Session, filter: &IncidentFilter) -> Answer<IncidentList>;
-    /// One incident with its alerts, events and comments.
+    /// One incident with its alerts, events, entities, clocks and history.
     async fn incident(&self, caller: &Caller, session: &Session, id: &str) -> Answer<IncidentView>;
-    /// Acts on an incident: acknowledge, assign, comment, close.
+    /// Its events, alerts and acts in the order of time.
+    async fn incident_timeline(&self, caller: &Caller, session: &Session, id: &str) -> Answer<Timeline>;
+    /// Acts on an incident. [`Precondition::Matches`]: only if it is at one of these versions; others say nothing.
     async fn act_on_incident(
         &self,
         caller: &Caller,
         session: &Session,
         id: &str,
         action: IncidentAction,
+        precondition: Precondition,
     ) -> Answer<IncidentView>;
+    /// The entities and rules whose notifications rest.
+    async fn mutes(&self, caller: &Caller, session: &Session) -> Answer<MuteList>;
+    /// Lets notifications about an entity or a rule rest; a later one about the same replaces it.
+    async fn mute(&self, caller: &Caller, session: &Session, request: NewMute) -> Answer<MuteView>;
+    /// They rest no longer.
+    async fn unmute(&self, caller: &Caller, session: &Session, id: &str) -> Answer<()>;
+
+    /// The escalation policy as it was last applied.
+    async fn escalation_policy(&self, caller: &Caller, session: &Session) -> Answer<PolicyView>;
+    /// Replaces it, if it is right and the precondition holds; as with records, an existing one needs a precondition.
+    async fn apply_escalation_policy(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        request: ApplyPolicy,
+        precondition: Precondition,
+    ) -> Answer<PolicyView>;
+    /// Who is on call at a time; now when not given.
+    async fn on_call(&self, caller: &Caller, session: &Session, at_ms: Option<u64>) -> Answer<OnCallList>;
+    /// Who is being called about what.
+    async fn escalations(&self, caller: &Caller, session: &Session) -> Answer<EscalationList>;
+    /// Tickets, those that changed last first.
+    async fn tickets(&self, caller: &Caller, session: &Session, filter: &TicketFilter) -> Answer<TicketList>;
+    /// One ticket.
+    async fn ticket(&self, caller: &Caller, session: &Session, id: &str) -> Answer<TicketView>;
+    /// Opens the ticket of an incident in a queue.
+    async fn open_ticket(&self, caller: &Caller, session: &Session, request: NewTicket) -> Answer<TicketView>;
+    /// Changes a ticket: all that is asked for, or nothing.
+    async fn change_ticket(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        id: &str,
+        request: ChangeTicket,
+        precondition: Precondition,
+    ) -> Answer<TicketView>;
 
     // --- cluster ---
 

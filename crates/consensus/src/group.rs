@@ -235,6 +235,7 @@ impl Group {
         let membership = metrics.membership_config.membership();
         let index = |id: &Option<LogId>| id.as_ref().map(LogId::index);
         let matched = metrics.replication.iter().flatten();
+        let heard = metrics.heartbeat.iter().flatten();
         GroupStatus {
             group: self.id(),
             node: self.inner.options.node,
@@ -249,6 +250,13 @@ impl Group {
             voters: membership.voter_ids().map(NodeId::new).collect(),
             learners: membership.learner_ids().map(NodeId::new).collect(),
             last_quorum_acked_ms: quorum_age(&metrics).map(|age| age.as_millis() as u64),
+            heard_ms: heard
+                .filter(|(node, _)| **node != metrics.id)
+                .filter_map(|(node, at)| {
+                    let age = openraft::Instant::elapsed(&**at.as_ref()?);
+                    Some((NodeId::new(*node), age.as_millis() as u64))
+                })
+                .collect(),
             matched: matched
                 .filter(|(node, _)| **node != metrics.id)
                 .map(|(node, id)| (NodeId::new(*node), index(id)))

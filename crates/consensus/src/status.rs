@@ -63,6 +63,8 @@ pub struct GroupStatus {
     pub learners: BTreeSet<NodeId>,
     /// On the leader: milliseconds since a quorum last answered.
     pub last_quorum_acked_ms: Option<u64>,
+    /// On the leader: milliseconds since each other member last answered; a member that never did is not in it.
+    pub heard_ms: BTreeMap<NodeId, u64>,
     /// On the leader: the last index each other member is known to have.
     pub matched: BTreeMap<NodeId, Option<u64>>,
     /// Whether a leader with a quorum was heard lately; `leader` may name one that has died.

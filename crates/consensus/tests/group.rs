@@ -227,6 +227,7 @@ async fn an_idle_group_keeps_its_leader_and_is_never_silent() {
         let status = world.lives[&leader].group.status();
         assert!(!status.silent && status.role == Role::Leader && status.term == term, "{status:?}");
         assert!(status.last_quorum_acked_ms.is_some_and(|age_ms| age_ms < 400), "{status:?}");
+        assert!(status.heard_ms.len() == 2 && status.heard_ms.values().all(|age_ms| *age_ms < 400), "{status:?}");
     }
 }
 

@@ -14,6 +14,9 @@ pub const RAW_SIZE_BYTES_MAX: usize = 256 * 1024;
 /// Most flattened fields of one event; an event with more is rejected.
 pub const FIELDS_MAX: usize = 512;
 
+/// The field that holds the host that wrote an event.
+pub const HOST_FIELD: &str = "device.hostname";
+
 /// What kind of source a raw event came from: it says how to parse it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -28,6 +31,8 @@ pub enum SourceKind {
     Otlp,
     /// A use of a badge at a door, as one JSON object.
     Badge,
+    /// What a pipeline made of an event: a flat JSON object with OCSF's names and its log source.
+    Parsed,
 }
 
 /// Where an event lies in its source, so that a redelivered event is recognised.

@@ -87,6 +87,14 @@ hashed_id!(
     ChangeId, 16
 );
 hashed_id!(
+    /// An incident as it stands: of all that people can see done to it.
+    VersionId, 16
+);
+hashed_id!(
+    /// A mute: of what rests.
+    MuteId, 16
+);
+hashed_id!(
     /// A notification: of incident, cause, round, step and target.
     NotificationId, 16
 );
@@ -122,6 +130,12 @@ impl Digest {
         self.0.update(&(bytes.len() as u64).to_le_bytes());
         self.0.update(bytes);
         self
+    }
+    /// What it says so far, cut to a number's size.
+    pub(crate) fn first_eight(&self) -> [u8; 8] {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&self.0.finalize().as_bytes()[..8]);
+        bytes
     }
 }
 

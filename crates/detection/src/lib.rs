@@ -10,12 +10,16 @@ pub mod event;
 pub mod id;
 pub mod incident;
 pub mod normalise;
+pub mod packs;
 pub mod program;
 pub mod report;
+pub mod rollout;
 pub mod rules;
 pub mod sigma;
 pub mod source;
 
 pub use alert::{Alert, Entity, EntityKind, EventSummary, RuleReference, Severity};
 pub use event::{Event, LogSource, Position, RawEvent, Reject, RejectReason, SourceKind};
-pub use id::{AlertId, ChangeId, EventId, IncidentId, NotificationId, SemanticHash, TicketId};
+pub use id::{
+    AlertId, ChangeId, EventId, IncidentId, MuteId, NotAnId, NotificationId, SemanticHash, TicketId, VersionId,
+};

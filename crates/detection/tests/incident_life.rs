@@ -138,7 +138,7 @@ fn an_incident_goes_only_where_its_life_leads() {
     assert_eq!(set(&mut desk, Status::Resolved), Err(Refusal::Closed));
     let mut effects = Vec::new();
     let again = Act::SetStatus { to: Status::InProgress };
-    desk.step(NOW_MS, Input::Act { incident: id, by: "soc".into(), why: None, act: again }, &mut effects);
+    desk.step(NOW_MS, Input::Act { incident: id, by: "soc".into(), why: None, seen: None, act: again }, &mut effects);
     assert!(matches!(effects[..], [Effect::Refused { reason: Refusal::ReasonRequired, .. }]));
     assert_eq!(set(&mut desk, Status::InProgress), Ok(()));
     assert_eq!(desk.get(id).unwrap().closed_ms, None);

@@ -87,7 +87,7 @@ fn play(moves: Vec<(usize, u64, Move)>) -> Vec<Change> {
                 }
                 let incident = *index.get(&all);
                 let act = asked(&desks[at], now_ms, incident, what, &other);
-                Input::Act { incident, by: format!("p{at}"), why: Some("so".into()), act }
+                Input::Act { incident, by: format!("p{at}"), why: Some("so".into()), seen: None, act }
             }
             Move::Hear(from, much) => {
                 let heard = made[from].iter().take(much.index(made[from].len() + 1)).cloned().collect();

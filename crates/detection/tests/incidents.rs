@@ -33,7 +33,7 @@ fn an_incident_lives_from_open_to_closed_and_keeps_its_history() {
     let mut desk = Desk::new(Options::default());
     let (incident, _) =
         step(&mut desk, NOW_MS, Input::Alert(alert(1, 1_000, Severity::High, &[(EntityKind::User, "ann")])));
-    let act = |act: Act| Input::Act { incident: incident.id, by: "soc".into(), why: None, act };
+    let act = |act: Act| Input::Act { incident: incident.id, by: "soc".into(), why: None, seen: None, act };
     let refused = |desk: &mut Desk, input| {
         let mut effects = Vec::new();
         desk.step(8, input, &mut effects);

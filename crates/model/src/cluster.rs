@@ -33,6 +33,9 @@ pub struct Cluster {
     /// Raft groups of each region; partition `p` belongs to group `p mod groups`.
     #[serde(default = "default_groups")]
     pub groups: u16,
+    /// Shards of each region's detection; its nodes share them out.
+    #[serde(default = "default_detection_shards")]
+    pub detection_shards: u16,
     /// In order of their ids.
     pub regions: Vec<Region>,
     /// Expected links between regions; what is not listed has no known delay.
@@ -92,6 +95,9 @@ fn default_partitions() -> u16 {
 fn default_groups() -> u16 {
     4
 }
+fn default_detection_shards() -> u16 {
+    2
+}
 fn default_zone() -> String {
     "protected".to_owned()
 }
@@ -134,6 +140,9 @@ impl Cluster {
         }
         if !(1..=64).contains(&self.groups) || self.groups > self.partitions {
             return invalid(format!("groups = {}: between 1 and 64, and at most partitions", self.groups));
+        }
+        if !(1..=64).contains(&self.detection_shards) {
+            return invalid(format!("detection_shards = {}: between 1 and 64", self.detection_shards));
         }
         let (mut regions, mut names, mut ids, mut addresses) =
             (BTreeSet::new(), BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
@@ -195,6 +204,10 @@ impl Cluster {
     /// The partition that holds a tenant.
     pub fn partition(&self, tenant: TenantId) -> PartitionId {
         tenant.partition(self.partitions)
+    }
+    /// The data group that holds the platform's own tenant: alerts, incidents, and the duties of a region's nodes.
+    pub fn home(&self) -> GroupId {
+        self.group(TenantId::PLATFORM)
     }
     /// The data group that holds a tenant, in every region.
     pub fn group(&self, tenant: TenantId) -> GroupId {

@@ -2,7 +2,6 @@
 
 use crate::config::{self, Config, ConfigError};
 use crate::core::NodeCore;
-use crate::driver::detect::Announce;
 use crate::host_tasks;
 use crate::start::{Running, Start};
 use crate::world::{SystemClock, SystemEntropy, World};
@@ -59,7 +58,7 @@ pub async fn run(
         tracing::error!(%error, "a rule was refused");
     }
     let bootstrap = bootstrap.map(crate::command::init::read_bootstrap).transpose()?;
-    let announce = config.detection.webhook.as_ref().map(host_tasks::WebhookOut::new).transpose()?;
+    let webhook = config.detection.webhook.as_ref().map(host_tasks::WebhookOut::new).transpose()?;
     let raft = config.raft;
     let start = Start {
         cluster: Arc::clone(&cluster),
@@ -75,7 +74,7 @@ pub async fn run(
         session_ms: u64::from(config.sessions.lifetime_minutes) * 60_000,
         password_cost: identity::password::Cost::Standard,
         rules,
-        announce: announce.map(|announce| Arc::new(announce) as Arc<dyn Announce>),
+        sinks: webhook.into_iter().map(|webhook| Arc::new(webhook) as Arc<dyn pipeline::sink::Sink>).collect(),
         first: first && !born.exists(),
         lost,
         bootstrap,

@@ -1,14 +1,14 @@
 //! What a real machine adds to a node: metrics over HTTP, listeners for events, the webhook, signals.
 
 use crate::config::{DetectionConfig, Webhook};
-use crate::driver::detect::Announce;
 use crate::machine::note::Note;
 use crate::node::Node;
 use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
-use detection::SourceKind;
+use detection::{RawEvent, SourceKind};
 use keyring::MacKey;
+use pipeline::sink::{Notice, Refused, Sink, Topic};
 use pipeline::source::syslog::{SILENCE_SECONDS_MAX, SyslogTcp, SyslogUdp};
 use pipeline::source::{BATCH_EVENTS_MAX, Batch, Source};
 use std::path::{Path, PathBuf};
@@ -166,7 +166,6 @@ async fn write(node: Arc<Node>, mut received: mpsc::Receiver<Batch>) {
             node.metrics.detection.with_label_values(&[reject.reason.label()]).inc();
             tracing::warn!(reason = %reject.reason, "a line was rejected");
         }
-        let bytes: Vec<Bytes> = batch.events.into_iter().map(|raw| raw.bytes).collect();
         let note = Note {
             action: "ingest".into(),
             tenant: Some("platform".into()),
@@ -175,7 +174,7 @@ async fn write(node: Arc<Node>, mut received: mpsc::Receiver<Batch>) {
             ..Note::default()
         };
         // Until it is written the sources hold back: nothing that was taken is dropped.
-        while let Err(problem) = node.ingest_raw(SourceKind::Syslog, bytes.clone(), note.clone()).await {
+        while let Err(problem) = node.take_in(batch.events.clone(), None, note.clone()).await {
             tracing::warn!(%problem, "events wait to be written");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -204,7 +203,7 @@ async fn follow(node: Arc<Node>, path: PathBuf, remembered: PathBuf) {
                 continue;
             }
         };
-        let lines =
+        let lines: Vec<Bytes> =
             part.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(Bytes::copy_from_slice).collect();
         let note = Note {
             action: "ingest".into(),
@@ -213,7 +212,10 @@ async fn follow(node: Arc<Node>, path: PathBuf, remembered: PathBuf) {
             node: node.place.id,
             ..Note::default()
         };
-        if let Err(problem) = node.ingest_raw(SourceKind::Syslog, lines, note).await {
+        let received_ms = node.world.clock.wall_ms();
+        let event = |bytes| RawEvent { source: SourceKind::Syslog, received_ms, position: None, bytes };
+        let events: Vec<RawEvent> = lines.into_iter().map(event).collect();
+        if let Err(problem) = node.take_in(events, None, note).await {
             tracing::warn!(%problem, "lines of the file wait to be written");
             tokio::time::sleep(FOLLOW_EVERY).await;
             continue;
@@ -259,14 +261,38 @@ impl WebhookOut {
 }
 
 #[async_trait]
-impl Announce for WebhookOut {
-    async fn announce(&self, key: &str, body: Bytes) -> bool {
+impl Sink for WebhookOut {
+    fn name(&self) -> &str {
+        "webhook"
+    }
+    fn wants(&self, notice: &Notice) -> bool {
+        matches!(notice.topic, Topic::Incident | Topic::Page | Topic::Ticket)
+    }
+    async fn deliver(&self, notices: &[Notice]) -> (usize, Result<(), Refused>) {
+        for (count, notice) in notices.iter().enumerate() {
+            if !self.post(notice).await {
+                return (count, Err(Refused::Later("the webhook did not take it".into())));
+            }
+        }
+        (notices.len(), Ok(()))
+    }
+}
+
+impl WebhookOut {
+    async fn post(&self, notice: &Notice) -> bool {
+        let body = Bytes::from(notice.body.clone());
+        let topic = match notice.topic {
+            Topic::Page => "page",
+            Topic::Ticket => "ticket",
+            _ => "incident",
+        };
         let signature = hex::encode(self.key.sign(&body).as_bytes());
         let request = self
             .client
             .post(&self.url)
             .header("content-type", "application/json")
-            .header("idempotency-key", key)
+            .header("idempotency-key", &notice.key)
+            .header("holdfast-topic", topic)
             .header("holdfast-signature", format!("hmac-sha256={signature}"))
             .body(body);
         match request.send().await {

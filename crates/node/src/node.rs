@@ -94,6 +94,11 @@ impl Node {
         self.data.get(&self.cluster.group(tenant)).expect("a node has every data group of its region")
     }
 
+    /// The group that holds the platform's own records, and the duties of this region's nodes.
+    pub fn home(&self) -> &DataGroup {
+        self.data_of(TenantId::PLATFORM)
+    }
+
     /// The way to a group's leader.
     pub fn proposer(&self, group: GroupId) -> Option<&Proposer> {
         if group == GroupId::CONTROL {

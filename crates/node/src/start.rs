@@ -2,9 +2,14 @@
 //!
 //! Nothing here knows RocksDB or QUIC: the simulator starts the same node on its own world.
 
+use crate::driver::desk::Filing;
+use crate::driver::detect::Shard;
+use crate::driver::duty::{self, Work};
+use crate::driver::escalate::Escalation;
+use crate::driver::outbox::Outbox;
 use crate::driver::proposer::Proposer;
 use crate::driver::route::{Gate, Router};
-use crate::driver::{anchor, detect, pull, silence};
+use crate::driver::{anchor, pull, silence};
 use crate::machine::control::{ControlCommand, ControlMachine, ControlOutcome};
 use crate::machine::data::{DataMachine, Observer};
 use crate::machine::keys::KEYSPACES;
@@ -20,6 +25,7 @@ use model::cluster::{Cluster, Node as Place, Region};
 use model::time::Clock;
 use model::{GroupId, Hlc, NodeId, Origin};
 use parking_lot::Mutex;
+use pipeline::sink::Sink;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
@@ -50,8 +56,8 @@ pub struct Start {
     pub password_cost: identity::password::Cost,
     /// What detection looks for.
     pub rules: detection::rules::RuleSet,
-    /// Where incidents are announced.
-    pub announce: Option<Arc<dyn detect::Announce>>,
+    /// Who is told outside.
+    pub sinks: Vec<Arc<dyn Sink>>,
     /// Only for the first start of a cluster: this node's disk is empty because it is new, not because it was lost.
     pub first: bool,
     /// This node lost its disk: it has to be let go by its groups and taken in again before it counts.
@@ -192,7 +198,8 @@ impl Running {
         if start.first {
             initialize(&cluster, region, &control, &data).await;
         }
-        let (bootstrap, announce) = (start.bootstrap.take(), start.announce.take());
+        let bootstrap = start.bootstrap.take();
+        let sinks = std::mem::take(&mut start.sinks);
         let rules = std::mem::take(&mut start.rules);
         let node = Arc::new(Node {
             region: region.clone(),
@@ -214,7 +221,7 @@ impl Running {
         });
         router.node(&node);
         let mut running = Self { node, router, tasks };
-        running.drive(bootstrap, rules, announce);
+        running.drive(bootstrap, rules, sinks);
         Ok(running)
     }
 
@@ -222,7 +229,7 @@ impl Running {
         &mut self,
         bootstrap: Option<(SessionKey, Account)>,
         rules: detection::rules::RuleSet,
-        announce: Option<Arc<dyn detect::Announce>>,
+        sinks: Vec<Arc<dyn Sink>>,
     ) {
         let node = &self.node;
         for group in node.data.keys() {
@@ -232,7 +239,12 @@ impl Running {
         }
         self.tasks.spawn(anchor::run(Arc::clone(node)));
         self.tasks.spawn(silence::run(Arc::clone(node)));
-        self.tasks.spawn(detect::run(Arc::clone(node), rules, announce));
+        let shards = node.cluster.detection_shards;
+        let shard = |number| Shard { number, rules: rules.shard(u32::from(number), u32::from(shards)) };
+        let mut works: Vec<Arc<dyn Work>> = vec![Arc::new(Filing), Arc::new(Escalation)];
+        works.extend((0..shards).map(|number| Arc::new(shard(number)) as Arc<dyn Work>));
+        works.extend(sinks.into_iter().map(|sink| Arc::new(Outbox(sink)) as Arc<dyn Work>));
+        self.tasks.spawn(duty::run(Arc::clone(node), works));
         if let Some((key, account)) = bootstrap {
             self.tasks.spawn(set_up(Arc::clone(node), key, account));
         }

@@ -6,7 +6,9 @@ use crate::plant::Plant;
 use crate::trace::Trace;
 use async_trait::async_trait;
 use bytes::Bytes;
+use model::codec::{decode, encode};
 use model::{GroupId, NodeId, TenantId};
+use node::machine::command::Lease;
 use node::machine::control::platform;
 use node::machine::keys;
 use parking_lot::Mutex;
@@ -162,7 +164,16 @@ impl WatchedSpace {
 
 impl Space for WatchedSpace {
     fn get(&self, keyspace: Keyspace, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        if self.is_hidden(keyspace, key) { Ok(None) } else { self.inner.get(keyspace, key) }
+        if self.is_hidden(keyspace, key) {
+            return Ok(None);
+        }
+        let value = self.inner.get(keyspace, key)?;
+        let is_lease = keyspace == keys::DUTY && keys::lease_duty(key).is_some();
+        if self.watch.plant != Some(Plant::AlertTwice) || !is_lease {
+            return Ok(value);
+        }
+        let forgotten = |lease: Lease| Lease { number: 0, ..lease };
+        Ok(value.map(|value| decode(&value).map_or(value, |lease| encode(&forgotten(lease)))))
     }
     fn scan(
         &self,
@@ -172,7 +183,11 @@ impl Space for WatchedSpace {
         reverse: bool,
         limit: usize,
     ) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        self.inner.scan(keyspace, from, to, reverse, limit)
+        let mut rows = self.inner.scan(keyspace, from, to, reverse, limit)?;
+        if self.watch.plant == Some(Plant::StateForgotten) && keyspace == keys::DUTY {
+            rows.retain(|(key, _)| !key.starts_with(b"rdetect") || key.ends_with(b"\0c"));
+        }
+        Ok(rows)
     }
     fn write(&self, mut batch: Batch) -> io::Result<()> {
         self.spoil(&mut batch);

@@ -13,6 +13,8 @@ const GATE_SEEDS: u64 = 30;
 const GATE_TWICE: u64 = 3;
 /// No run takes so long, on whatever machine: usual is a second or two.
 const REAL_TIME_MAX: Duration = Duration::from_secs(120);
+/// Nodes that fall in one run of a hunt.
+const KILLS_PER_RUN: u64 = 50;
 /// Lines of a failed run that are printed.
 const TAIL: usize = 60;
 
@@ -23,6 +25,9 @@ struct Arguments {
     /// Runs this seed.
     #[arg(long)]
     seed: Option<u64>,
+    /// Hunts those who have duties, so many times, instead of all other faults.
+    #[arg(long)]
+    hunt: Option<u64>,
     /// Plants this bug in the run.
     #[arg(long)]
     plant: Option<String>,
@@ -45,6 +50,16 @@ enum Task {
         /// How many.
         count: u64,
     },
+    /// Kills the nodes that detect, file and tell, until so many have fallen: the alerts are those of an
+    /// undisturbed run.
+    Takeovers {
+        /// How many.
+        #[arg(long, default_value_t = 1_000)]
+        kills: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+    },
     /// Shows that a planted bug is caught.
     Plant {
         /// Its name; `all` for each of them.
@@ -65,11 +80,12 @@ fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let is_good = match (arguments.command, arguments.seed) {
         (Some(Task::Seeds { from, count }), _) => seeds(from, count)?.is_some(),
+        (Some(Task::Takeovers { kills, from }), _) => takeovers(from, kills)?,
         (Some(Task::Plant { name, seeds }), _) => plants(&name, seeds)?,
         (Some(Task::Gate { seeds }), _) => gate(seeds)?,
         (None, Some(seed)) => {
             let plant = arguments.plant.as_deref().map(named).transpose()?;
-            one(Options { seed, plant, verbose: arguments.verbose, dump: arguments.dump })
+            one(Options { seed, plant, hunt: arguments.hunt, verbose: arguments.verbose, dump: arguments.dump })
         }
         (None, None) => anyhow::bail!("say --seed N, or `seeds`, `plant` or `gate` (see --help)"),
     };
@@ -112,13 +128,15 @@ fn one(options: Options) -> bool {
 
 fn summary(report: &Report) -> String {
     format!(
-        "seed {} {} trace {} events {} operations {} acknowledged {} virtual_ms {}",
+        "seed {} {} trace {} events {} operations {} acknowledged {} kills {} alerts {} virtual_ms {}",
         report.seed,
         if report.findings.is_empty() { "ok" } else { "FAILED" },
         report.trace,
         report.events,
         report.operations,
         report.acknowledged,
+        report.kills,
+        report.alerts,
         report.virtual_ms
     )
 }
@@ -146,9 +164,12 @@ impl Said {
 }
 
 impl Running {
-    fn start(seed: u64, plant: Option<Plant>) -> anyhow::Result<Self> {
+    fn start(seed: u64, plant: Option<Plant>, hunt: Option<u64>) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["--seed", &seed.to_string()]);
+        if let Some(kills) = hunt {
+            command.args(["--hunt", &kills.to_string()]);
+        }
         if let Some(plant) = plant {
             command.args(["--plant", plant.name()]);
         }
@@ -166,6 +187,7 @@ impl Running {
 /// Runs all of them, as many at once as there are processors, and hands over what they said in order.
 fn each(
     runs: impl Iterator<Item = (u64, Option<Plant>)>,
+    hunt: Option<u64>,
     mut hear: impl FnMut(u64, Said) -> bool,
 ) -> anyhow::Result<()> {
     let width = std::thread::available_parallelism().map_or(1, usize::from);
@@ -177,7 +199,7 @@ fn each(
             && waiting.len() < width
             && let Some((seed, plant)) = runs.next()
         {
-            waiting.push_back((seed, Running::start(seed, plant)?));
+            waiting.push_back((seed, Running::start(seed, plant, hunt)?));
             continue;
         }
         let Some((seed, running)) = waiting.pop_front() else { break };
@@ -190,7 +212,7 @@ fn each(
 /// Runs seeds; the traces of all if all are good.
 fn seeds(from: u64, count: u64) -> anyhow::Result<Option<Vec<String>>> {
     let (mut traces, mut failed, mut virtual_ms, mut operations) = (Vec::new(), Vec::new(), 0, 0);
-    each((from..from + count).map(|seed| (seed, None)), |seed, said| {
+    each((from..from + count).map(|seed| (seed, None)), None, |seed, said| {
         print!(
             "{}",
             if said.is_good {
@@ -214,6 +236,23 @@ fn seeds(from: u64, count: u64) -> anyhow::Result<Option<Vec<String>>> {
     Ok(failed.is_empty().then_some(traces))
 }
 
+/// Hunts until so many nodes have fallen.
+fn takeovers(from: u64, kills: u64) -> anyhow::Result<bool> {
+    let (mut fallen, mut alerts, mut failed) = (0, 0, Vec::new());
+    let runs = kills.div_ceil(KILLS_PER_RUN) * 2;
+    each((from..from + runs).map(|seed| (seed, None)), Some(KILLS_PER_RUN), |seed, said| {
+        fallen += said.number("kills");
+        alerts += said.number("alerts");
+        if !said.is_good {
+            print!("{}", said.text);
+            failed.push(seed);
+        }
+        fallen < kills
+    })?;
+    println!("{fallen} nodes fell at their duties, {alerts} alerts, failed: {failed:?}");
+    Ok(failed.is_empty() && fallen >= kills && alerts > 0)
+}
+
 fn plants(name: &str, seeds: Option<u64>) -> anyhow::Result<bool> {
     let chosen = if name == "all" { None } else { Some(named(name)?) };
     let mut is_good = true;
@@ -223,7 +262,7 @@ fn plants(name: &str, seeds: Option<u64>) -> anyhow::Result<bool> {
             continue;
         }
         let mut caught = None;
-        each((1..=bound).map(|seed| (seed, Some(*plant))), |seed, said| {
+        each((1..=bound).map(|seed| (seed, Some(*plant))), None, |seed, said| {
             if !said.is_good && caught.is_none() {
                 let what =
                     said.text.lines().find(|line| line.starts_with("VIOLATION")).unwrap_or("it crashed").to_owned();
@@ -245,7 +284,7 @@ fn plants(name: &str, seeds: Option<u64>) -> anyhow::Result<bool> {
 fn gate(count: u64) -> anyhow::Result<bool> {
     let Some(traces) = seeds(1, count)? else { return Ok(false) };
     let mut is_good = true;
-    each((1..=GATE_TWICE.min(count)).map(|seed| (seed, None)), |seed, said| {
+    each((1..=GATE_TWICE.min(count)).map(|seed| (seed, None)), None, |seed, said| {
         let first = traces.get(usize::try_from(seed - 1).unwrap_or(0)).map(String::as_str);
         let is_same = said.word("trace") == first;
         println!("seed {seed} in two processes: {}", if is_same { "the same trace" } else { "DIFFERENT TRACES" });

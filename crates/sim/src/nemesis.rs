@@ -38,11 +38,13 @@ pub enum Fault {
     Jump,
     /// A disk is slow.
     SlowDisk,
+    /// The node that has a duty of its region falls.
+    Hunt,
     /// Everything on the network is as it should be, for a moment.
     Mend,
 }
 
-const ALL: [Fault; 12] = [
+const ALL: [Fault; 13] = [
     Fault::Bounce,
     Fault::Crash,
     Fault::Region,
@@ -55,6 +57,7 @@ const ALL: [Fault; 12] = [
     Fault::Late,
     Fault::Jump,
     Fault::SlowDisk,
+    Fault::Hunt,
 ];
 
 /// What this seed does.
@@ -80,6 +83,13 @@ impl Nemesis {
         }
         let pace_ms = random.between(200, 1_500);
         Self { random, faults, pace_ms, rises: BTreeMap::new(), mends: None }
+    }
+
+    /// Does nothing but to hunt those who detect, file and tell.
+    pub fn hunter(seed: u64) -> Self {
+        let mut random = Random::new(seed, 0x4e3f);
+        let pace_ms = random.between(300, 1_200);
+        Self { random, faults: vec![Fault::Hunt], pace_ms, rises: BTreeMap::new(), mends: None }
     }
 
     /// What this seed may do, for a reader.
@@ -217,8 +227,23 @@ impl Nemesis {
                 world.trace.tell(format!("the disk of {node} is slow for {} ms", time.as_millis()));
                 world.slow_disk(node, time);
             }
+            Fault::Hunt => self.hunt(world).await,
             Fault::Mend => self.mend(world),
         }
+    }
+
+    /// The region keeps its quorum: there is somebody to take over.
+    async fn hunt(&mut self, world: &mut World) {
+        let region = self.some_region();
+        if world.of_region(region).into_iter().any(|node| !world.is_up(node)) {
+            return;
+        }
+        let leases = world.node_in(region).and_then(|node| node.home().machine.leases().ok()).unwrap_or_default();
+        let leases: Vec<_> = leases.into_iter().collect();
+        let Some((duty, lease)) = self.random.pick(&leases) else { return };
+        world.trace.tell(format!("{}, which has {duty}, falls", lease.holder));
+        let away = if self.random.percent(50) { (0, 60) } else { (500, 4_000) };
+        self.fall(world, &[lease.holder], away.0, away.1).await;
     }
 
     async fn bounce(&mut self, world: &mut World) {

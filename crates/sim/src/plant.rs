@@ -21,8 +21,10 @@ pub enum Plant {
     StaleRead,
     /// Results by idempotency key are not found again: a retry is carried out twice.
     DuplicateApply,
-    /// Stored alerts are not found again: whoever takes over raises them once more.
+    /// Reports and alerts that were stored are not found again: what is reported once more is done once more.
     AlertTwice,
+    /// Whoever takes a shard over does not find what its correlations had seen.
+    StateForgotten,
     /// A restarted node forgets its hybrid logical clock and trusts the wall clock.
     ClockOrdered,
 }
@@ -40,6 +42,7 @@ impl Plant {
         ("stale-read", Self::StaleRead, 5),
         ("duplicate-apply", Self::DuplicateApply, 20),
         ("alert-twice", Self::AlertTwice, 20),
+        ("state-forgotten", Self::StateForgotten, 20),
         ("clock-ordered", Self::ClockOrdered, 0),
     ];
 

@@ -23,6 +23,8 @@ pub const HEAL_WITHIN: Duration = Duration::from_secs(30);
 const SETUP_WITHIN: Duration = Duration::from_secs(60);
 /// Checks while it runs are this far apart.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
+/// A hunt ends after so long for each of its kills.
+const HUNT_PER_KILL: Duration = Duration::from_secs(5);
 
 /// What to run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,6 +33,8 @@ pub struct Options {
     pub seed: u64,
     /// A bug to plant.
     pub plant: Option<Plant>,
+    /// Hunt those who have duties, so many times, and do nothing else.
+    pub hunt: Option<u64>,
     /// Print what happens.
     pub verbose: bool,
     /// Print every event.
@@ -52,6 +56,10 @@ pub struct Report {
     pub operations: usize,
     /// Of them, acknowledged.
     pub acknowledged: usize,
+    /// Times that a node fell.
+    pub kills: u64,
+    /// Alerts that were raised.
+    pub alerts: usize,
     /// Virtual time, in milliseconds.
     pub virtual_ms: u64,
     /// The last things that were told.
@@ -108,6 +116,8 @@ impl Play {
             events,
             operations: history.len(),
             acknowledged: history.iter().filter(|op| op.outcome == crate::history::Outcome::Ok).count(),
+            kills: self.world.kills,
+            alerts: self.world.any_node().map_or(0, |node| events::stored(&node).len()),
             virtual_ms: self.trace.now_us() / 1_000,
             lines: self.trace.lines(),
         }
@@ -116,8 +126,8 @@ impl Play {
     async fn play(&mut self) -> Result<(), String> {
         let seed = self.options.seed;
         let office = self.set_up().await.map_err(|error| format!("the cluster was not set up: {error}"))?;
-        let workload = Workload::new(Arc::new(office), Arc::clone(&self.history));
-        let mut nemesis = Nemesis::new(seed);
+        let workload = Workload::new(Arc::new(office), Arc::clone(&self.history), self.options.hunt.is_some());
+        let mut nemesis = if self.options.hunt.is_some() { Nemesis::hunter(seed) } else { Nemesis::new(seed) };
         self.trace.tell(format!("{} groups; {}", self.world.cluster.groups, nemesis.describe()));
         nemesis.skew(&self.world);
         self.world.lie(self.options.plant == Some(Plant::LyingFsync));
@@ -127,9 +137,12 @@ impl Play {
             let random = Random::new(seed, 0xc11e + region as u64);
             clients.spawn(Arc::clone(&workload).run(region, random, stopped.clone()));
         }
-        let end = Instant::now() + Random::new(seed, 0x1e46).millis(8_000, 20_000);
+        let end = match self.options.hunt {
+            Some(kills) => Instant::now() + HUNT_PER_KILL * u32::try_from(kills).unwrap_or(u32::MAX),
+            None => Instant::now() + Random::new(seed, 0x1e46).millis(8_000, 20_000),
+        };
         let mut check_at = Instant::now();
-        while Instant::now() < end {
+        while Instant::now() < end && self.options.hunt.is_none_or(|kills| self.world.kills < kills) {
             nemesis.step(&mut self.world).await;
             if Instant::now() >= check_at {
                 check_at = Instant::now() + CHECK_EVERY;
@@ -241,6 +254,9 @@ impl Play {
         let regions: Vec<_> = (0..REGIONS.len()).filter_map(|region| self.world.node_in(region)).collect();
         let stored = events::stored(first);
         let missing = regions.iter().flat_map(|node| events::undisturbed(node)).find(|alert| !stored.contains(alert));
-        missing.map(|alert| format!("alert {alert} is missing"))
+        if let Some(alert) = missing {
+            return Some(format!("alert {alert} is missing"));
+        }
+        events::unfiled(first).map(|alert| format!("alert {alert} is under no incident"))
     }
 }

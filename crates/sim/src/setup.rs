@@ -21,6 +21,8 @@ pub const REGIONS: [&str; 3] = ["eu", "us", "ap"];
 pub const NODES: u64 = 3;
 /// Partitions of the tenants' data.
 const PARTITIONS: u16 = 8;
+/// Shards of each region's detection.
+const DETECTION_SHARDS: u16 = 2;
 
 /// A tenant of the workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +105,7 @@ pub fn cluster(groups: u16) -> Cluster {
         environment: Environment::Development,
         partitions: PARTITIONS,
         groups,
+        detection_shards: DETECTION_SHARDS,
         regions: REGIONS.iter().enumerate().map(region).collect(),
         links: Vec::new(),
     }

@@ -13,6 +13,8 @@ use tokio::task::JoinSet;
 
 /// Calls that are never deleted, and calls that are.
 pub const CALL_KEYS: [&str; 5] = ["c0", "c1", "c2", "d0", "d1"];
+/// About so many operations, of all regions, are about one door, where doors are watched.
+const EVENTS_PER_DOOR: u64 = 40;
 /// Attempts of one write under one idempotency key.
 const ATTEMPTS: usize = 3;
 /// Operations on their way in one region; an open loop must end somewhere.
@@ -23,12 +25,14 @@ pub struct Workload {
     office: Arc<Office>,
     history: History,
     next: AtomicU64,
+    /// Mostly events, at ever new doors, so that many alerts follow.
+    is_watched: bool,
 }
 
 impl Workload {
     /// Clients that write into `history`.
-    pub fn new(office: Arc<Office>, history: History) -> Arc<Self> {
-        Arc::new(Self { office, history, next: AtomicU64::new(1) })
+    pub fn new(office: Arc<Office>, history: History, is_watched: bool) -> Arc<Self> {
+        Arc::new(Self { office, history, next: AtomicU64::new(1), is_watched })
     }
 
     /// Asks in one region until told to stop, then waits for what is on its way.
@@ -73,6 +77,12 @@ impl Workload {
         let meter = random.pick(&METER_KEYS).copied().unwrap_or("m0");
         let by = random.between(1, 9) as i64;
         let dice = random.below(100);
+        if self.is_watched && dice < 60 {
+            let door = format!("door-{}", self.next.load(Ordering::Relaxed) / EVENTS_PER_DOOR);
+            let op = self.op(region, tenant, Kind::Ingest, &door);
+            self.ask(op, None, &mut random).await;
+            return;
+        }
         if !is_allowed && dice < 80 {
             // Asking where the data may not be is refused, and must stay so.
             let op = self.op(region, tenant, Kind::Read, call);

@@ -105,6 +105,8 @@ pub struct World {
     /// What is planted.
     pub plant: Option<Plant>,
     seed: u64,
+    /// Times that a node fell.
+    pub kills: u64,
     lives: BTreeMap<NodeId, Life>,
     machines: BTreeMap<NodeId, Machine>,
 }
@@ -135,6 +137,7 @@ impl World {
             plant,
             seed,
             lives: BTreeMap::new(),
+            kills: 0,
             machines,
         }
     }
@@ -176,7 +179,7 @@ impl World {
             session_ms: 3_600_000,
             password_cost: identity::password::Cost::Cheap,
             rules: setup::rules(),
-            announce: None,
+            sinks: Vec::new(),
             first,
             lost: false,
             bootstrap: first.then(|| setup::bootstrap(self.seed)),
@@ -201,6 +204,7 @@ impl World {
     /// Pulls a node's plug. `kept` queued writes had reached the disk, though nobody was told.
     pub async fn crash(&mut self, id: NodeId, kept: u64) {
         let Some(life) = self.lives.remove(&id) else { return };
+        self.kills += 1;
         self.seats.lock().remove(&id);
         self.network.kill(id);
         let kept = usize::try_from(kept).unwrap_or(0).min(life.engine.pending());

@@ -26,7 +26,7 @@ async fn failed_logins_become_an_incident_that_is_worked_on() {
     })
     .await;
     let id = incident["id"].as_str().unwrap();
-    assert_eq!(incident["status"], "open");
+    assert_eq!(incident["status"], "new");
     let alerts = admin.get("/v1/alerts").await.is(200).json();
     let burst = |alert: &Value| alert["rule"] == "api_brute_force" && alert["incident"] == id;
     assert!(alerts["alerts"].as_array().unwrap().iter().any(burst), "{alerts:#}");

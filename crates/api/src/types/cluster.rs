@@ -37,6 +37,8 @@ pub struct ClusterStatus {
     pub version: String,
     /// The Raft groups on this node; the control group's name is `control`.
     pub groups: Vec<GroupStatus>,
+    /// Which node of this region does what only one does at a time.
+    pub duties: Vec<DutyStatus>,
     /// Links to other regions, one for each (region, group) this node knows of.
     pub links: Vec<LinkStatus>,
     /// What is stuck, and why: empty when all is well.
@@ -60,6 +62,17 @@ pub struct GroupStatus {
     pub applied: u64,
     /// Names of the voters.
     pub voters: Vec<String>,
+}
+
+/// A duty: work that one node of the region does at a time.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct DutyStatus {
+    /// `detect/0`, `desk`, `sink/webhook`, …
+    pub duty: String,
+    /// The node that has it.
+    pub node: String,
+    /// Grows each time it is given to a node.
+    pub epoch: u64,
 }
 
 /// What one region has of another.

@@ -1,8 +1,10 @@
-//! Ingested events, alerts and incidents.
+//! Ingested events, alerts and incidents as they are read.
 
-use super::record::Page;
+use super::incident_act::ClockView;
+use super::record::{Etag, Page};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
 
 /// Events that are durable and will be judged.
@@ -28,16 +30,50 @@ pub enum Severity {
     Critical,
 }
 
-/// Where an incident stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// How urgent: severity says how grave, risk how likely, this what comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// When there is time.
+    Low,
+    /// In its turn.
+    Medium,
+    /// Before others.
+    High,
+    /// Now.
+    Critical,
+}
+
+/// Where an incident stands: the life of an OCSF Incident Finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IncidentStatus {
     /// Nobody has looked.
-    Open,
-    /// Somebody has.
-    Acknowledged,
-    /// Done.
+    New,
+    /// Somebody works on it.
+    InProgress,
+    /// Work rests until something else has happened.
+    OnHold,
+    /// The cause is gone; the post-mortem is still to be written.
+    Resolved,
+    /// Done, with a post-mortem.
     Closed,
+}
+
+impl IncidentStatus {
+    /// All of them, in the order of an incident's life.
+    pub const ALL: [Self; 5] = [Self::New, Self::InProgress, Self::OnHold, Self::Resolved, Self::Closed];
+
+    /// Its name, as the API writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::InProgress => "in_progress",
+            Self::OnHold => "on_hold",
+            Self::Resolved => "resolved",
+            Self::Closed => "closed",
+        }
+    }
 }
 
 /// One alert: a rule that matched.
@@ -71,13 +107,44 @@ pub struct AlertList {
     pub next: Option<String>,
 }
 
-/// Which incidents.
+/// What a list of incidents begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum IncidentSort {
+    /// What was opened last.
+    #[default]
+    Newest,
+    /// What was worked on, or went on, last.
+    Updated,
+    /// What is most likely true and harmful.
+    Risk,
+    /// What comes first for people; then the risk.
+    Priority,
+    /// What is gravest; then the risk.
+    Severity,
+    /// What must be reported soonest.
+    Due,
+}
+
+/// Which incidents. Those that went up in others are under the others.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct IncidentFilter {
-    /// Only with this status.
-    pub status: Option<IncidentStatus>,
+    /// Only with one of these; empty for all.
+    pub statuses: BTreeSet<IncidentStatus>,
+    /// Only so grave or graver.
+    pub severity: Option<Severity>,
+    /// Only so urgent or more.
+    pub priority: Option<Priority>,
+    /// Only of this login; of nobody where it is empty.
+    pub assignee: Option<String>,
     /// Only of this tenant.
     pub tenant: Option<String>,
+    /// Only those that concern this entity: kind and name.
+    pub entity: Option<(String, String)>,
+    /// Only those with this in their id, title, entities, rules or comments, whatever the case.
+    pub text: Option<String>,
+    /// What comes first.
+    pub sort: IncidentSort,
     /// Which part.
     pub page: Page,
 }
@@ -85,8 +152,10 @@ pub struct IncidentFilter {
 /// Incidents.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct IncidentList {
-    /// Newest first, without their events.
+    /// In the order asked for, without their events.
     pub incidents: Vec<IncidentSummary>,
+    /// How many there are of them on all pages.
+    pub total: u64,
     /// What follows: the API seals it, clients give it as `page_token`.
     #[serde(rename = "next_page_token")]
     pub next: Option<String>,
@@ -101,20 +170,36 @@ pub struct IncidentSummary {
     pub title: String,
     /// How grave.
     pub severity: Severity,
+    /// How urgent.
+    pub priority: Priority,
+    /// How likely it is that something is wrong: points, faded by time.
+    pub risk: u64,
     /// Where it stands.
     pub status: IncidentStatus,
     /// The tenant it concerns.
     pub tenant: Option<String>,
     /// Who works on it.
     pub assignee: Option<String>,
+    /// Who has seen its last call for people; none while nobody has.
+    pub acknowledged_by: Option<String>,
     /// The time of its first event: milliseconds since 1970.
     pub first_ms: u64,
     /// The time of its last event: milliseconds since 1970.
     pub last_ms: u64,
     /// When it was opened: milliseconds since 1970.
     pub opened_ms: u64,
+    /// When something was last done about it, or it went on: milliseconds since 1970.
+    pub updated_ms: u64,
+    /// When it was closed: milliseconds since 1970.
+    pub closed_ms: Option<u64>,
     /// How many alerts it has.
     pub alert_count: u64,
+    /// Until when it must be reported, where a duty to report is open: the soonest.
+    pub due_ms: Option<u64>,
+    /// Until when its notifications rest.
+    pub quiet_until_ms: Option<u64>,
+    /// The incident it went up in.
+    pub merged_into: Option<String>,
 }
 
 /// One incident.
@@ -123,62 +208,175 @@ pub struct IncidentView {
     /// In short.
     #[serde(flatten)]
     pub summary: IncidentSummary,
+    /// What the severity is where a person said so.
+    pub severity_set: Option<Severity>,
+    /// What the priority is where a person said so.
+    pub priority_set: Option<Priority>,
+    /// Where the risk comes from.
+    pub risk_parts: RiskView,
+    /// MITRE ATT&CK.
+    pub attack: AttackView,
+    /// Whom it concerns, and what joins them.
+    pub graph: EntityGraph,
+    /// Duties to report.
+    pub clocks: Vec<ClockView>,
+    /// What happened, why, and what is changed so that it does not again.
+    pub post_mortem: Option<String>,
+    /// Incidents that went up in it.
+    pub absorbed: Vec<String>,
     /// Its alerts, oldest first.
     pub alerts: Vec<AlertView>,
     /// The normalised (OCSF) events, oldest first, as many as are kept.
     pub events: Vec<Value>,
     /// What was said and done, oldest first.
     pub history: Vec<IncidentNote>,
+    /// Its version, for `If-Match`; also the answer's `ETag`.
+    pub etag: Etag,
+}
+
+/// Where a risk comes from.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct RiskView {
+    /// Points.
+    pub score: u64,
+    /// In words: `info`, `low`, `medium`, `high` or `critical`.
+    pub level: String,
+    /// What each rule brings before the factors, in thousandths of a point.
+    pub rules: BTreeMap<String, u64>,
+    /// The most critical of what is concerned: `low`, `normal`, `high` or `vital`.
+    pub criticality: String,
+    /// The tactics in whose order the attack goes on; each but the first adds a quarter.
+    pub tactics: Vec<String>,
+}
+
+/// Tactics and techniques in one version of the matrix, whatever version the rules were written for.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct AttackView {
+    /// The version.
+    pub version: u16,
+    /// In the order of an attack.
+    pub tactics: Vec<String>,
+    /// By number, such as `T1110.003`.
+    pub techniques: Vec<String>,
+    /// Techniques that rules name by a number of before, and the version that renamed them.
+    pub renamed: Vec<RenamedTechnique>,
+    /// Tags that are neither: groups, software, what is not understood.
+    pub others: Vec<String>,
+}
+
+/// A technique that has another number now.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct RenamedTechnique {
+    /// As the rule has it.
+    pub written: String,
+    /// As it is now.
+    pub now: String,
+    /// The version of the matrix that renamed it.
+    pub since: u16,
+}
+
+/// Whom an incident concerns: two entities are joined where an alert concerns both.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct EntityGraph {
+    /// The riskiest first.
+    pub entities: Vec<EntityView>,
+    /// The heaviest first.
+    pub edges: Vec<EntityEdge>,
+    /// How many entities and edges there was no room for.
+    pub left_out: u64,
+}
+
+/// Someone or something that an incident concerns.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct EntityView {
+    /// `user`, `address`, `session`, `host`, `tenant`, `node`, `region` or `badge`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// How many of the incident's alerts concern it.
+    pub alerts: u64,
+    /// Its risk over all incidents in memory, suppressed or not.
+    pub risk: u64,
+}
+
+/// Two entities of the same alerts.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct EntityEdge {
+    /// One: its kind and name, such as `user:ann`.
+    pub one: String,
+    /// The other.
+    pub other: String,
+    /// How many alerts concern both.
+    pub alerts: u64,
 }
 
 /// Something said or done about an incident.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct IncidentNote {
+    /// The change: what an undoing names.
+    pub id: String,
     /// When: milliseconds since 1970.
     pub time_ms: u64,
-    /// Who, by login.
+    /// Who, by login; `detector` for the program.
     pub actor: String,
-    /// `acknowledged`, `assigned`, `commented` or `closed`.
+    /// What was done: `opened`, `acknowledged`, `assigned`, `commented`, `merged`, `closed`, …
     pub act: String,
-    /// What was said.
+    /// What was said, or what it was done with.
     pub text: String,
+    /// Why, where the one who did it said so.
+    pub why: Option<String>,
+    /// Why it has no effect, where it has none.
+    pub void: Option<String>,
 }
 
-/// What to do about an incident.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum IncidentAction {
-    /// Somebody has looked.
-    Acknowledge,
-    /// Somebody works on it.
-    Assign(Assign),
-    /// Somebody says something.
-    Comment(Comment),
-    /// It is done.
-    Close(Close),
+/// What happened, oldest first.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Timeline {
+    /// Events, alerts and acts.
+    pub moments: Vec<Moment>,
+    /// How many events there was no room for.
+    pub left_out: u64,
 }
 
-/// Gives an incident to somebody.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Assign {
-    /// The login.
-    pub assignee: String,
-}
-
-/// Says something about an incident.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Comment {
+/// One moment.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Moment {
+    /// When: milliseconds since 1970.
+    pub time_ms: u64,
     /// What.
-    pub text: String,
+    #[serde(flatten)]
+    pub what: MomentKind,
 }
 
-/// Closes an incident: not without its cause and what was done.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Close {
-    /// Why it happened.
-    pub cause: String,
-    /// What was done.
-    pub actions: String,
+/// What happened.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum MomentKind {
+    /// An event of one or more alerts.
+    Event {
+        /// One line on it.
+        text: String,
+        /// Whom it concerns, such as `user:ann`.
+        entities: Vec<String>,
+        /// The alerts that rest on it.
+        alerts: Vec<String>,
+    },
+    /// An alert was complete.
+    Alert {
+        /// Its id.
+        alert: String,
+        /// The rule's id.
+        rule: String,
+        /// The rule's title.
+        title: String,
+        /// How grave.
+        severity: Severity,
+    },
+    /// Somebody did something.
+    Act {
+        /// The incident it was done to: it may have gone up in this one.
+        incident: String,
+        /// What.
+        note: IncidentNote,
+    },
 }

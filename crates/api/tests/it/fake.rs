@@ -109,13 +109,75 @@ fn summary(id: &str) -> IncidentSummary {
         id: id.into(),
         title: "t".into(),
         severity: Severity::Low,
-        status: IncidentStatus::Open,
+        priority: Priority::Low,
+        risk: 10,
+        status: IncidentStatus::New,
         tenant: None,
         assignee: None,
+        acknowledged_by: None,
         first_ms: 1,
         last_ms: 2,
         opened_ms: 3,
+        updated_ms: 3,
+        closed_ms: None,
         alert_count: 1,
+        due_ms: None,
+        quiet_until_ms: None,
+        merged_into: None,
+    }
+}
+
+fn incident(id: &str) -> IncidentView {
+    IncidentView {
+        summary: summary(id),
+        severity_set: None,
+        priority_set: None,
+        risk_parts: RiskView {
+            score: 10,
+            level: "low".into(),
+            rules: BTreeMap::new(),
+            criticality: "normal".into(),
+            tactics: vec![],
+        },
+        attack: AttackView { version: 19, tactics: vec![], techniques: vec![], renamed: vec![], others: vec![] },
+        graph: EntityGraph { entities: vec![], edges: vec![], left_out: 0 },
+        clocks: vec![],
+        post_mortem: None,
+        absorbed: vec![],
+        alerts: vec![alert()],
+        events: vec![],
+        history: vec![],
+        etag: Fake::etag(1),
+    }
+}
+
+fn note(act: &str, text: String) -> IncidentNote {
+    let id = String::from("c1");
+    IncidentNote { id, time_ms: 4, actor: "alice".into(), act: act.into(), text, why: None, void: None }
+}
+
+fn policy(revision: u64, text: &str) -> PolicyView {
+    let etag = Fake::etag(revision);
+    PolicyView { revision, text: text.into(), by: "alice".into(), applied_ms: 1, why: None, etag }
+}
+
+fn ticket(id: &str) -> TicketView {
+    TicketView {
+        id: id.into(),
+        incident: "i1".into(),
+        queue: "jira".into(),
+        title: "t".into(),
+        description: String::new(),
+        state: TicketState::Open,
+        fields: BTreeMap::new(),
+        comments: vec![],
+        links: vec![],
+        opened_ms: 1,
+        updated_ms: 1,
+        revision: 1,
+        sync: TicketSync::Pending,
+        sinks: vec![],
+        etag: Fake::etag(1),
     }
 }
 
@@ -372,11 +434,16 @@ impl Core for Fake {
     }
     async fn incidents(&self, _: &Caller, _: &Session, _: &IncidentFilter) -> Answer<IncidentList> {
         self.trip()?;
-        Ok(IncidentList { incidents: vec![summary("i1")], next: None })
+        Ok(IncidentList { incidents: vec![summary("i1")], total: 1, next: None })
     }
     async fn incident(&self, _: &Caller, _: &Session, id: &str) -> Answer<IncidentView> {
         self.trip()?;
-        Ok(IncidentView { summary: summary(id), alerts: vec![alert()], events: vec![], history: vec![] })
+        Ok(incident(id))
+    }
+    async fn incident_timeline(&self, _: &Caller, _: &Session, id: &str) -> Answer<Timeline> {
+        self.trip()?;
+        let what = MomentKind::Act { incident: id.into(), note: note("opened", "a1".into()) };
+        Ok(Timeline { moments: vec![Moment { time_ms: 4, what }], left_out: 0 })
     }
     async fn act_on_incident(
         &self,
@@ -384,16 +451,83 @@ impl Core for Fake {
         session: &Session,
         id: &str,
         action: IncidentAction,
+        precondition: Precondition,
     ) -> Answer<IncidentView> {
         let mut view = self.incident(caller, session, id).await?;
+        if matches!(precondition, Precondition::Matches(tags) if !tags.contains(&view.etag)) {
+            return Err(Problem::PreconditionFailed { operation: None });
+        }
         let (act, text) = match action {
             IncidentAction::Acknowledge => ("acknowledged", String::new()),
             IncidentAction::Assign(assign) => ("assigned", assign.assignee),
             IncidentAction::Comment(comment) => ("commented", comment.text),
             IncidentAction::Close(close) => ("closed", close.cause),
+            other => ("other", format!("{other:?}")),
         };
-        view.history.push(IncidentNote { time_ms: 4, actor: "alice".into(), act: act.into(), text });
+        view.history.push(note(act, text));
         Ok(view)
+    }
+    async fn mutes(&self, _: &Caller, _: &Session) -> Answer<MuteList> {
+        self.trip()?;
+        Ok(MuteList { mutes: vec![] })
+    }
+    async fn mute(&self, _: &Caller, _: &Session, request: NewMute) -> Answer<MuteView> {
+        self.trip()?;
+        let NewMute { entity, rule, tenant, until_ms, why } = request;
+        Ok(MuteView { id: "m1".into(), entity, rule, tenant, until_ms, by: "alice".into(), why })
+    }
+    async fn unmute(&self, _: &Caller, _: &Session, _: &str) -> Answer<()> {
+        self.trip()
+    }
+    async fn escalation_policy(&self, _: &Caller, _: &Session) -> Answer<PolicyView> {
+        self.trip()?;
+        Ok(policy(1, "version = 1"))
+    }
+    async fn apply_escalation_policy(
+        &self,
+        _: &Caller,
+        _: &Session,
+        request: ApplyPolicy,
+        precondition: Precondition,
+    ) -> Answer<PolicyView> {
+        self.trip()?;
+        match precondition {
+            Precondition::Matches(tags) if tags.contains(&policy(1, "").etag) => Ok(policy(2, &request.text)),
+            Precondition::Unstated => Err(Problem::PreconditionRequired),
+            _ => Err(Problem::PreconditionFailed { operation: None }),
+        }
+    }
+    async fn on_call(&self, _: &Caller, _: &Session, at_ms: Option<u64>) -> Answer<OnCallList> {
+        self.trip()?;
+        Ok(OnCallList { at_ms: at_ms.unwrap_or(NOW_MS), schedules: vec![] })
+    }
+    async fn escalations(&self, _: &Caller, _: &Session) -> Answer<EscalationList> {
+        self.trip()?;
+        Ok(EscalationList { escalations: vec![] })
+    }
+    async fn tickets(&self, _: &Caller, _: &Session, _: &TicketFilter) -> Answer<TicketList> {
+        self.trip()?;
+        Ok(TicketList { tickets: vec![], next: None })
+    }
+    async fn ticket(&self, _: &Caller, _: &Session, id: &str) -> Answer<TicketView> {
+        self.trip()?;
+        Ok(ticket(id))
+    }
+    async fn open_ticket(&self, _: &Caller, _: &Session, _: NewTicket) -> Answer<TicketView> {
+        self.trip()?;
+        Ok(ticket("t1"))
+    }
+    async fn change_ticket(
+        &self,
+        _: &Caller,
+        _: &Session,
+        id: &str,
+        request: ChangeTicket,
+        _: Precondition,
+    ) -> Answer<TicketView> {
+        self.trip()?;
+        let state = request.state.unwrap_or(TicketState::Open);
+        Ok(TicketView { state, ..ticket(id) })
     }
     async fn cluster_status(&self, _: &Caller, _: &Session) -> Answer<ClusterStatus> {
         self.trip()?;
@@ -403,6 +537,7 @@ impl Core for Fake {
             node: "eu-1".into(),
             version: "0".into(),
             groups: vec![],
+            duties: vec![],
             links: vec![],
             stuck: vec![],
         })

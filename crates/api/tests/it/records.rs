@@ -223,6 +223,117 @@ async fn an_incident_is_worked_on() {
     assert_eq!(post("close", json!({"cause": "c", "actions": " "})).await.kind(), "invalid");
     let closed = post("close", json!({"cause": "c", "actions": "a"})).await.json();
     assert_eq!((closed["history"][0]["act"].clone(), closed["id"].clone()), (json!("closed"), json!("i1")));
-    assert_eq!(client.get("/v1/incidents?status=open&limit=5").await.json()["incidents"][0]["status"], "open");
+    assert_eq!(client.get("/v1/incidents?status=open&limit=5").await.json()["incidents"][0]["status"], "new");
     assert_eq!(client.get("/v1/incidents/a%20b").await.kind(), "not-found");
+}
+
+#[tokio::test]
+async fn incidents_are_found_and_a_poll_of_what_has_not_changed_is_empty() {
+    let client = Client::new();
+    let all = "status=new,on_hold&severity=low&priority=high&assignee=&entity=user:ann&text=x&sort=risk&limit=1";
+    let found = client.get(&format!("/v1/incidents?{all}")).await;
+    assert_eq!(found.json()["total"], 1);
+    let poll =
+        client.send("GET", &format!("/v1/incidents?{all}"), &[("if-none-match", found.header("etag"))], "").await;
+    assert_eq!((poll.status.as_u16(), poll.bytes.len()), (304, 0));
+    for wrong in ["status=acknowledged", "status=new,", "severity=worst", "entity=ann", "sort=age", "mood=bad"] {
+        assert_eq!(client.get(&format!("/v1/incidents?{wrong}")).await.kind(), "invalid", "{wrong}");
+    }
+    assert_eq!(client.get("/v1/incidents/i1/timeline").await.json()["moments"][0]["kind"], "act");
+}
+
+#[tokio::test]
+async fn an_act_on_an_incident_that_has_changed_is_refused_where_the_client_says_so() {
+    let client = Client::new();
+    let seen = client.get("/v1/incidents/i1").await;
+    let close = |tag: &str| {
+        let (client, tag, body) = (&client, tag.to_owned(), json!({"cause": "c", "actions": "a"}));
+        async move { client.json("POST", "/v1/incidents/i1/close", &[("if-match", &tag)], body).await }
+    };
+    assert_eq!(close(seen.header("etag")).await.status, 200);
+    assert_eq!(close("\"old\"").await.kind(), "precondition-failed");
+    assert_eq!(close("*").await.status, 200);
+}
+
+#[tokio::test]
+async fn every_act_takes_its_own_body_and_no_other() {
+    let client = Client::new();
+    let post = |what: &'static str, body: Value| {
+        let client = &client;
+        async move { client.json("POST", &format!("/v1/incidents/i1/{what}"), &[], body).await }
+    };
+    let good = [
+        ("unassign", json!({})),
+        ("unsuppress", json!({})),
+        ("status", json!({"status": "on_hold", "why": "waiting"})),
+        ("severity", json!({"severity": null})),
+        ("priority", json!({"priority": "critical"})),
+        ("post-mortem", json!({"text": "a script"})),
+        ("merge", json!({"incidents": ["i2", "i3"]})),
+        ("split", json!({"alerts": ["a1"], "why": "another"})),
+        ("undo", json!({"change": "c1", "why": "wrong"})),
+        ("suppress", json!({"until_ms": 9, "why": "known"})),
+        ("clocks", json!({"clock": "processor_notice", "subject": "acme", "limit_hours": 12})),
+        ("clocks/met", json!({"clock": "gdpr_authority", "subject": "CNIL", "reference": "1"})),
+        ("clocks/stopped", json!({"clock": "nis2_early_warning", "subject": "CSIRT", "why": "no"})),
+    ];
+    for (what, body) in good {
+        assert_eq!(post(what, body).await.status, 200, "{what}");
+    }
+    let wrong = [
+        ("status", json!({"status": "acknowledged"})),
+        ("severity", json!({"severity": "worst"})),
+        ("post-mortem", json!({"text": " "})),
+        ("merge", json!({"incidents": []})),
+        ("split", json!({"alerts": ["a1"], "why": ""})),
+        ("undo", json!({"change": "c1"})),
+        ("suppress", json!({"until_ms": 9})),
+        ("clocks", json!({"clock": "gdpr", "subject": "x"})),
+        ("clocks/met", json!({"clock": "gdpr_authority", "subject": "CNIL"})),
+    ];
+    for (what, body) in wrong {
+        assert_eq!(post(what, body).await.kind(), "invalid", "{what}");
+    }
+}
+
+#[tokio::test]
+async fn what_rests_is_listed_made_and_ended() {
+    let client = Client::new();
+    let made = client.json("POST", "/v1/mutes", &[], json!({"rule": "r", "until_ms": 9, "why": "test"})).await;
+    assert_eq!((made.status.as_u16(), made.json()["id"].clone()), (201, json!("m1")));
+    assert_eq!(client.get("/v1/mutes").await.json()["mutes"], json!([]));
+    assert_eq!(client.send("DELETE", "/v1/mutes/m1", &[], "").await.status, 204);
+}
+
+#[tokio::test]
+async fn a_policy_is_replaced_only_by_who_has_seen_it() {
+    let client = Client::new();
+    let put = |headers: &'static [(&'static str, &'static str)], body: Value| {
+        let client = &client;
+        async move { client.json("PUT", "/v1/escalation/policy", headers, body).await }
+    };
+    let seen = client.get("/v1/escalation/policy").await;
+    assert_eq!((seen.json()["revision"].clone(), seen.header("etag")), (json!(1), "\"v1\""));
+    assert_eq!(put(&[], json!({"text": "version = 1"})).await.kind(), "precondition-required");
+    assert_eq!(put(&[("if-match", "\"v1\"")], json!({"text": "version = 1"})).await.json()["revision"], 2);
+    assert_eq!(put(&[("if-match", "\"v0\"")], json!({"text": "x"})).await.kind(), "precondition-failed");
+    assert_eq!(put(&[], json!({"text": ""})).await.kind(), "invalid");
+    assert_eq!(client.get("/v1/escalation/on-call?at_ms=5").await.json()["at_ms"], 5);
+    assert_eq!(client.get("/v1/escalations").await.json()["escalations"], json!([]));
+}
+
+#[tokio::test]
+async fn a_ticket_is_opened_changed_and_found() {
+    let client = Client::new();
+    let opened = client.json("POST", "/v1/tickets", &[], json!({"incident": "i1", "queue": "jira"})).await;
+    assert_eq!((opened.status.as_u16(), opened.json()["sync"].clone()), (201, json!("pending")));
+    let patch = |body: Value| {
+        let client = &client;
+        async move { client.json("PATCH", "/v1/tickets/t1", &[], body).await }
+    };
+    assert_eq!(patch(json!({"state": "done", "fields": {"project": null}})).await.json()["state"], "done");
+    assert_eq!(patch(json!({})).await.kind(), "invalid");
+    assert_eq!(patch(json!({"status": "done"})).await.kind(), "invalid");
+    assert_eq!(client.get("/v1/tickets?state=open&queue=jira&limit=3").await.json()["tickets"], json!([]));
+    assert_eq!(client.get("/v1/tickets/t1").await.header("etag"), "\"v1\"");
 }

@@ -98,8 +98,26 @@ actions! {
     IncidentView = "incident.view",
     /// An incident was opened, acknowledged, assigned, commented or closed.
     IncidentUpdate = "incident.update",
+    /// Nobody is called about an entity or a rule for a while.
+    IncidentMute = "incident.mute",
+    /// People are called about it again.
+    IncidentUnmute = "incident.unmute",
+    /// The escalation policy was replaced.
+    EscalationPolicy = "escalation.policy",
+    /// People were called, or are called no more.
+    EscalationStep = "escalation.step",
+    /// A ticket was opened, changed, or told to another system.
+    TicketUpdate = "ticket.update",
     /// A detection raised an alert.
     AlertRaised = "alert.raised",
+    /// An alert no longer stands: another covers its events.
+    AlertSuperseded = "alert.superseded",
+    /// The burst that an alert reported goes on.
+    AlertExtended = "alert.extended",
+    /// What detection remembered could not be read, and was given up.
+    DetectionStateLost = "detection.state_lost",
+    /// Somebody outside refused to be told something.
+    NoticeRefused = "notice.refused",
     /// External events were taken in.
     Ingest = "ingest",
     /// Changes of another region were applied.

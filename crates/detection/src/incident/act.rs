@@ -4,7 +4,7 @@ use super::breach::ClockKind;
 use super::change::Change;
 use super::state::{Entry, Incident, Priority, Status};
 use crate::alert::{Alert, Severity};
-use crate::id::{AlertId, ChangeId, IncidentId, NotificationId};
+use crate::id::{AlertId, ChangeId, IncidentId, NotificationId, VersionId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -37,6 +37,8 @@ pub enum Input {
         by: String,
         /// Why, where they said so.
         why: Option<String>,
+        /// How they saw it, where they want nothing done to what has changed since: one of these.
+        seen: Option<BTreeSet<VersionId>>,
         /// What.
         act: Act,
     },
@@ -173,6 +175,9 @@ pub enum Refusal {
     /// There is no such incident, alert or change.
     #[error("no such incident, alert or change")]
     Unknown,
+    /// It is not as it was seen.
+    #[error("the incident has changed since it was seen")]
+    Changed,
     /// It is closed.
     #[error("the incident is closed")]
     Closed,

@@ -71,6 +71,13 @@ const TACTICS: [(&str, u16, Tactic); 16] = [
     ("defense-evasion", 5, Tactic::Stealth),
 ];
 
+impl Tactic {
+    /// Its name, as tags write it.
+    pub fn name(self) -> &'static str {
+        TACTICS.iter().find(|(_, _, tactic)| *tactic == self).map_or("", |(name, _, _)| name)
+    }
+}
+
 /// A technique or sub-technique, such as T1110.003.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Technique {
@@ -139,6 +146,8 @@ pub struct Mapping {
     pub tactics: BTreeSet<Tactic>,
     /// Techniques, under their present numbers.
     pub techniques: BTreeSet<Technique>,
+    /// Techniques that tags name by a number of before, and the present one.
+    pub renamed: BTreeSet<(Technique, Technique)>,
     /// Tags of ATT&CK's that are neither: groups, software, data sources, and what is not understood.
     pub others: BTreeSet<String>,
 }
@@ -152,6 +161,9 @@ impl Mapping {
             let Some(name) = lower.strip_prefix("attack.") else { continue };
             if let Some(technique) = Technique::parse(name) {
                 mapping.techniques.insert(technique.current());
+                if technique.renamed_in().is_some() {
+                    mapping.renamed.insert((technique, technique.current()));
+                }
             } else if let Some(tactic) = tactic(name) {
                 mapping.tactics.insert(tactic);
             } else {

@@ -9,7 +9,7 @@ use super::act::Refusal;
 use super::change::{Change, Deed, Order};
 use super::fold::{Folded, fold};
 use super::state::{Entry, Incident};
-use crate::id::{AlertId, IncidentId};
+use crate::id::{AlertId, Digest, IncidentId, VersionId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -91,6 +91,14 @@ impl Board {
     /// The incident that one now is: itself, the one it went up in, or the one it was never split from.
     pub fn survivor(&self, id: IncidentId) -> Option<&Incident> {
         self.get(self.folded.survivor(id)?)
+    }
+    /// How an incident stands, whatever is done to it or to the one it went up in: for telling whether it has changed.
+    /// That people were called, and that a burst goes on, make no difference.
+    pub fn version(&self, id: IncidentId) -> Option<VersionId> {
+        let mut hash = Digest::new("holdfast incident version 1");
+        self.get(id)?.add_to(&mut hash);
+        self.survivor(id)?.add_to(&mut hash);
+        Some(VersionId::of(hash))
     }
     /// The incident an alert is in.
     pub fn home(&self, alert: AlertId) -> Option<IncidentId> {

@@ -116,8 +116,14 @@ impl Desk {
             Input::Extended { alert, count, last_ms } => {
                 self.of_alert(now_ms, alert, Deed::AlertExtended { alert, count, last_ms }, effects);
             }
-            Input::Act { incident, by, why, act } => {
-                if let Err(reason) = self.act(now_ms, incident, by, why, act, effects) {
+            Input::Act { incident, by, why, seen, act } => {
+                let is_as_seen =
+                    seen.is_none_or(|seen| self.board.version(incident).is_some_and(|now| seen.contains(&now)));
+                let done = match is_as_seen || self.board.get(incident).is_none() {
+                    true => self.act(now_ms, incident, by, why, act, effects).map(|_| ()),
+                    false => Err(Refusal::Changed),
+                };
+                if let Err(reason) = done {
                     effects.push(Effect::Refused { incident, reason });
                 }
             }

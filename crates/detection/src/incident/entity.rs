@@ -31,6 +31,34 @@ pub fn normalise(kind: EntityKind, name: &str) -> Option<Entity> {
     is_name.then(|| Entity { kind, name: short.into() })
 }
 
+/// What each kind is called, in API, policies and command line.
+const KINDS: [(&str, EntityKind); 8] = [
+    ("user", EntityKind::User),
+    ("address", EntityKind::Address),
+    ("session", EntityKind::Session),
+    ("host", EntityKind::Host),
+    ("tenant", EntityKind::Tenant),
+    ("node", EntityKind::Node),
+    ("region", EntityKind::Region),
+    ("badge", EntityKind::Badge),
+];
+
+/// What a kind is called.
+pub fn kind_name(kind: EntityKind) -> &'static str {
+    KINDS.iter().find(|(_, known)| *known == kind).map_or("", |(name, _)| name)
+}
+
+/// The entity of a kind's name and a name, such as `user` and `Ann`; `None` where there is none.
+pub fn parse(kind: &str, name: &str) -> Option<Entity> {
+    let (_, kind) = KINDS.iter().find(|(known, _)| *known == kind)?;
+    normalise(*kind, name)
+}
+
+/// Kind and name, such as `user:ann`.
+pub fn text(entity: &Entity) -> String {
+    format!("{}:{}", kind_name(entity.kind), entity.name)
+}
+
 /// An entity in that form.
 pub fn normalised(entity: &Entity) -> Option<Entity> {
     normalise(entity.kind, &entity.name)

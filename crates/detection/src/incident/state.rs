@@ -5,7 +5,7 @@ use super::breach::Clock;
 use super::change::{Change, Deed};
 use super::{EVENTS_MAX, EVENTS_OF_ALERT_MAX, entity};
 use crate::alert::{Alert, Entity, EventSummary, Severity};
-use crate::id::{AlertId, ChangeId, IncidentId, NotificationId};
+use crate::id::{AlertId, ChangeId, Digest, IncidentId, NotificationId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -249,6 +249,22 @@ impl Incident {
             Deed::Split { into, .. } => *into == other && entry.void.is_none(),
             _ => false,
         })
+    }
+
+    /// Adds what people can see done to it.
+    pub(super) fn add_to(&self, hash: &mut Digest) {
+        // What is done to an incident that went up in this stands in that one's history, and in these here.
+        let set = (self.status, self.severity_set, self.priority_set, &self.assignee, &self.post_mortem);
+        let rest = (&self.merged_into, &self.absorbed, &self.clocks, &self.suppression, &self.alarm);
+        let json = serde_json::to_vec(&(set, rest)).expect("names and numbers, and no map whose keys are not text");
+        hash.part(&json);
+        for alert in self.alerts.keys() {
+            hash.part(alert.as_bytes());
+        }
+        let is_seen = |entry: &&Entry| !matches!(entry.change.deed, Deed::Notified { .. } | Deed::AlertExtended { .. });
+        for entry in self.history.iter().filter(is_seen) {
+            hash.part(entry.id.as_bytes());
+        }
     }
 
     /// Works out again what its alerts say together.

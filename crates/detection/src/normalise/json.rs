@@ -1,7 +1,7 @@
 //! Events that are JSON already: flattened, with time, class and log source read from the fields that hold them.
 
 use super::{Draft, class, flat};
-use crate::event::{LogSource, RejectReason};
+use crate::event::{Fields, LogSource, RejectReason};
 use crate::source::syslog::rfc3339_ms;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -52,11 +52,8 @@ pub(super) fn of_object(object: &Map<String, Value>, received_ms: u64) -> Result
         let value = draft.fields.get(&nested).or_else(|| draft.fields.get(field))?;
         value.as_str().map(Arc::from)
     };
-    draft.logsource = LogSource {
-        product: text("product"),
-        category: text("category"),
-        services: text("service").into_iter().collect(),
-    };
+    draft.logsource =
+        LogSource { product: text("product"), category: text("category"), services: services(&draft.fields) };
     // Only the audit stream speaks for the platform: nobody from outside forges what its rules look at.
     if draft.logsource.product.as_deref() == Some(super::OWN_PRODUCT) {
         return Err(RejectReason::BadField { field: "product".to_owned() });
@@ -64,7 +61,15 @@ pub(super) fn of_object(object: &Map<String, Value>, received_ms: u64) -> Result
     Ok(draft)
 }
 
-fn time_ms(value: &Value) -> Option<u64> {
+/// One service, or all that the event counts as.
+fn services(fields: &Fields) -> Vec<Arc<str>> {
+    let value = fields.get("logsource.service").or_else(|| fields.get("service"));
+    let values = value.map(|value| value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice));
+    values.unwrap_or_default().iter().filter_map(Value::as_str).map(Arc::from).collect()
+}
+
+/// Milliseconds since 1970 of a number of seconds or milliseconds, or of a text in the manner of RFC 3339.
+pub fn time_ms(value: &Value) -> Option<u64> {
     match value {
         Value::Number(number) => number.as_f64().and_then(time_of_number),
         Value::String(text) => time_of_text(text),

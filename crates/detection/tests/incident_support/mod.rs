@@ -54,7 +54,7 @@ pub fn step(desk: &mut Desk, now_ms: u64, input: Input) -> (Incident, Entry) {
 pub fn act(desk: &mut Desk, now_ms: u64, incident: IncidentId, act: Act) -> Result<Entry, Refusal> {
     let mut effects = Vec::new();
     let why = Some("because".into());
-    desk.step(now_ms, Input::Act { incident, by: "soc".into(), why, act }, &mut effects);
+    desk.step(now_ms, Input::Act { incident, by: "soc".into(), why, seen: None, act }, &mut effects);
     match effects.pop() {
         Some(Effect::Changed { change, .. }) => Ok(change),
         Some(Effect::Refused { reason, .. }) => Err(reason),

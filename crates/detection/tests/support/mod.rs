@@ -50,7 +50,7 @@ pub fn feed(detector: &mut Detector, events: impl IntoIterator<Item = Event>) ->
     for event in events {
         detector.step(NOW_MS, Input::Event(event), &mut effects);
     }
-    detector.step(NOW_MS, Input::Tick, &mut effects);
+    detector.finish(NOW_MS, &mut effects);
     net.told = effects.len();
     for effect in effects {
         match effect {
@@ -74,6 +74,14 @@ pub fn audit(sequence: u64, after_ms: u64, mut body: Value) -> Event {
         body[key] = value.clone();
     }
     from(SourceKind::Audit, sequence, body.to_string())
+}
+
+/// An event of nothing but its fields.
+pub fn plain(sequence: u64, time_ms: u64, fields: Value) -> Event {
+    let mut event = audit(sequence, 0, json!({"action": "x", "outcome": "success"}));
+    event.time_ms = time_ms;
+    event.fields = fields.as_object().unwrap().clone().into_iter().collect();
+    event
 }
 
 fn from(source: SourceKind, sequence: u64, text: String) -> Event {

@@ -38,6 +38,9 @@ pub struct Init {
     /// Raft groups of each region.
     #[arg(long, default_value_t = 2)]
     groups: u16,
+    /// Shards of each region's detection; its nodes share them out.
+    #[arg(long, default_value_t = 2)]
+    detection_shards: u16,
     /// Partitions of the tenants' data; never changes.
     #[arg(long, default_value_t = 64)]
     partitions: u16,
@@ -114,8 +117,15 @@ fn describe(init: &Init) -> anyhow::Result<Cluster> {
         }
         regions.push(Region { id: RegionId::new(index), name: name.clone(), incarnation: 0, nodes });
     }
-    let (partitions, groups) = (init.partitions, init.groups);
-    let cluster = Cluster { name: init.name.clone(), environment, partitions, groups, regions, links: Vec::new() };
+    let cluster = Cluster {
+        name: init.name.clone(),
+        environment,
+        partitions: init.partitions,
+        groups: init.groups,
+        detection_shards: init.detection_shards,
+        regions,
+        links: Vec::new(),
+    };
     cluster.check()?;
     Ok(cluster)
 }

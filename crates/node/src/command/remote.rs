@@ -63,12 +63,26 @@ impl Remote {
 impl Client {
     /// Asks for JSON; a problem of the API becomes an error that says what it said.
     pub async fn ask(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+        self.ask_as_seen(method, path, body, None).await
+    }
+
+    /// As [`Client::ask`], and only if what is changed is still at this entity tag.
+    pub async fn ask_as_seen(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: Option<Value>,
+        seen: Option<&str>,
+    ) -> anyhow::Result<Value> {
         let mut request = self.http.request(method, format!("{}{path}", self.api));
         if !self.token.is_empty() {
             request = request.bearer_auth(&self.token);
         }
         if let Some(body) = body {
             request = request.json(&body);
+        }
+        if let Some(seen) = seen {
+            request = request.header("if-match", format!("\"{seen}\""));
         }
         let answer = request.send().await.with_context(|| format!("{} does not answer", self.api))?;
         let status = answer.status();
@@ -77,7 +91,38 @@ impl Client {
             return Ok(json);
         }
         let text = |name: &str| json[name].as_str().unwrap_or_default().to_owned();
-        bail!("{path}: {status}: {} {}", text("title"), text("detail"))
+        let violations = json["violations"].as_array().into_iter().flatten();
+        let violations = violations.map(|one| {
+            let part = |name: &str| one[name].as_str().unwrap_or_default().to_owned();
+            format!("; {}: {}", part("at"), part("message"))
+        });
+        bail!("{path}: {status}: {} {}{}", text("title"), text("detail"), violations.collect::<String>())
+    }
+
+    /// Asks with GET; none where there is nothing.
+    pub async fn find(&self, path: &str) -> anyhow::Result<Option<Value>> {
+        let request = self.http.get(format!("{}{path}", self.api)).bearer_auth(&self.token);
+        let answer = request.send().await.with_context(|| format!("{} does not answer", self.api))?;
+        if answer.status() == reqwest::StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        self.get(path).await.map(Some)
+    }
+
+    /// Asks with GET for what is not at this entity tag any more; with the tag of the answer.
+    pub async fn unless_known(&self, path: &str, tag: Option<&str>) -> anyhow::Result<Option<(Value, Option<String>)>> {
+        let mut request = self.http.get(format!("{}{path}", self.api)).bearer_auth(&self.token);
+        if let Some(tag) = tag {
+            request = request.header("if-none-match", tag);
+        }
+        let answer = request.send().await.with_context(|| format!("{} does not answer", self.api))?;
+        let tag = answer.headers().get("etag").and_then(|tag| tag.to_str().ok()).map(str::to_owned);
+        match answer.status() {
+            reqwest::StatusCode::NOT_MODIFIED => Ok(None),
+            status if status.is_success() => Ok(Some((answer.json().await?, tag))),
+            // Asked again for the reason.
+            _ => self.get(path).await.map(|found| Some((found, None))),
+        }
     }
 
     /// Asks with GET.

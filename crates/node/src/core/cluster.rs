@@ -1,11 +1,13 @@
 //! What runs, what is stuck, where it answers, and how regions compare.
 
+use super::wait::internal;
+use crate::machine::command::Lease;
 use crate::node::Node;
 use api::core::Answer;
 use api::problem::{Problem, Unavailable};
 use api::types::{
-    Caller, ClusterStatus, Convergence, Endpoints, GroupStatus, Health, LinkStatus, PartitionHash, RegionEndpoints,
-    Stuck,
+    Caller, ClusterStatus, Convergence, DutyStatus, Endpoints, GroupStatus, Health, LinkStatus, PartitionHash,
+    RegionEndpoints, Stuck,
 };
 use consensus::Role;
 use identity::{Action, Session};
@@ -126,9 +128,20 @@ impl Node {
             node: self.place.name.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             groups: raft.iter().map(|status| self.group_view(status)).collect(),
+            duties: self.duties()?,
             stuck: raft.iter().filter_map(|status| self.stuck_group(status)).chain(self.stuck_links()).collect(),
             links,
         })
+    }
+
+    fn duties(&self) -> Answer<Vec<DutyStatus>> {
+        let leases = self.home().machine.leases().map_err(|error| internal("the duties cannot be read", &error))?;
+        let view = |(duty, lease): (String, Lease)| DutyStatus {
+            node: self.node_name(lease.holder),
+            epoch: lease.epoch,
+            duty,
+        };
+        Ok(leases.into_iter().map(view).collect())
     }
 
     fn group_view(&self, status: &consensus::GroupStatus) -> GroupStatus {

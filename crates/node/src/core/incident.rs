@@ -1,83 +1,51 @@
-//! Alerts and incidents as the SOC sees them, and events of others coming in.
+//! Alerts and incidents as the SOC sees them, and what people do to them.
 
-use super::wait::failed;
+mod act;
+pub(crate) mod mute;
+mod view;
+
 use crate::driver::book;
-use crate::driver::detect::{self, HOME};
-use crate::machine::command::Command;
-use crate::machine::note::Note;
+use crate::machine::control::platform;
 use crate::node::Node;
 use api::core::Answer;
 use api::problem::Problem;
 use api::types::{
-    AlertList, AlertView, Caller, IncidentAction, IncidentFilter, IncidentList, IncidentNote, IncidentStatus,
-    IncidentSummary, IncidentView, Ingested, Page, Severity,
+    AlertList, AlertView, Caller, IncidentAction, IncidentFilter, IncidentList, IncidentView, Page, Precondition,
+    Timeline,
 };
-use bytes::Bytes;
-use detection::incident::{Act, Deed, EVENTS_MAX, Effect, Incident, Input, Refusal, Status};
-use detection::{Alert, RawEvent, SourceKind};
+use detection::incident::risk::Weights;
+use detection::incident::{Board, Deed, Effect, Entry, Incident, Input, Refusal, Status, timeline};
+use detection::{Alert, IncidentId, VersionId};
 use identity::{Action, Session};
-use model::TenantId;
-use model::codec::encode;
-use std::collections::BTreeMap;
-
-/// Bytes of events in one command.
-const BATCH_BYTES_MAX: usize = 512 * 1024;
+use model::{Stamp, TenantId};
 
 impl Node {
-    /// Takes events: durable when this returns.
-    pub(crate) async fn ingest(
-        &self,
-        caller: &Caller,
-        session: &Session,
-        source: &str,
-        lines: Vec<Bytes>,
-    ) -> Answer<Ingested> {
-        self.permit(caller, session, Action::EventIngest, session.tenant(), "events").await?;
-        let accepted = lines.len() as u64;
-        let resource = Some(format!("events/{source}"));
-        let note = Note { resource, ..self.note(caller, session, "ingest") };
-        self.ingest_raw(SourceKind::Ndjson, lines, note).await?;
-        Ok(Ingested { accepted })
-    }
-
-    /// Writes events to the region's log, where the detector reads them.
-    pub(crate) async fn ingest_raw(&self, source: SourceKind, lines: Vec<Bytes>, note: Note) -> Answer<()> {
-        let received_ms = self.world.clock.wall_ms();
-        let mut events = Vec::new();
-        let mut size_bytes = 0;
-        for bytes in lines {
-            let raw = encode(&RawEvent { source, received_ms, position: None, bytes });
-            size_bytes += raw.len();
-            events.push(raw);
-            if size_bytes >= BATCH_BYTES_MAX {
-                size_bytes = 0;
-                let command = Command::Ingest { events: std::mem::take(&mut events), note: note.clone() };
-                self.propose(HOME, &command).await.map_err(failed)?;
-            }
-        }
-        if !events.is_empty() {
-            self.propose(HOME, &Command::Ingest { events, note }).await.map_err(failed)?;
-        }
-        Ok(())
-    }
-
-    async fn may_see(&self, caller: &Caller, session: &Session, what: &str) -> Answer<()> {
+    pub(super) async fn may_see(&self, caller: &Caller, session: &Session, what: &str) -> Answer<()> {
         // Incidents are the platform's: they may name several tenants.
         self.permit(caller, session, Action::IncidentRead, TenantId::PLATFORM, what).await?;
         self.viewed(caller, session, what).await
     }
 
+    pub(super) async fn may_manage(&self, caller: &Caller, session: &Session, what: &str) -> Answer<()> {
+        self.permit(caller, session, Action::IncidentManage, TenantId::PLATFORM, what).await.map(|_| ())
+    }
+
     /// Alerts, newest first.
     pub(crate) async fn alerts(&self, caller: &Caller, session: &Session, page: &Page) -> Answer<AlertList> {
         self.may_see(caller, session, "alerts").await?;
-        let of = incident_of(&detect::incidents(self)?);
-        let mut alerts: Vec<AlertView> = detect::alerts(self)?.iter().map(|alert| alert_view(alert, &of)).collect();
-        alerts.sort_by(|one, other| (other.time_ms, &other.id).cmp(&(one.time_ms, &one.id)));
+        let mut alerts = book::alerts(self)?;
+        alerts.sort_by_key(|alert| std::cmp::Reverse((alert.last_ms, alert.id)));
         let (alerts, next) = paged(alerts, page)?;
+        let of = book::look(self, |desk| {
+            let home = |alert: &Alert| desk.board().home(alert.id).map(|id| id.to_string());
+            alerts.iter().map(home).collect::<Vec<Option<String>>>()
+        });
+        let alerts: Vec<AlertView> =
+            alerts.iter().zip(of.await?).map(|(alert, incident)| view::alert(alert, incident)).collect();
         Ok(AlertList { alerts, next })
     }
 
-    /// Incidents, newest first.
+    /// Incidents, in the order asked for: those that are open, and those that ended last.
     pub(crate) async fn incidents(
         &self,
         caller: &Caller,
@@ -85,42 +53,88 @@ impl Node {
         filter: &IncidentFilter,
     ) -> Answer<IncidentList> {
         self.may_see(caller, session, "incidents").await?;
-        let stored = detect::incidents(self)?;
-        let wanted = |summary: &IncidentSummary| {
-            filter.status.is_none_or(|status| status == summary.status)
-                && (filter.tenant.is_none() || filter.tenant == summary.tenant)
-        };
-        let mut incidents: Vec<_> = stored.iter().map(summary).filter(wanted).collect();
-        incidents.sort_by(|one, other| (other.opened_ms, &other.id).cmp(&(one.opened_ms, &one.id)));
-        let (incidents, next) = paged(incidents, &filter.page)?;
-        Ok(IncidentList { incidents, next })
+        let now = self.now()?;
+        let wanted = view::Wanted::new(filter)?;
+        let found = book::look(self, |desk| {
+            let all = desk.iter().filter(|incident| incident.merged_into.is_none() && wanted.is_of(incident));
+            let summaries = all.map(|incident| view::summary(incident, &now));
+            summaries.filter(|summary| wanted.is_as_urgent(summary)).collect::<Vec<_>>()
+        });
+        let mut found = found.await?;
+        view::sort(&mut found, filter.sort);
+        let total = found.len() as u64;
+        let (incidents, next) = paged(found, &filter.page)?;
+        Ok(IncidentList { incidents, total, next })
     }
 
     /// One incident.
     pub(crate) async fn incident(&self, caller: &Caller, session: &Session, id: &str) -> Answer<IncidentView> {
-        self.may_see(caller, session, &format!("incidents/{}", id.chars().take(64).collect::<String>())).await?;
-        self.incident_view(id)
+        self.may_see(caller, session, &resource("incidents", id)).await?;
+        self.incident_view(incident_id(id)?).await
     }
 
-    fn incident_view(&self, id: &str) -> Answer<IncidentView> {
-        let stored = detect::incidents(self)?;
-        let of = incident_of(&stored);
-        let found = stored.iter().find(|incident| incident.id.to_string() == id);
-        let incident = found.ok_or(Problem::not_found("incident"))?;
-        let all = detect::alerts(self)?;
-        let mut alerts: Vec<&Alert> = all.iter().filter(|alert| incident.alerts.contains_key(&alert.id)).collect();
-        alerts.sort_by_key(|alert| (alert.last_ms, alert.id));
-        let json = |event| serde_json::to_value(event).unwrap_or_default();
-        // Alerts keep all of their events; the incident lists the first and last of each.
-        let mut events: Vec<_> = alerts.iter().flat_map(|alert| &alert.events).collect();
-        events.sort_by_key(|event| (event.time_ms, event.id));
-        events.dedup_by_key(|event| event.id);
-        Ok(IncidentView {
-            summary: summary(incident),
-            alerts: alerts.into_iter().map(|alert| alert_view(alert, &of)).collect(),
-            events: events.into_iter().take(EVENTS_MAX).map(json).collect(),
-            history: incident.history.iter().map(history).collect(),
+    /// What happened, in the order of time.
+    pub(crate) async fn incident_timeline(&self, caller: &Caller, session: &Session, id: &str) -> Answer<Timeline> {
+        self.may_see(caller, session, &resource("incidents", id)).await?;
+        self.with_incident(incident_id(id)?, |board, incident| {
+            let alerts = self.alerts_of(incident)?;
+            Ok(view::timeline(timeline::timeline(board, incident, &alerts)))
         })
+        .await
+    }
+
+    pub(super) async fn incident_view(&self, id: IncidentId) -> Answer<IncidentView> {
+        let now = self.now()?;
+        self.with_incident(id, |board, incident| {
+            let alerts = self.alerts_of(incident)?;
+            let version = board.version(id).ok_or(Problem::not_found("incident"))?;
+            view::incident(board, incident, &alerts, version, &now)
+        })
+        .await
+    }
+
+    /// Reads one incident: from memory, or from the store where it is settled and memory has forgotten it.
+    pub(super) async fn with_incident<T>(
+        &self,
+        id: IncidentId,
+        read: impl Fn(&Board, &Incident) -> Answer<T>,
+    ) -> Answer<T> {
+        let found = book::look(self, |desk| desk.get(id).map(|incident| read(desk.board(), incident))).await?;
+        if let Some(found) = found {
+            return found;
+        }
+        let mut board = Board::new();
+        board.extend(book::changes(self, |_| true)?.into_iter().map(|(_, change)| change));
+        board.get(id).map_or(Err(Problem::not_found("incident")), |incident| read(&board, incident))
+    }
+
+    /// The alerts of an incident as they are stored, oldest first.
+    fn alerts_of(&self, incident: &Incident) -> Answer<Vec<Alert>> {
+        let mut alerts = Vec::with_capacity(incident.alerts.len());
+        for id in incident.alerts.keys() {
+            alerts.extend(self.json_record(platform::ALERTS, &id.to_string())?.map(|(_, alert): (Stamp, Alert)| alert));
+        }
+        alerts.sort_by_key(|alert| (alert.last_ms, alert.id));
+        Ok(alerts)
+    }
+
+    fn now(&self) -> Answer<view::Now> {
+        Ok(view::Now { ms: self.world.clock.wall_ms(), mutes: self.active_mutes()?, weights: Weights::default() })
+    }
+
+    /// How long people took.
+    fn measure(&self, incident: &Incident, change: &Entry) {
+        let now_ms = change.change.at_ms();
+        let seconds = |since_ms: u64| now_ms.saturating_sub(since_ms) as f64 / 1_000.0;
+        let severity = [incident.severity.name()];
+        let seen = incident.alarm.acknowledged.as_ref().is_some_and(|seen| seen.at_ms == now_ms);
+        if seen {
+            let began_ms = incident.alarm.begun_ms;
+            self.metrics.acknowledge_seconds.with_label_values(&severity).observe(seconds(began_ms));
+        }
+        if matches!(change.change.deed, Deed::Closed { .. }) {
+            self.metrics.close_seconds.with_label_values(&severity).observe(seconds(incident.opened_ms));
+        }
     }
 
     /// Acts on an incident.
@@ -130,119 +144,64 @@ impl Node {
         session: &Session,
         id: &str,
         action: IncidentAction,
+        precondition: Precondition,
     ) -> Answer<IncidentView> {
-        let resource = format!("incidents/{}", id.chars().take(64).collect::<String>());
-        self.permit(caller, session, Action::IncidentManage, TenantId::PLATFORM, &resource).await?;
-        let stored = detect::incidents(self)?;
-        let found = stored.iter().find(|incident| incident.id.to_string() == id);
-        let incident = found.map(|incident| incident.id).ok_or(Problem::not_found("incident"))?;
-        let act = match action {
-            IncidentAction::Acknowledge => Act::Acknowledge,
-            IncidentAction::Assign(assign) => Act::Assign { to: assign.assignee },
-            IncidentAction::Comment(comment) => Act::Comment { text: comment.text },
-            IncidentAction::Close(close) => {
-                Act::Close { post_mortem: format!("Cause: {}\nActions: {}", close.cause, close.actions) }
+        self.may_manage(caller, session, &resource("incidents", id)).await?;
+        let incident = incident_id(id)?;
+        let mut seen = match precondition {
+            Precondition::Matches(tags) => {
+                Some(tags.iter().filter_map(|tag| tag.as_str().parse::<VersionId>().ok()).collect())
             }
+            _ => None,
         };
-        let by = session.account().login.as_str().to_owned();
-        let input = Input::Act { incident, by, why: None, act };
+        let (why, acts) = act::of(action, self.world.clock.wall_ms())?;
+        let by = session.account().login.as_str();
         let base = self.note(caller, session, "incident.update");
-        let effects = book::act(self, &input, |note| Note { resource: note.resource, ..base.clone() }).await?;
-        for effect in effects {
-            if let Effect::Refused { reason, .. } = effect {
-                return Err(match reason {
-                    Refusal::Unknown => Problem::not_found("incident"),
-                    Refusal::TextRequired | Refusal::TextTooLong => Problem::invalid("text", reason.to_string()),
-                    _ => Problem::conflict(reason.to_string()),
-                });
+        for act in acts {
+            // The first of several makes the version another: what was seen counts for the first.
+            let input = Input::Act { incident, by: by.to_owned(), why: why.clone(), seen: seen.take(), act };
+            let effects = book::act(self, &input, &base).await?;
+            for effect in effects {
+                match effect {
+                    Effect::Refused { reason, .. } => return Err(refused(reason)),
+                    Effect::Changed { incident, change } => self.measure(&incident, &change),
+                }
             }
         }
-        self.incident_view(id)
+        self.incident_view(incident).await
     }
 }
 
-/// The incident of each alert.
-fn incident_of(stored: &[Incident]) -> BTreeMap<detection::AlertId, String> {
-    let pairs =
-        stored.iter().flat_map(|incident| incident.alerts.keys().map(move |alert| (*alert, incident.id.to_string())));
-    pairs.collect()
+/// The status as metrics label it.
+pub(crate) const fn status_name(status: Status) -> &'static str {
+    view::status(status).name()
 }
 
-fn alert_view(alert: &Alert, of: &BTreeMap<detection::AlertId, String>) -> AlertView {
-    AlertView {
-        id: alert.id.to_string(),
-        rule: alert.rule.id.to_string(),
-        title: alert.rule.title.to_string(),
-        severity: severity(alert.severity),
-        time_ms: alert.last_ms,
-        tenant: Some(alert.tenant.to_string()),
-        group: serde_json::to_value(&alert.group_key).unwrap_or_default(),
-        incident: of.get(&alert.id).cloned(),
+/// What a refused act is to a client.
+fn refused(reason: Refusal) -> Problem {
+    match reason {
+        Refusal::Unknown => Problem::not_found("incident"),
+        Refusal::Changed => Problem::PreconditionFailed { operation: None },
+        Refusal::TextRequired | Refusal::TextTooLong => Problem::invalid("text", reason.to_string()),
+        Refusal::ReasonRequired => Problem::invalid("why", reason.to_string()),
+        Refusal::TimeOutOfRange => Problem::invalid("time", reason.to_string()),
+        Refusal::NotAPart => Problem::invalid("alerts", reason.to_string()),
+        Refusal::OtherTenant | Refusal::TooLarge => Problem::invalid("incidents", reason.to_string()),
+        _ => Problem::conflict(reason.to_string()),
     }
 }
 
-fn summary(incident: &Incident) -> IncidentSummary {
-    IncidentSummary {
-        id: incident.id.to_string(),
-        title: incident.title.to_string(),
-        severity: severity(incident.severity),
-        status: match incident.status {
-            // What went up in another incident is done under its own id.
-            _ if incident.merged_into.is_some() => IncidentStatus::Closed,
-            Status::New => IncidentStatus::Open,
-            Status::InProgress | Status::OnHold | Status::Resolved => IncidentStatus::Acknowledged,
-            Status::Closed => IncidentStatus::Closed,
-        },
-        tenant: Some(incident.tenant.to_string()),
-        assignee: incident.assignee.clone(),
-        first_ms: incident.first_ms,
-        last_ms: incident.last_ms,
-        opened_ms: incident.opened_ms,
-        alert_count: incident.alerts.len() as u64,
-    }
+/// The name of an object in the audit log, whatever came for an id.
+pub(super) fn resource(what: &str, id: &str) -> String {
+    format!("{what}/{}", id.chars().take(64).collect::<String>())
 }
 
-fn history(entry: &detection::incident::Entry) -> IncidentNote {
-    let (act, text) = match &entry.change.deed {
-        Deed::Opened { alert, .. } => ("opened", alert.to_string()),
-        Deed::AlertJoined { alert, .. } => ("alert_joined", alert.to_string()),
-        Deed::AlertSuperseded { by, .. } => ("alert_superseded", by.to_string()),
-        Deed::AlertExtended { alert, count, .. } => ("alert_extended", format!("{alert}: {count} events")),
-        Deed::Acknowledged => ("acknowledged", String::new()),
-        Deed::Assigned { to } => ("assigned", to.clone()),
-        Deed::Unassigned => ("unassigned", String::new()),
-        Deed::Commented { text } => ("commented", text.clone()),
-        Deed::StatusSet { to } => ("status_set", format!("{to:?}").to_lowercase()),
-        Deed::SeveritySet { to } => ("severity_set", to.map_or("", detection::Severity::name).to_owned()),
-        Deed::PrioritySet { to } => ("priority_set", to.map_or(String::new(), |to| format!("{to:?}").to_lowercase())),
-        Deed::PostMortemWritten { text } => ("post_mortem_written", text.clone()),
-        Deed::Closed { post_mortem } => ("closed", post_mortem.clone()),
-        Deed::Merged { from } => ("merged", from.to_string()),
-        Deed::Split { into, .. } => ("split", into.to_string()),
-        Deed::Undone { change } => ("undone", change.to_string()),
-        Deed::Suppressed { until_ms } => ("suppressed", until_ms.to_string()),
-        Deed::Unsuppressed => ("unsuppressed", String::new()),
-        Deed::ClockStarted { subject, .. } => ("clock_started", subject.clone()),
-        Deed::ClockMet { reference, .. } => ("clock_met", reference.clone()),
-        Deed::ClockStopped { subject, .. } => ("clock_stopped", subject.clone()),
-        Deed::Notified { target, .. } => ("notified", target.clone()),
-    };
-    let text = entry.void.map_or(text.clone(), |why| format!("{text} (void: {why})"));
-    IncidentNote { time_ms: entry.change.at_ms(), actor: entry.change.by.clone(), act: act.into(), text }
-}
-
-const fn severity(severity: detection::Severity) -> Severity {
-    match severity {
-        detection::Severity::Informational => Severity::Informational,
-        detection::Severity::Low => Severity::Low,
-        detection::Severity::Medium => Severity::Medium,
-        detection::Severity::High => Severity::High,
-        detection::Severity::Critical => Severity::Critical,
-    }
+pub(super) fn incident_id(text: &str) -> Answer<IncidentId> {
+    text.parse().map_err(|_| Problem::not_found("incident"))
 }
 
 /// One page of a list that is in memory; `after` is how many came before.
-fn paged<T>(items: Vec<T>, page: &Page) -> Answer<(Vec<T>, Option<String>)> {
+pub(super) fn paged<T>(items: Vec<T>, page: &Page) -> Answer<(Vec<T>, Option<String>)> {
     let skip = match &page.after {
         Some(after) => after.parse::<usize>().map_err(|_| Problem::invalid("page_token", "not one of ours"))?,
         None => 0,

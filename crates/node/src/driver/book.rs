@@ -2,15 +2,17 @@
 //!
 //! What is acted on here is in memory before it is stored; where storing fails, memory is thrown away and read again.
 
-use crate::driver::detect::{ONLY, note, write};
-use crate::machine::command::{Must, Select};
+use crate::core::wait::{failed, internal};
+use crate::driver::detect::{ONLY, SUPERSEDED_BY};
+use crate::machine::command::{Act, ActChange, Command, Must, Outcome, Refusal, Select, Transact};
 use crate::machine::control::platform;
 use crate::machine::note::Note;
 use crate::node::Node;
 use api::problem::Problem;
-use detection::incident::{self, Change, Desk, Incident};
-use model::{FieldState, TenantId, Value, VersionVector};
-use std::collections::BTreeSet;
+use detection::Alert;
+use detection::incident::{self, Board, Change, Desk, Effect, Incident, Input};
+use model::{FieldState, Merge, Record, TableId, TenantId, Value, VersionVector};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Incidents in memory, and which stored changes are in them.
 #[derive(Default)]
@@ -20,10 +22,18 @@ pub struct Book {
     read_at: Option<VersionVector>,
 }
 
+/// What follows from inputs.
+pub(super) struct Decided {
+    /// One transaction for each input that changes something.
+    pub(super) writes: Vec<Transact>,
+    /// What the desk said.
+    pub(super) effects: Vec<Effect>,
+}
+
 impl Book {
     /// Takes up what was stored since, here or in another region.
-    fn refresh(&mut self, node: &Node) -> Result<&mut Desk, Problem> {
-        let machine = &node.data_of(TenantId::PLATFORM).machine;
+    pub(super) fn refresh(&mut self, node: &Node) -> Result<&mut Desk, Problem> {
+        let machine = &node.home().machine;
         // Before the records: what is read is at least as new.
         let now = machine.vector(node.cluster.partition(TenantId::PLATFORM));
         let options = incident::Options { region: node.region.id, ..incident::Options::default() };
@@ -37,58 +47,132 @@ impl Book {
         }
         Ok(desk)
     }
+
+    /// Takes inputs to the incidents. What follows counts here as if it were stored: whoever cannot store it throws
+    /// this book away.
+    pub(super) fn decide(&mut self, node: &Node, inputs: &[Input], note: &Note) -> Result<Decided, Problem> {
+        let now_ms = node.world.clock.wall_ms();
+        let mut decided = Decided { writes: Vec::new(), effects: Vec::new() };
+        self.refresh(node)?;
+        for input in inputs {
+            let mut effects = Vec::new();
+            self.refresh(node)?.step(now_ms, input.clone(), &mut effects);
+            let mut acts = Vec::new();
+            for effect in &effects {
+                let Effect::Changed { incident, change } = effect else { continue };
+                let json = change
+                    .change
+                    .encode()
+                    .map_err(|error| internal("a change of an incident cannot be stored", &error))?;
+                let key = change.change.key();
+                let resource = format!("incidents/{}/{}", incident.id, change.revision);
+                acts.push(Act {
+                    table: platform::INCIDENTS,
+                    key: key.clone(),
+                    must: Must::BeAbsent,
+                    seen: None,
+                    change: ActChange::Upsert {
+                        set: vec![(ONLY, Merge::Lww, Value::Text(json))],
+                        increment: Vec::new(),
+                    },
+                    resource,
+                    names: BTreeMap::new(),
+                });
+                self.known.insert(key);
+            }
+            if !acts.is_empty() {
+                decided.writes.push(Transact {
+                    tenant: TenantId::PLATFORM,
+                    schema_version: 1,
+                    acts,
+                    idempotency: None,
+                    note: note.clone(),
+                    trace: None,
+                });
+            }
+            decided.effects.extend(effects);
+        }
+        Ok(decided)
+    }
 }
 
 /// Changes of incidents whose keys are wanted: one record each, none is ever written again.
-pub(super) fn changes(node: &Node, wanted: impl Fn(&str) -> bool) -> Result<Vec<(String, Change)>, Problem> {
+pub(crate) fn changes(node: &Node, wanted: impl Fn(&str) -> bool) -> Result<Vec<(String, Change)>, Problem> {
     let mut all = Vec::new();
+    each(node, platform::INCIDENTS, |key, record| {
+        if !wanted(&key) {
+            return;
+        }
+        let Some(Value::Text(json)) = record.fields.get(&ONLY).map(FieldState::value) else { return };
+        match Change::decode(json.as_bytes()) {
+            Ok(change) => all.push((key, change)),
+            Err(error) => tracing::error!(%error, key, "a change of an incident cannot be read"),
+        }
+    })?;
+    Ok(all)
+}
+
+/// Reads the incidents as they stand: those that may still change, and those that ended last.
+pub(crate) async fn look<T>(node: &Node, read: impl FnOnce(&Desk) -> T) -> Result<T, Problem> {
+    Ok(read(node.incidents.lock().await.refresh(node)?))
+}
+
+/// Takes somebody's act to the incidents, and stores what follows, all of it or nothing: what others do at the same
+/// time is merged when it is read.
+pub(crate) async fn act(node: &Node, input: &Input, note: &Note) -> Result<Vec<Effect>, Problem> {
+    let mut shelf = node.incidents.lock().await;
+    // Whoever is interrupted or fails from here on leaves an empty book, which is read again.
+    let mut book = std::mem::take(&mut *shelf);
+    let decided = book.decide(node, std::slice::from_ref(input), note)?;
+    for transact in decided.writes {
+        let command = Command::Transact(transact);
+        match node.propose_and_see(node.cluster.home(), &command).await.map_err(failed)? {
+            Outcome::Written(_) => {}
+            Outcome::Refused(Refusal::PreconditionFailed(_)) => {
+                return Err(Problem::conflict("the incident has changed in the meantime; look again, then decide"));
+            }
+            other => return Err(internal("a change of an incident was refused", &format!("{other:?}"))),
+        }
+    }
+    *shelf = book;
+    Ok(decided.effects)
+}
+
+/// All incidents as their changes say, whichever region made them.
+pub fn incidents(node: &Node) -> Result<Vec<Incident>, Problem> {
+    let mut board = Board::new();
+    board.extend(changes(node, |_| true)?.into_iter().map(|(_, change)| change));
+    Ok(board.iter().cloned().collect())
+}
+
+/// Every alert that stands.
+pub(crate) fn alerts(node: &Node) -> Result<Vec<Alert>, Problem> {
+    let mut all = Vec::new();
+    each(node, platform::ALERTS, |_, record| {
+        let is_superseded = record.fields.contains_key(&SUPERSEDED_BY);
+        let json = record.fields.get(&ONLY).map(FieldState::value).filter(|_| !is_superseded);
+        if let Some(Value::Text(json)) = json
+            && let Ok(alert) = serde_json::from_str(&json)
+        {
+            all.push(alert);
+        }
+    })?;
+    Ok(all)
+}
+
+/// Shows every record of one of the platform's tables.
+fn each(node: &Node, table: TableId, mut show: impl FnMut(String, Record)) -> Result<(), Problem> {
     let mut after = None;
     loop {
         let limit = model::limit::PAGE_RECORDS_MAX as u32;
         let select = Select::Range { from: String::new(), to: None, after, limit };
-        let found = node.platform_records(platform::INCIDENTS, &select)?;
-        for (key, record) in found.records.into_iter().filter(|(key, _)| wanted(key)) {
-            let Some(Value::Text(json)) = record.fields.get(&ONLY).map(FieldState::value) else { continue };
-            match Change::decode(json.as_bytes()) {
-                Ok(change) => all.push((key, change)),
-                Err(error) => tracing::error!(%error, key, "a change of an incident cannot be read"),
-            }
+        let found = node.platform_records(table, &select)?;
+        for (key, record) in found.records {
+            show(key, record);
         }
         match found.more {
             Some(more) => after = Some(more),
-            None => return Ok(all),
+            None => return Ok(()),
         }
     }
-}
-
-/// The incidents that may still change.
-pub(super) async fn current(node: &Node) -> Result<Vec<Incident>, Problem> {
-    Ok(node.incidents.lock().await.refresh(node)?.iter().cloned().collect())
-}
-
-/// Takes an input to the incidents, and stores the changes that follow: what others do at the same time is merged
-/// when it is read.
-pub(crate) async fn act(
-    node: &Node,
-    input: &incident::Input,
-    who: impl Fn(Note) -> Note,
-) -> Result<Vec<incident::Effect>, Problem> {
-    let mut shelf = node.incidents.lock().await;
-    // Whoever is interrupted or fails from here on leaves an empty book, which is read again.
-    let mut book = std::mem::take(&mut *shelf);
-    let mut effects = Vec::new();
-    book.refresh(node)?.step(node.world.clock.wall_ms(), input.clone(), &mut effects);
-    for effect in &effects {
-        let incident::Effect::Changed { incident, change } = effect else { continue };
-        let json = change
-            .change
-            .encode()
-            .map_err(|error| crate::core::wait::internal("a change of an incident cannot be stored", &error))?;
-        let key = change.change.key();
-        let note = who(note(node, "incident.update", format!("incidents/{}/{}", incident.id, change.revision)));
-        write(node, platform::INCIDENTS, key.clone(), Must::BeAbsent, json, note).await?;
-        book.known.insert(key);
-    }
-    *shelf = book;
-    Ok(effects)
 }

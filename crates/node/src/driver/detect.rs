@@ -1,25 +1,22 @@
-//! Drives the detector: reads what happened in this region, in order, and stores what follows from it.
+//! Drives one shard of the detector: reads what happened in this region, in order, and stores what follows from it.
 //!
-//! Runs where group 0 is led. Its state is rebuilt by reading again from a checkpoint that is older
-//! than any rule looks back; alert and incident ids are functions of the events, so what was stored
-//! before is found and left alone.
+//! Its duty's rows are the place in each stream and the state of the correlations. They are stored together with the
+//! alerts that follow, in one report: whoever takes the shard over goes on where the last report ended, and what was
+//! read but not reported is read again. So each event counts once, whoever dies when.
 
-use crate::core::wait::failed;
-use crate::driver::book;
-use crate::machine::command::{Command, Must, Select};
+use crate::driver::duty::{Lost, Post, Work};
+use crate::machine::command::{Act, ActChange, Must, Row, Transact};
 use crate::machine::control::platform;
 use crate::machine::keys;
 use crate::machine::note::Note;
 use crate::node::Node;
-use api::problem::Problem;
 use async_trait::async_trait;
 use bytes::Bytes;
 use detection::engine::{Detector, Effect, Input, Options};
-use detection::incident::{self, Board, Incident};
 use detection::rules::RuleSet;
 use detection::{Alert, Position, RawEvent, SourceKind};
 use model::codec::{decode, encode};
-use model::{FieldId, GroupId, Merge, TableId, Value};
+use model::{FieldId, Merge, TableId, TenantId, Value};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -27,250 +24,185 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::Space;
 
-/// Where the detector's input, cursor and ingested events live.
-pub const HOME: GroupId = GroupId::new(0);
-/// The one field of alerts and of incidents: their JSON.
-pub(super) const ONLY: FieldId = FieldId::new(1);
+/// The JSON of an alert, or of an incident's change.
+pub const ONLY: FieldId = FieldId::new(1);
+/// The alert that covers the events of one that no longer stands.
+pub const SUPERSEDED_BY: FieldId = FieldId::new(2);
+/// Satisfying events of a burst that goes on, and when the last of them happened.
+pub const COUNT: FieldId = FieldId::new(3);
+/// See [`COUNT`].
+pub const LAST_MS: FieldId = FieldId::new(4);
+
 /// Events taken from one stream before the next has its turn.
 const TURN: usize = 512;
-/// How often the place in the streams is remembered.
-const CHECKPOINT_EVERY_MS: u64 = 30_000;
-/// How far back a takeover reads: longer than any rule's time span and the allowed lateness.
-const LOOK_BACK_MS: u64 = 2 * 3_600_000;
-/// Checkpoints kept: enough for [`LOOK_BACK_MS`].
-const CHECKPOINTS_MAX: usize = 256;
+/// How long what was read may wait for its report, where no alert follows from it.
+const REPORT_EVERY_MS: u64 = 1_000;
 /// Time passes for the detector at least this often.
 const TICK: Duration = Duration::from_secs(1);
 /// Bytes of an alert's JSON: what a field can hold, with room to spare.
 const ALERT_BYTES_MAX: usize = model::limit::VALUE_BYTES_MAX - 1024;
-/// Incidents announced and remembered as such.
-const ANNOUNCED_MAX: usize = 10_000;
+/// The row with the place in the streams.
+const CURSOR: &[u8] = b"c";
+/// What rows of the detector's state begin with.
+const STATE: &[u8] = b"s";
 
-/// Tells people outside about an incident.
-#[async_trait]
-pub trait Announce: Send + Sync + 'static {
-    /// Sends a revision; `false` to be asked again. The key is the same for the same revision.
-    async fn announce(&self, key: &str, body: Bytes) -> bool;
-}
-
-/// What detection has read, and told outside.
+/// What has been read.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Cursor {
-    /// When, and the next sequence of each stream then; oldest first.
-    checkpoints: Vec<(u64, BTreeMap<String, u64>)>,
-    /// The last announced revision of each incident.
-    announced: BTreeMap<String, u64>,
+    /// The next sequence of each stream.
+    next: BTreeMap<String, u64>,
 }
 
-/// Runs until the node stops.
-pub async fn run(node: Arc<Node>, rules: RuleSet, announce: Option<Arc<dyn Announce>>) {
-    let mut pulse = node.data[&HOME].group.changes();
-    loop {
-        if node.data[&HOME].group.is_leader() {
-            let watch = Watch::new(Arc::clone(&node), rules.clone(), announce.clone());
-            watch.lead().await;
-        }
-        if pulse.changed().await.is_err() {
-            return;
-        }
+/// One shard.
+pub struct Shard {
+    /// Its number.
+    pub number: u16,
+    /// Its rules.
+    pub rules: RuleSet,
+}
+
+#[async_trait]
+impl Work for Shard {
+    fn duty(&self) -> String {
+        format!("detect/{}", self.number)
+    }
+
+    async fn work(&self, post: Post) -> Lost {
+        let Err(lost) = Watch::take_over(post, &self.rules).await;
+        lost
     }
 }
 
 struct Watch {
-    node: Arc<Node>,
+    post: Post,
     detector: Detector,
-    announce: Option<Arc<dyn Announce>>,
     cursor: Cursor,
-    next: BTreeMap<String, u64>,
+    reported_ms: u64,
+    is_dirty: bool,
 }
 
 impl Watch {
-    fn new(node: Arc<Node>, rules: RuleSet, announce: Option<Arc<dyn Announce>>) -> Self {
-        let stored = node.data[&HOME].machine.detection_cursor().ok().flatten();
-        let cursor: Cursor = stored.and_then(|bytes| decode(&bytes).ok()).unwrap_or_default();
-        let horizon = node.world.clock.wall_ms().saturating_sub(LOOK_BACK_MS);
-        let old_enough = cursor.checkpoints.iter().rev().find(|(at_ms, _)| *at_ms <= horizon);
-        let next = old_enough.map(|(_, next)| next.clone()).unwrap_or_default();
-        Self { node, detector: Detector::new(rules, Options::default()), announce, cursor, next }
-    }
-
-    /// Detects until this node no longer leads.
-    async fn lead(mut self) {
+    /// Goes on where the last report ended, until the lease is lost.
+    async fn take_over(post: Post, rules: &RuleSet) -> Result<std::convert::Infallible, Lost> {
+        let mut watch = Self::restore(post, rules).await?;
         let mut ticked_ms = 0;
-        while self.node.data[&HOME].group.is_leader() {
-            let (taken, effects) = self.read();
-            for effect in effects {
-                if self.keep(effect).await.is_err() {
-                    // The group lost its leader or its quorum: whoever leads next reads it all again.
-                    return;
-                }
-            }
-            let now_ms = self.node.world.clock.wall_ms();
-            if now_ms >= ticked_ms + 1_000 {
+        let mut effects = Vec::new();
+        loop {
+            let taken = watch.read(&mut effects);
+            let now_ms = watch.post.node.world.clock.wall_ms();
+            if now_ms >= ticked_ms + TICK.as_millis() as u64 {
                 ticked_ms = now_ms;
-                self.detector.step(now_ms, Input::Tick, &mut Vec::new());
-                self.count();
-                if self.tell().await.is_err() || self.checkpoint(now_ms).await.is_err() {
-                    return;
-                }
+                watch.detector.step(now_ms, Input::Tick, &mut effects);
+                watch.count();
+            }
+            let is_due = watch.is_dirty && now_ms >= watch.reported_ms + REPORT_EVERY_MS;
+            if !effects.is_empty() || is_due {
+                watch.report(now_ms, &mut effects).await?;
             }
             if taken == 0 {
-                self.wait().await;
+                watch.wait().await;
             }
         }
     }
 
+    async fn restore(mut post: Post, rules: &RuleSet) -> Result<Self, Lost> {
+        let cursor = post.row(CURSOR).ok().flatten().and_then(|row| decode(&row).ok()).unwrap_or_default();
+        let rows = post.rows(STATE).unwrap_or_else(|error| {
+            tracing::error!(%error, "the state of a shard cannot be read");
+            Vec::new()
+        });
+        let gone: Vec<Row> = rows.iter().map(|(key, _)| (key.clone(), None)).collect();
+        let own = rows.into_iter().map(|(key, value)| (key[STATE.len()..].to_vec(), value));
+        let detector = match Detector::restore(rules.clone(), Options::default(), own) {
+            Ok((detector, _)) => detector,
+            Err(error) => {
+                // Better to begin again than not to detect: and never without a word.
+                tracing::error!(%error, "the state of a shard was lost");
+                let note = note(&post.node, "detection.state_lost", "detection".into());
+                let _ =
+                    post.node.propose(post.node.cluster.home(), &crate::machine::command::Command::Note(note)).await;
+                post.report(gone, Vec::new()).await?;
+                Detector::new(rules.clone(), Options::default())
+            }
+        };
+        Ok(Self { post, detector, cursor, reported_ms: 0, is_dirty: false })
+    }
+
     /// Waits until something happens in this region.
     async fn wait(&self) {
-        let mut changes: Vec<_> = self.node.data.values().map(|data| data.machine.changes()).collect();
-        changes.push(self.node.control.machine.changes());
+        let node = &self.post.node;
+        let mut changes: Vec<_> = node.data.values().map(|data| data.machine.changes()).collect();
+        changes.push(node.control.machine.changes());
         // What came between reading and subscribing is found by the tick at the latest.
         let any = futures::future::select_all(changes.iter_mut().map(|changes| Box::pin(changes.changed())));
         let _ = tokio::time::timeout(TICK, any).await;
     }
 
+    /// The streams of this region: the audit log of each group, the control plane's, and events of others.
+    fn streams(&self) -> Vec<String> {
+        let node = &self.post.node;
+        let region = &node.region.name;
+        let groups = node.data.keys().map(|group| format!("audit/{region}-{}", group.get()));
+        groups.chain(["audit/control".to_owned(), format!("events/{region}")]).collect()
+    }
+
     /// Reads a turn of every stream.
-    fn read(&mut self) -> (usize, Vec<Effect>) {
-        let node = Arc::clone(&self.node);
+    fn read(&mut self, effects: &mut Vec<Effect>) -> usize {
         let mut taken = 0;
-        let mut effects = Vec::new();
-        for (group, data) in &node.data {
-            let stream = format!("audit/{}-{}", node.region.name, group.get());
-            taken += self.read_audit(&stream, &*data.machine.read_space(), &mut effects);
-        }
-        taken += self.read_audit("audit/control", &*node.control.machine.read_space(), &mut effects);
-        taken += self.read_events(&mut effects);
-        (taken, effects)
-    }
-
-    fn read_audit(&mut self, stream: &str, space: &dyn Space, effects: &mut Vec<Effect>) -> usize {
-        let from = keys::number(self.next.get(stream).copied().unwrap_or(0));
-        let rows = match space.scan(keys::AUDIT_LEAF, Bound::Included(&from), Bound::Unbounded, false, TURN) {
-            Ok(rows) => rows,
-            Err(error) => {
-                tracing::error!(%error, stream, "the audit log cannot be read");
-                return 0;
+        for stream in self.streams() {
+            let from = self.cursor.next.get(&stream).copied().unwrap_or(0);
+            for (sequence, raw) in self.rows(&stream, from) {
+                taken += 1;
+                self.cursor.next.insert(stream.clone(), sequence + 1);
+                self.take(&stream, sequence, raw, effects);
             }
-        };
-        let taken = rows.len();
-        for (key, leaf) in rows {
-            let Ok(index) = key.try_into().map(u64::from_be_bytes) else { continue };
-            self.take(stream, index, SourceKind::Audit, None, leaf.into(), effects);
         }
+        self.is_dirty |= taken > 0;
         taken
     }
 
-    fn read_events(&mut self, effects: &mut Vec<Effect>) -> usize {
-        let stream = format!("events/{}", self.node.region.name);
-        let from = self.next.get(&stream).copied().unwrap_or(0);
-        let rows = match self.node.data[&HOME].machine.events(from, TURN) {
-            Ok(rows) => rows,
-            Err(error) => {
-                tracing::error!(%error, "ingested events cannot be read");
-                return 0;
-            }
+    /// A turn of one stream.
+    fn rows(&self, stream: &str, from: u64) -> Vec<(u64, RawEvent)> {
+        let node = &self.post.node;
+        let now_ms = node.world.clock.wall_ms();
+        let found = if stream.starts_with("events/") {
+            events(node, from)
+        } else if stream == "audit/control" {
+            leaves(&*node.control.machine.read_space(), from, now_ms)
+        } else {
+            let group = stream.rsplit_once('-').and_then(|(_, group)| group.parse().ok()).map(model::GroupId::new);
+            let Some(data) = group.and_then(|group| node.data.get(&group)) else { return Vec::new() };
+            leaves(&*data.machine.read_space(), from, now_ms)
         };
-        let taken = rows.len();
-        for (sequence, bytes) in rows {
-            match decode::<RawEvent>(&bytes) {
-                Ok(raw) => self.take(&stream, sequence, raw.source, Some(raw.received_ms), raw.bytes, effects),
-                Err(error) => tracing::error!(%error, sequence, "an ingested event cannot be read"),
-            }
-        }
-        taken
+        found.unwrap_or_else(|error| {
+            tracing::error!(%error, stream, "a stream cannot be read");
+            Vec::new()
+        })
     }
 
-    fn take(
-        &mut self,
-        stream: &str,
-        sequence: u64,
-        source: SourceKind,
-        received_ms: Option<u64>,
-        bytes: Bytes,
-        effects: &mut Vec<Effect>,
-    ) {
-        let now_ms = self.node.world.clock.wall_ms();
-        self.next.insert(stream.to_owned(), sequence + 1);
-        let position = Some(Position { stream: stream.into(), sequence });
-        let raw = RawEvent { source, received_ms: received_ms.unwrap_or(now_ms), position, bytes };
-        match detection::normalise::normalise(&raw) {
-            Ok(event) => self.detector.step(now_ms, Input::Event(event), effects),
-            Err(reject) => {
-                self.node.metrics.detection.with_label_values(&[reject.reason.label()]).inc();
-                tracing::debug!(stream, sequence, reason = %reject.reason, "an event was rejected");
-            }
+    fn take(&mut self, stream: &str, sequence: u64, raw: RawEvent, effects: &mut Vec<Effect>) {
+        let node = &self.post.node;
+        let now_ms = node.world.clock.wall_ms();
+        if let Err(reject) = self.detector.raw(now_ms, &positioned(stream, sequence, raw), effects) {
+            node.metrics.detection.with_label_values(&[reject.reason.label()]).inc();
+            tracing::debug!(stream, sequence, reason = %reject.reason, "an event was rejected");
         }
     }
 
-    /// Stores what the detector found.
-    async fn keep(&mut self, effect: Effect) -> Result<(), Problem> {
-        let input = match effect {
-            Effect::Alert(alert) => {
-                // An alert that an earlier leader stored may not have found its incident: the desk ignores repetitions.
-                if !self.is_known(&alert)? {
-                    self.keep_alert(&alert).await?;
-                }
-                incident::Input::Alert(alert)
-            }
-            Effect::Superseded { old, by } => incident::Input::Superseded { old, by },
-            Effect::Extended { alert, count, last_ms } => incident::Input::Extended { alert, count, last_ms },
-        };
-        book::act(&self.node, &input, |note| note).await.map(|_| ())
-    }
-
-    /// Stored by an earlier leader, or by another region that saw the same events.
-    fn is_known(&self, alert: &Alert) -> Result<bool, Problem> {
-        let found = self.node.platform_records(platform::ALERTS, &Select::Key(alert.id.to_string()))?;
-        Ok(!found.records.is_empty())
-    }
-
-    async fn keep_alert(&self, alert: &Alert) -> Result<(), Problem> {
-        let json = fitting_alert(alert)?;
-        let note = note(&self.node, "alert.raised", format!("alerts/{}", alert.id));
-        write(&self.node, platform::ALERTS, alert.id.to_string(), Must::BeAbsent, json, note).await
-    }
-
-    /// Announces revisions that have not been, at least once each.
-    async fn tell(&mut self) -> Result<(), Problem> {
-        let Some(announce) = self.announce.clone() else { return Ok(()) };
-        for incident in book::current(&self.node).await? {
-            let (id, revision) = (incident.id.to_string(), incident.revision());
-            if self.cursor.announced.get(&id).is_some_and(|told| *told >= revision) {
-                continue;
-            }
-            let Ok(body) = serde_json::to_vec(&incident) else { continue };
-            if !announce.announce(&format!("{id}/{revision}"), body.into()).await {
-                continue;
-            }
-            while self.cursor.announced.len() >= ANNOUNCED_MAX {
-                self.cursor.announced.pop_first();
-            }
-            self.cursor.announced.insert(id, revision);
-            self.save().await?;
-        }
+    /// Stores what was found, and up to where.
+    async fn report(&mut self, now_ms: u64, effects: &mut Vec<Effect>) -> Result<(), Lost> {
+        let node = Arc::clone(&self.post.node);
+        let writes = effects.drain(..).filter_map(|effect| written(&node, effect)).collect();
+        let rows = self.detector.take_rows().into_iter().map(|(key, value)| ([STATE, &key].concat(), value));
+        let rows = rows.chain([(CURSOR.to_vec(), Some(encode(&self.cursor)))]).collect();
+        self.post.report(rows, writes).await?;
+        (self.reported_ms, self.is_dirty) = (now_ms, false);
         Ok(())
-    }
-
-    async fn checkpoint(&mut self, now_ms: u64) -> Result<(), Problem> {
-        let last_ms = self.cursor.checkpoints.last().map_or(0, |(at_ms, _)| *at_ms);
-        if now_ms < last_ms.saturating_add(CHECKPOINT_EVERY_MS) {
-            return Ok(());
-        }
-        if self.cursor.checkpoints.len() >= CHECKPOINTS_MAX {
-            self.cursor.checkpoints.remove(0);
-        }
-        self.cursor.checkpoints.push((now_ms, self.next.clone()));
-        self.save().await
-    }
-
-    async fn save(&self) -> Result<(), Problem> {
-        let command = Command::Detected { cursor: encode(&self.cursor) };
-        self.node.propose(HOME, &command).await.map(|_| ()).map_err(failed)
     }
 
     fn count(&self) {
         let counts = self.detector.counts();
-        let metric = &self.node.metrics.detection;
+        let metric = &self.post.node.metrics.detection;
         let pairs = [
             ("events", counts.events),
             ("duplicates", counts.duplicates),
@@ -287,6 +219,68 @@ impl Watch {
     }
 }
 
+fn positioned(stream: &str, sequence: u64, raw: RawEvent) -> RawEvent {
+    RawEvent { position: Some(Position { stream: stream.into(), sequence }), ..raw }
+}
+
+/// Leaves of an audit log. They are received when they happen.
+fn leaves(space: &dyn Space, from: u64, received_ms: u64) -> std::io::Result<Vec<(u64, RawEvent)>> {
+    let rows = space.scan(keys::AUDIT_LEAF, Bound::Included(&keys::number(from)), Bound::Unbounded, false, TURN)?;
+    let leaf = |(key, leaf): (Vec<u8>, Vec<u8>)| {
+        let index = key.try_into().map(u64::from_be_bytes).ok()?;
+        let bytes: Bytes = leaf.into();
+        Some((index, RawEvent { source: SourceKind::Audit, received_ms, position: None, bytes }))
+    };
+    Ok(rows.into_iter().filter_map(leaf).collect())
+}
+
+/// Events of others.
+fn events(node: &Node, from: u64) -> std::io::Result<Vec<(u64, RawEvent)>> {
+    let rows = node.home().machine.events(from, TURN)?;
+    let event = |(sequence, bytes): (u64, Vec<u8>)| match decode::<RawEvent>(&bytes) {
+        Ok(raw) => Some((sequence, raw)),
+        Err(error) => {
+            tracing::error!(%error, sequence, "an ingested event cannot be read");
+            None
+        }
+    };
+    Ok(rows.into_iter().filter_map(event).collect())
+}
+
+/// The record that an effect becomes.
+fn written(node: &Node, effect: Effect) -> Option<Transact> {
+    let (alert, must, set, action) = match effect {
+        Effect::Alert(alert) => {
+            let json = fitting_alert(&alert)?;
+            (alert.id, Must::BeAbsent, vec![(ONLY, Merge::Lww, Value::Text(json))], "alert.raised")
+        }
+        Effect::Superseded { old, by } => {
+            let by = Value::Text(by.to_string());
+            (old, Must::Exist, vec![(SUPERSEDED_BY, Merge::Lww, by)], "alert.superseded")
+        }
+        Effect::Extended { alert, count, last_ms } => {
+            let number = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
+            let set = vec![(COUNT, Merge::Max, number(count)), (LAST_MS, Merge::Max, number(last_ms))];
+            (alert, Must::Exist, set, "alert.extended")
+        }
+    };
+    Some(record(platform::ALERTS, alert.to_string(), must, set, note(node, action, format!("alerts/{alert}"))))
+}
+
+/// A transaction on one record of the platform.
+pub(crate) fn record(
+    table: TableId,
+    key: String,
+    must: Must,
+    set: Vec<(FieldId, Merge, Value)>,
+    note: Note,
+) -> Transact {
+    let resource = note.resource.clone().unwrap_or_else(|| format!("platform/{}/{key}", table.get()));
+    let change = ActChange::Upsert { set, increment: Vec::new() };
+    let act = Act { table, key, must, seen: None, change, resource, names: BTreeMap::new() };
+    Transact { tenant: TenantId::PLATFORM, schema_version: 1, acts: vec![act], idempotency: None, note, trace: None }
+}
+
 pub(super) fn note(node: &Node, action: &str, resource: String) -> Note {
     Note {
         action: action.into(),
@@ -298,60 +292,19 @@ pub(super) fn note(node: &Node, action: &str, resource: String) -> Note {
     }
 }
 
-pub(super) async fn write(
-    node: &Node,
-    table: TableId,
-    key: String,
-    must: Must,
-    json: String,
-    note: Note,
-) -> Result<(), Problem> {
-    let set = vec![(ONLY, Merge::Lww, Value::Text(json))];
-    match node.keep(table, key, must, set, Vec::new(), note).await {
-        // Someone else stored the very same thing: keys of both are functions of what is stored.
-        Err(Problem::Conflict { .. }) => Ok(()),
-        other => other,
-    }
-}
-
-/// All incidents as their changes say, whichever region made them.
-pub(crate) fn incidents(node: &Node) -> Result<Vec<Incident>, Problem> {
-    let mut board = Board::new();
-    board.extend(book::changes(node, |_| true)?.into_iter().map(|(_, change)| change));
-    Ok(board.iter().cloned().collect())
-}
-
-/// Every alert.
-pub(crate) fn alerts(node: &Node) -> Result<Vec<Alert>, Problem> {
-    let mut all = Vec::new();
-    let mut after = None;
-    loop {
-        let limit = model::limit::PAGE_RECORDS_MAX as u32;
-        let select = Select::Range { from: String::new(), to: None, after, limit };
-        let found = node.platform_records(platform::ALERTS, &select)?;
-        let values = found.records.iter().filter_map(|(_, record)| record.fields.get(&ONLY));
-        for value in values {
-            if let Value::Text(json) = value.value()
-                && let Ok(alert) = serde_json::from_str(&json)
-            {
-                all.push(alert);
-            }
-        }
-        match found.more {
-            Some(more) => after = Some(more),
-            None => return Ok(all),
-        }
-    }
-}
-
 /// The JSON of an alert; where it would be too long, the events in its middle go: what began it and what completed it stay.
-fn fitting_alert(alert: &Alert) -> Result<String, Problem> {
+fn fitting_alert(alert: &Alert) -> Option<String> {
     let mut alert = alert.clone();
     loop {
-        let json = serde_json::to_string(&alert)
-            .map_err(|error| crate::core::wait::internal("an alert has no JSON", &error))?;
+        let json = match serde_json::to_string(&alert) {
+            Ok(json) => json,
+            Err(error) => {
+                tracing::error!(%error, alert = %alert.id, "an alert has no JSON");
+                return None;
+            }
+        };
         if json.len() <= ALERT_BYTES_MAX || alert.events.len() < 3 {
-            return Ok(json);
+            return Some(json);
         }
         let (keep, count) = (alert.events.len() / 4, alert.events.len());
         alert.events.drain(keep.max(1)..count - keep.max(1));

@@ -4,7 +4,12 @@
 
 pub mod anchor;
 pub mod book;
+pub mod desk;
 pub mod detect;
+pub mod duty;
+pub mod escalate;
+pub mod follow;
+pub mod outbox;
 pub mod proposer;
 pub mod pull;
 pub mod rejoin;

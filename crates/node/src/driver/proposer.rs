@@ -59,24 +59,30 @@ pub enum ProposeFailed {
     Stopped,
 }
 
+/// Commands that another node carries to the leader.
 #[derive(Serialize, Deserialize)]
-struct Forwarded {
-    group: GroupId,
+pub struct Forwarded {
+    /// The group they are for.
+    pub group: GroupId,
     commands: Vec<Bytes>,
 }
 
-/// What became of commands, on the wire too.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-enum Answer {
-    /// Where the entry is in the log, and one result for each command.
-    Results {
-        index: u64,
-        results: Vec<Bytes>,
-    },
-    NotLeader,
-    Unknown,
-    Busy,
+impl Forwarded {
+    /// Reads a request of another node; `None` if it is not one.
+    pub fn decode(request: &[u8]) -> Option<Self> {
+        decode(request).ok().filter(|forwarded: &Self| forwarded.commands.len() <= BATCH_COMMANDS_MAX)
+    }
 }
+
+/// Commands that were carried out: where their entry is in the log, and one result for each.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Placed {
+    index: u64,
+    results: Vec<Bytes>,
+}
+
+/// What became of commands, on the wire too.
+type Answer = Result<Placed, ProposeFailed>;
 
 /// A command that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,43 +123,26 @@ impl Proposer {
 
     /// Has a command carried out; its result is what the state machine answered.
     pub async fn propose(&self, command: Bytes) -> Result<Done, ProposeFailed> {
-        match self.carry(vec![command], false).await? {
-            Answer::Results { index, results } => {
-                let result = results.into_iter().next().ok_or(ProposeFailed::Unknown)?;
-                Ok(Done { index, result })
-            }
-            Answer::NotLeader => Err(ProposeFailed::NoLeader),
-            Answer::Unknown => Err(ProposeFailed::Unknown),
-            Answer::Busy => Err(ProposeFailed::Busy),
-        }
+        let Placed { index, results } = self.carry(vec![command], false).await?;
+        let result = results.into_iter().next().ok_or(ProposeFailed::Unknown)?;
+        Ok(Done { index, result })
     }
 
-    async fn carry(&self, commands: Vec<Bytes>, is_forwarded: bool) -> Result<Answer, ProposeFailed> {
+    async fn carry(&self, commands: Vec<Bytes>, is_forwarded: bool) -> Answer {
         let (reply, answer) = oneshot::channel();
         self.queue.try_send(Parcel { commands, is_forwarded, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ProposeFailed::Busy,
             mpsc::error::TrySendError::Closed(_) => ProposeFailed::Stopped,
         })?;
         // The driver went away with the commands in its hands: they may be on their way already.
-        Ok(answer.await.unwrap_or(Answer::Unknown))
+        answer.await.unwrap_or(Err(ProposeFailed::Unknown))
     }
 
     /// Carries out commands that another node forwarded, in the same entries as this node's own, if this node leads.
-    pub async fn answer_forwarded(&self, group: &Group, request: &[u8]) -> Option<Bytes> {
-        let forwarded: Forwarded = decode(request).ok()?;
-        if forwarded.commands.len() > BATCH_COMMANDS_MAX {
-            return None;
-        }
-        let answer = if group.is_leader() {
-            match self.carry(forwarded.commands, true).await {
-                Ok(answer) => answer,
-                Err(ProposeFailed::Busy) => Answer::Busy,
-                Err(_) => Answer::NotLeader,
-            }
-        } else {
-            Answer::NotLeader
-        };
-        Some(encode(&answer).into())
+    pub async fn answer_forwarded(&self, group: &Group, forwarded: Forwarded) -> Bytes {
+        let answer =
+            if group.is_leader() { self.carry(forwarded.commands, true).await } else { Err(ProposeFailed::NoLeader) };
+        encode(&answer).into()
     }
 }
 
@@ -184,22 +173,25 @@ impl Batch {
     /// Sends what another node forwarded back to it: only there is known how long its callers wait.
     fn return_forwarded(&mut self) {
         for parcel in self.parcels.extract_if(.., |parcel| parcel.is_forwarded) {
-            let _ = parcel.reply.send(Answer::NotLeader);
+            let _ = parcel.reply.send(Err(ProposeFailed::NoLeader));
         }
     }
 
     /// A caller that has gone away is no reason to stop: its command is done or not all the same.
     fn answer(self, answer: Answer) {
-        let Answer::Results { index, results } = answer else {
-            for parcel in self.parcels {
-                let _ = parcel.reply.send(answer.clone());
+        match answer {
+            Err(failed) => {
+                for parcel in self.parcels {
+                    let _ = parcel.reply.send(Err(failed));
+                }
             }
-            return;
-        };
-        let mut results = results.into_iter();
-        for parcel in self.parcels {
-            let results = results.by_ref().take(parcel.commands.len()).collect();
-            let _ = parcel.reply.send(Answer::Results { index, results });
+            Ok(Placed { index, results }) => {
+                let mut results = results.into_iter();
+                for parcel in self.parcels {
+                    let results = results.by_ref().take(parcel.commands.len()).collect();
+                    let _ = parcel.reply.send(Ok(Placed { index, results }));
+                }
+            }
         }
     }
 }
@@ -259,22 +251,16 @@ impl Courier {
             let attempt = match leader {
                 Some(leader) if leader == self.local => self.propose_here(commands).await,
                 Some(leader) => self.forward(leader, commands).await,
-                None => Answer::NotLeader,
+                None => Err(ProposeFailed::NoLeader),
             };
             match attempt {
-                Answer::Results { index, results } if results.len() == count => {
-                    return batch.answer(Answer::Results { index, results });
-                }
-                Answer::Results { .. } | Answer::Unknown => return batch.answer(Answer::Unknown),
-                Answer::Busy => return batch.answer(Answer::Busy),
-                Answer::NotLeader if tokio::time::Instant::now() >= deadline => {
-                    return batch.answer(Answer::NotLeader);
-                }
-                Answer::NotLeader => {
-                    batch.return_forwarded();
+                Ok(placed) if placed.results.len() == count => return batch.answer(Ok(placed)),
+                Ok(_) => return batch.answer(Err(ProposeFailed::Unknown)),
+                Err(ProposeFailed::NoLeader) if tokio::time::Instant::now() < deadline => {
                     // Either something changes in the group, or it is time to look again.
                     let _ = tokio::time::timeout(RETRY_PAUSE, changes.changed()).await;
                 }
+                Err(failed) => return batch.answer(Err(failed)),
             }
         }
     }
@@ -291,33 +277,34 @@ impl Courier {
                 answer = &mut call => break answer,
                 changed = changes.changed() => {
                     if changed.is_err() || self.group.leader().is_some_and(|now| now != leader) {
-                        return Answer::Unknown;
+                        return Err(ProposeFailed::Unknown);
                     }
                 }
             }
         };
         match answer {
-            Ok(bytes) => decode(&bytes).unwrap_or(Answer::Unknown),
-            Err(LinkError::Unreachable(_) | LinkError::Refused(_) | LinkError::TooLarge { .. }) => Answer::NotLeader,
-            Err(LinkError::Timeout(_) | LinkError::Closed(_)) => Answer::Unknown,
+            Ok(bytes) => decode(&bytes).unwrap_or(Err(ProposeFailed::Unknown)),
+            Err(LinkError::Unreachable(_) | LinkError::Refused(_) | LinkError::TooLarge { .. }) => {
+                Err(ProposeFailed::NoLeader)
+            }
+            Err(LinkError::Timeout(_) | LinkError::Closed(_)) => Err(ProposeFailed::Unknown),
         }
     }
+
     async fn propose_here(&self, commands: Vec<Bytes>) -> Answer {
         let mut nonce = [0; 16];
         self.world.entropy.fill(&mut nonce);
         let entry = Entry { wall_ms: self.world.clock.wall_ms(), nonce, commands };
         match self.group.propose(encode(&entry).into()).await {
-            Ok(applied) => decode(&applied.result)
-                .map_or(Answer::Unknown, |results| Answer::Results { index: applied.index, results }),
-            Err(ProposeError::NotLeader { .. }) => Answer::NotLeader,
+            Ok(applied) => match decode(&applied.result) {
+                Ok(results) => Ok(Placed { index: applied.index, results }),
+                Err(_) => Err(ProposeFailed::Unknown),
+            },
+            Err(ProposeError::NotLeader { .. }) => Err(ProposeFailed::NoLeader),
             // Batches are bounded well below it, and a single command is bounded by the request it came from.
-            Err(ProposeError::TooLarge { .. }) => Answer::Unknown,
-            Err(ProposeError::Unknown | ProposeError::Stopped) => Answer::Unknown,
+            Err(ProposeError::TooLarge { .. } | ProposeError::Unknown | ProposeError::Stopped) => {
+                Err(ProposeFailed::Unknown)
+            }
         }
     }
-}
-
-/// The group that forwarded commands are for, to find it before [`answer_forwarded`].
-pub fn forwarded_group(request: &[u8]) -> Option<GroupId> {
-    decode::<Forwarded>(request).ok().map(|forwarded| forwarded.group)
 }

@@ -1,6 +1,7 @@
 //! What other nodes ask of this one, and which of them may: the peer's region and zone decide.
 
-use crate::driver::{proposer, rejoin, serve};
+use crate::driver::proposer::Forwarded;
+use crate::driver::{rejoin, serve};
 use crate::node::Node;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -72,9 +73,9 @@ impl Handler for Router {
                 self.group(id)?.handle_call(peer, request).await
             }
             Service::Propose => {
-                let id = proposer::forwarded_group(&request).filter(|id| self.may(peer, *id))?;
-                let node = self.running()?;
-                node.proposer(id)?.answer_forwarded(self.group(id)?, &request).await
+                let forwarded = Forwarded::decode(&request).filter(|forwarded| self.may(peer, forwarded.group))?;
+                let (node, id) = (self.running()?, forwarded.group);
+                Some(node.proposer(id)?.answer_forwarded(self.group(id)?, forwarded).await)
             }
             Service::Status => rejoin::answer(self.groups.get()?, &self.running()?, peer, &request).await,
             Service::Snapshot | Service::Pull | Service::ReadIndex => None,

@@ -3,7 +3,9 @@
 //! Everything in a command was decided before it was proposed, except what depends on the state.
 
 use crate::machine::note::Note;
-use model::{FieldId, Hlc, Merge, PartitionId, Record, RegionId, Stamp, TableId, TenantId, Value, VersionVector};
+use model::{
+    FieldId, Hlc, Merge, NodeId, PartitionId, Record, RegionId, Stamp, TableId, TenantId, Value, VersionVector,
+};
 use replication::Change;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,17 +34,72 @@ pub enum Command {
         vectors: BTreeMap<PartitionId, VersionVector>,
     },
     /// Events of others, for the detector.
-    Ingest {
-        /// Encoded raw events.
-        events: Vec<Vec<u8>>,
-        /// Who sent them.
-        note: Note,
+    Ingest(Ingest),
+    /// A node of the region has a duty from now on, and nobody else has.
+    Assign {
+        /// Which duty.
+        duty: String,
+        /// Whose it is.
+        to: NodeId,
     },
-    /// What detection has read, so that a takeover goes on from there.
-    Detected {
-        /// Encoded cursor.
-        cursor: Vec<u8>,
+    /// A node takes up the duty it was given. A lease is of one life of a node: what its process sent before it died
+    /// may still be on its way.
+    Claim {
+        /// Which duty.
+        duty: String,
+        /// The lease as it was given.
+        epoch: u64,
+        /// Drawn when the node started.
+        life: u64,
     },
+    /// What a node did in its duty.
+    Report(Report),
+}
+
+/// Events of others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ingest {
+    /// Encoded raw events.
+    pub events: Vec<Vec<u8>>,
+    /// For a source that delivers again after a crash, in order: its stream, and the sequence of each event. What
+    /// came before is left out.
+    pub door: Option<(String, Vec<u64>)>,
+    /// Who sent them.
+    pub note: Note,
+}
+
+/// What a node did in its duty: all of it takes effect, or nothing because another node has the duty by now.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The duty.
+    pub duty: String,
+    /// The lease it was done under.
+    pub epoch: u64,
+    /// Counts the lease's reports, from 1: the same one twice counts once.
+    pub number: u64,
+    /// Whether this is the end. Until it comes rows are set aside, and take effect with it.
+    pub is_whole: bool,
+    /// Rows of the duty's state, put or removed.
+    pub rows: Vec<Row>,
+    /// Records that follow. Acts that want a record to be absent are left out where it is there: what was done
+    /// twice is done once.
+    pub writes: Vec<Transact>,
+}
+
+/// A key, and its value or nothing.
+pub type Row = (Vec<u8>, Option<Vec<u8>>);
+
+/// Who has a duty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Whose it is.
+    pub holder: NodeId,
+    /// Grows with each assignment and each claim: the fencing token.
+    pub epoch: u64,
+    /// The life of the holder that claimed it; none yet.
+    pub life: Option<u64>,
+    /// The last report.
+    pub number: u64,
 }
 
 /// A transaction: all of it or nothing.
@@ -183,6 +240,8 @@ pub enum Outcome {
         /// Why the rest was not taken.
         refused: Option<String>,
     },
+    /// A report under a lease that has ended: nothing was done.
+    Fenced,
 }
 
 /// Records that were read.

@@ -34,8 +34,18 @@ pub mod platform {
     pub const FACTORS: TableId = TableId::new(3);
     /// Alerts, by id.
     pub const ALERTS: TableId = TableId::new(4);
-    /// Incidents, by id.
+    /// Changes of incidents, by their ids.
     pub const INCIDENTS: TableId = TableId::new(5);
+    /// What somebody outside is to be told, by key.
+    pub const NOTICES: TableId = TableId::new(6);
+    /// What people are not called about, by mute.
+    pub const MUTES: TableId = TableId::new(16);
+    /// Escalation policies, by revision.
+    pub const POLICIES: TableId = TableId::new(17);
+    /// Who is being called, by incident.
+    pub const ESCALATIONS: TableId = TableId::new(18);
+    /// What was done to tickets, by ticket and change.
+    pub const TICKETS: TableId = TableId::new(19);
 }
 
 /// One command to the control plane.
@@ -175,6 +185,10 @@ fn platform_tenant(cluster: &Cluster) -> Tenant {
             table(platform::FACTORS, "factors", vec![number(1, "step", Merge::Max)]),
             table(platform::ALERTS, "alerts", vec![text(1, "alert")]),
             table(platform::INCIDENTS, "incidents", vec![text(1, "incident")]),
+            table(platform::MUTES, "mutes", vec![text(1, "mute")]),
+            table(platform::POLICIES, "policies", vec![text(1, "policy")]),
+            table(platform::ESCALATIONS, "escalations", vec![text(1, "escalation")]),
+            table(platform::TICKETS, "tickets", vec![text(1, "ticket")]),
         ],
     }
 }

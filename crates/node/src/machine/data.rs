@@ -75,6 +75,7 @@ pub struct DataMachine {
     pub(super) state: Mutex<State>,
     observer: Arc<dyn Observer>,
     changed: watch::Sender<u64>,
+    assigned: watch::Sender<u64>,
 }
 
 /// One entry being applied.
@@ -83,6 +84,8 @@ pub(super) struct Step<'a> {
     pub(super) state: &'a mut State,
     pub(super) view: &'a mut View,
     pub(super) wall_ms: u64,
+    /// Set where a duty was assigned.
+    pub(super) assigned: &'a mut bool,
 }
 
 impl DataMachine {
@@ -102,8 +105,8 @@ impl DataMachine {
             sums: BTreeMap::new(),
             ledger,
         };
-        let changed = watch::Sender::new(0);
-        let machine = Self { group, origin, partitions, space, state: Mutex::new(state), observer, changed };
+        let (changed, assigned) = (watch::Sender::new(0), watch::Sender::new(0));
+        let machine = Self { group, origin, partitions, space, state: Mutex::new(state), observer, changed, assigned };
         machine.load()?;
         Ok(machine)
     }
@@ -135,6 +138,10 @@ impl DataMachine {
     /// Ticks after every apply.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+    /// Ticks when a duty was assigned.
+    pub fn assignments(&self) -> watch::Receiver<u64> {
+        self.assigned.subscribe()
     }
     /// Where the state lies: for reads that need no order.
     pub fn read_space(&self) -> Arc<dyn Space> {
@@ -227,8 +234,10 @@ impl Step<'_> {
             Command::Note(_) => "note",
             Command::Foreign { .. } => "foreign",
             Command::Progress { .. } => "progress",
-            Command::Ingest { .. } => "ingest",
-            Command::Detected { .. } => "detected",
+            Command::Ingest(_) => "ingest",
+            Command::Assign { .. } => "assign",
+            Command::Claim { .. } => "claim",
+            Command::Report(_) => "report",
         };
         self.machine.observer.command(self.machine.group, kind);
         match command {
@@ -240,19 +249,16 @@ impl Step<'_> {
             }
             Command::Foreign { changes, .. } => self.foreign(changes),
             Command::Progress { region, vectors } => self.progress(region, &vectors),
-            Command::Ingest { events, note } => {
-                for event in events {
-                    self.view.put(keys::EVENT, keys::number(self.state.scalars.event_next), event);
-                    self.state.scalars.event_next += 1;
-                }
-                self.record(&note);
-                Ok(Outcome::Noted)
-            }
-            Command::Detected { cursor } => {
-                self.view.put(keys::META, keys::META_DETECTION, cursor);
-                Ok(Outcome::Noted)
-            }
+            Command::Ingest(ingest) => self.ingest(ingest),
+            Command::Assign { duty, to } => self.assign(&duty, to),
+            Command::Claim { duty, epoch, life } => self.claim(&duty, epoch, life),
+            Command::Report(report) => self.report(report),
         }
+    }
+
+    pub(super) fn keep_event(&mut self, event: Vec<u8>) {
+        self.view.put(keys::EVENT, keys::number(self.state.scalars.event_next), event);
+        self.state.scalars.event_next += 1;
     }
 
     /// The time of the next thing that happens here.
@@ -403,10 +409,17 @@ impl consensus::Machine for DataMachine {
         let mut state = self.state.lock();
         let mut view = View::new(Arc::clone(&self.space));
         let mut results = Vec::with_capacity(entries.len());
+        let mut assigned = false;
         for (_, bytes) in entries {
             let entry: LogEntry = stored(bytes)?;
             state.ledger.begin(entry.nonce);
-            let mut step = Step { machine: self, state: &mut state, view: &mut view, wall_ms: entry.wall_ms };
+            let mut step = Step {
+                machine: self,
+                state: &mut state,
+                view: &mut view,
+                wall_ms: entry.wall_ms,
+                assigned: &mut assigned,
+            };
             let mut outcomes: Vec<Bytes> = Vec::with_capacity(entry.commands.len());
             for command in &entry.commands {
                 // A command no one can read changes nothing, in every replica alike.
@@ -421,6 +434,9 @@ impl consensus::Machine for DataMachine {
         view.put(keys::META, keys::META_POSITION, position);
         self.space.write(view.into_batch())?;
         drop(state);
+        if assigned {
+            self.assigned.send_modify(|count| *count += 1);
+        }
         self.changed.send_modify(|count| *count += 1);
         Ok(results)
     }
@@ -435,6 +451,7 @@ impl consensus::Machine for DataMachine {
 
     fn reloaded(&self) -> io::Result<()> {
         self.load()?;
+        self.assigned.send_modify(|count| *count += 1);
         self.changed.send_modify(|count| *count += 1);
         Ok(())
     }

@@ -6,7 +6,7 @@ use model::{Origin, PartitionId, RegionId, TableId, TenantId};
 use storage::Keyspace;
 
 /// The keyspaces of a space, in the order of the constants below.
-pub const KEYSPACES: [&str; 10] = [
+pub const KEYSPACES: [&str; 11] = [
     "meta",
     "data",
     "change",
@@ -17,6 +17,7 @@ pub const KEYSPACES: [&str; 10] = [
     "audit_node",
     "event",
     "bucket",
+    "duty",
 ];
 
 /// Position, version vectors, chain heads, progress, counters.
@@ -39,6 +40,8 @@ pub const AUDIT_NODE: Keyspace = Keyspace(7);
 pub const EVENT: Keyspace = Keyspace(8);
 /// Convergence hashes by partition and bucket.
 pub const BUCKET: Keyspace = Keyspace(9);
+/// Duties of the region's nodes: leases, and the state of each.
+pub const DUTY: Keyspace = Keyspace(10);
 
 /// The applied position of consensus.
 pub const META_POSITION: &[u8] = b"position";
@@ -46,8 +49,6 @@ pub const META_POSITION: &[u8] = b"position";
 pub const META_SCALARS: &[u8] = b"scalars";
 /// The frontier of the audit log.
 pub const META_FRONTIER: &[u8] = b"frontier";
-/// What detection had read and decided.
-pub const META_DETECTION: &[u8] = b"detection";
 
 /// `c` partition origin: the chain's head.
 pub fn chain(partition: PartitionId, origin: Origin) -> Vec<u8> {
@@ -122,6 +123,31 @@ pub fn number(index: u64) -> [u8; 8] {
 pub fn bucket(partition: PartitionId, bucket: u16) -> [u8; 4] {
     let (p, b) = (partition.get().to_be_bytes(), bucket.to_be_bytes());
     [p[0], p[1], b[0], b[1]]
+}
+
+/// `l` duty: its lease.
+pub fn lease(duty: &str) -> Vec<u8> {
+    [b"l", duty.as_bytes()].concat()
+}
+
+/// The duty of a [`lease`] key.
+pub fn lease_duty(key: &[u8]) -> Option<&str> {
+    std::str::from_utf8(key.strip_prefix(b"l")?).ok()
+}
+
+/// `r` duty 0 key: a row of a duty's state. Names of duties have no zero byte.
+pub fn duty_row(duty: &str, key: &[u8]) -> Vec<u8> {
+    [b"r", duty.as_bytes(), b"\0", key].concat()
+}
+
+/// `p` duty 0 number: a part of a report whose end has not come yet.
+pub fn duty_part(duty: &str, number: u64) -> Vec<u8> {
+    [b"p", duty.as_bytes(), b"\0", &number.to_be_bytes()].concat()
+}
+
+/// `d` stream: the next sequence of a stream of events whose source may deliver again.
+pub fn door(stream: &str) -> Vec<u8> {
+    [b"d", stream.as_bytes()].concat()
 }
 
 fn origin_bytes(origin: Origin) -> [u8; 4] {

@@ -1,5 +1,6 @@
 //! What others ask of a data group's state: changes for other regions, hashes, conflicts, events.
 
+use crate::machine::command::Lease;
 use crate::machine::data::{DataMachine, stored};
 use crate::machine::keys;
 use model::{Origin, PartitionId, TenantId, VersionVector};
@@ -7,6 +8,11 @@ use replication::{Change, Conflict, convergence};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Bound;
+
+/// Most duties of a region.
+pub const DUTIES_MAX: usize = 1_024;
+/// Rows of a duty's state read at once.
+const DUTY_ROWS_AT_ONCE: usize = 4_096;
 
 impl DataMachine {
     /// The changes of `origin` in `partition` after `after`, at most `limit`.
@@ -71,8 +77,31 @@ impl DataMachine {
             .collect())
     }
 
-    /// What detection had read, as it left it.
-    pub fn detection_cursor(&self) -> io::Result<Option<Vec<u8>>> {
-        self.space.get(keys::META, keys::META_DETECTION)
+    /// Who has which duty.
+    pub fn leases(&self) -> io::Result<BTreeMap<String, Lease>> {
+        let rows = self.space.scan(keys::DUTY, Bound::Included(b"l"), Bound::Excluded(b"m"), false, DUTIES_MAX)?;
+        rows.into_iter()
+            .filter_map(|(key, value)| Some((keys::lease_duty(&key)?.to_owned(), value)))
+            .map(|(duty, value)| Ok((duty, stored(&value)?)))
+            .collect()
+    }
+
+    /// The rows of a duty's state whose keys begin with `prefix`, in order.
+    pub fn duty_rows(&self, duty: &str, prefix: &[u8]) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let from = keys::duty_row(duty, prefix);
+        let skip = from.len() - prefix.len();
+        let (mut rows, mut after) = (Vec::new(), None::<Vec<u8>>);
+        loop {
+            let start = after.as_deref().map_or(Bound::Included(from.as_slice()), Bound::Excluded);
+            let part = self.space.scan(keys::DUTY, start, Bound::Unbounded, false, DUTY_ROWS_AT_ONCE)?;
+            let count = part.len();
+            after = part.last().map(|(key, _)| key.clone());
+            let ours = part.into_iter().take_while(|(key, _)| key.starts_with(&from));
+            let before = rows.len();
+            rows.extend(ours.map(|(key, value)| (key[skip..].to_vec(), value)));
+            if rows.len() - before < DUTY_ROWS_AT_ONCE || count < DUTY_ROWS_AT_ONCE {
+                return Ok(rows);
+            }
+        }
     }
 }

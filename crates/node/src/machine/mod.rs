@@ -5,12 +5,15 @@
 pub mod command;
 pub mod control;
 pub mod data;
+mod duty;
 pub mod keys;
 pub mod ledger;
-mod look;
+pub mod look;
 pub mod note;
 pub mod transact;
 mod view;
 
+#[cfg(test)]
+mod duty_tests;
 #[cfg(test)]
 mod tests;

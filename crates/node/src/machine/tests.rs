@@ -35,14 +35,14 @@ impl Observer for Silent {
 }
 
 /// One region's only group, on a disk in memory.
-struct Bed {
-    machine: DataMachine,
+pub(super) struct Bed {
+    pub(super) machine: DataMachine,
     index: u64,
     wall_ms: u64,
 }
 
 impl Bed {
-    fn new(region: u16) -> Self {
+    pub(super) fn new(region: u16) -> Self {
         let text = r#"
             name = "test"
             environment = "development"
@@ -78,11 +78,11 @@ impl Bed {
         outcomes.iter().map(|outcome| decode(outcome).expect("outcomes are encoded here")).collect()
     }
 
-    fn one(&mut self, command: Command) -> Outcome {
+    pub(super) fn one(&mut self, command: Command) -> Outcome {
         self.apply(&[command]).remove(0)
     }
 
-    fn leaves(&self) -> Vec<AuditEvent> {
+    pub(super) fn leaves(&self) -> Vec<AuditEvent> {
         let rows =
             self.machine.read_space().scan(keys::AUDIT_LEAF, Bound::Unbounded, Bound::Unbounded, false, usize::MAX);
         let rows = rows.expect("memory does not fail");
@@ -101,7 +101,7 @@ impl Bed {
     }
 }
 
-fn text(value: &str) -> Value {
+pub(super) fn text(value: &str) -> Value {
     Value::Text(value.into())
 }
 

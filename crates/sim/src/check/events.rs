@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What a detector finds that reads a region's events once, from the first to the last.
 pub fn undisturbed(node: &node::Node) -> BTreeSet<String> {
-    let home = &node.data[&node::driver::detect::HOME];
+    let home = node.home();
     let mut detector = Detector::new(setup::rules(), Options::default());
     let mut effects = Vec::new();
     let stream = format!("events/{}", node.region.name);
@@ -39,6 +39,31 @@ pub fn stored(node: &node::Node) -> BTreeSet<String> {
     let prefix = keys::record(TenantId::PLATFORM, platform::ALERTS, "");
     let of_alerts = rows(&*space, keys::DATA).into_iter().filter(|(key, _)| key.starts_with(&prefix));
     of_alerts.map(|(key, _)| keys::record_key(&key).to_owned()).collect()
+}
+
+/// An alert that is under no incident.
+pub fn unfiled(node: &node::Node) -> Option<String> {
+    let incidents = node::driver::book::incidents(node).unwrap_or_default();
+    let filed: BTreeSet<String> =
+        incidents.iter().flat_map(|incident| incident.alerts.keys()).map(ToString::to_string).collect();
+    stored(node).into_iter().find(|alert| !filed.contains(alert))
+}
+
+/// Each alert is under one incident, and every incident's alerts were raised.
+pub fn each_alert_is_filed_once(evidence: &Evidence, findings: &mut Findings) {
+    let node = &evidence.regions[0].node;
+    let (stored, mut filed) = (stored(node), BTreeMap::<String, u32>::new());
+    for incident in node::driver::book::incidents(node).unwrap_or_default() {
+        for alert in incident.alerts.keys() {
+            *filed.entry(alert.to_string()).or_default() += 1;
+        }
+    }
+    for alert in stored.iter().filter(|alert| filed.get(*alert) != Some(&1)) {
+        findings.push(format!("incidents: {alert} is under {} of them", filed.get(alert).copied().unwrap_or(0)));
+    }
+    for alert in filed.keys().filter(|alert| !stored.contains(*alert)) {
+        findings.push(format!("incidents: {alert} was never raised"));
+    }
 }
 
 /// What was acknowledged is there once; alerts are those of an undisturbed run, each raised once.
@@ -74,7 +99,7 @@ pub fn each_event_counts_once(evidence: &Evidence, findings: &mut Findings) {
 
 fn events_are_there_once(evidence: &Evidence, region: &RegionState, findings: &mut Findings) {
     let mut counts: BTreeMap<u64, u32> = BTreeMap::new();
-    let home = &region.node.data[&node::driver::detect::HOME];
+    let home = region.node.home();
     for (_, bytes) in home.machine.events(0, usize::MAX).unwrap_or_default() {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let id = text.split("ev~").nth(1).and_then(|rest| rest.split('~').next()?.parse().ok());

@@ -1,0 +1,203 @@
+//! The detector's state as rows: a detector that is restored from them goes on as if nothing had happened.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use detection::engine::{Detector, Effect, Input, Options, RestoreError};
+use detection::event::Event;
+use detection::rules::{RuleSet, load_texts};
+use proptest::prelude::*;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use support::{NOW_MS, plain};
+
+/// Every kind of correlation, one of correlations, over events that say which rule they match.
+const RULES: &str = include_str!("support/state.yml");
+
+fn rules() -> RuleSet {
+    static RULES_READ: LazyLock<RuleSet> = LazyLock::new(|| {
+        let (rules, errors) = load_texts(vec![("state.yml".into(), RULES.into())]);
+        assert!(errors.is_empty(), "{errors:?}");
+        rules
+    });
+    RULES_READ.clone()
+}
+
+#[derive(Clone, Debug)]
+struct Drawn {
+    kind: u8,
+    user: u8,
+    value: u8,
+    host: u8,
+    /// How much later than the one before.
+    gap_ms: u64,
+    /// How much later than it happened it comes.
+    delay_ms: u64,
+    /// Where it carries an identity of its own.
+    uid: Option<u8>,
+    restart: bool,
+    tick: bool,
+}
+
+fn drawn() -> impl Strategy<Value = Vec<Drawn>> {
+    let one = (
+        0..4_u8,
+        0..2_u8,
+        0..5_u8,
+        0..2_u8,
+        0..20_000_u64,
+        0..40_000_u64,
+        proptest::option::weighted(0.2, 0..20_u8),
+        0..6_u8,
+    );
+    let one = one.prop_map(|(kind, user, value, host, gap_ms, delay_ms, uid, luck)| Drawn {
+        kind,
+        user,
+        value,
+        host,
+        gap_ms,
+        delay_ms,
+        uid,
+        restart: luck == 0,
+        tick: luck < 3,
+    });
+    proptest::collection::vec(one, 1..150)
+}
+
+/// Each with the time at which it comes, by that time.
+fn events(drawn: &[Drawn]) -> Vec<(u64, Drawn, Event)> {
+    let mut at_ms = NOW_MS - 10_000_000;
+    let mut events: Vec<(u64, Drawn, Event)> = Vec::new();
+    for (sequence, one) in drawn.iter().enumerate() {
+        at_ms += one.gap_ms;
+        let mut fields = json!({"kind": format!("k{}", one.kind), "user": format!("u{}", one.user),
+            "value": one.value, "device.hostname": format!("h{}", one.host)});
+        if let Some(uid) = one.uid {
+            fields["metadata.uid"] = format!("uid-{uid}").into();
+        }
+        events.push((at_ms + one.delay_ms, one.clone(), plain(sequence as u64, at_ms, fields)));
+    }
+    events.sort_by_key(|(at_ms, _, _)| *at_ms);
+    events
+}
+
+fn options() -> Options {
+    Options {
+        allowed_lateness_ms: 30_000,
+        idle_after_ms: 60_000,
+        keys_max: 64,
+        remembered_max: 8,
+        ..Options::default()
+    }
+}
+
+/// All effects, with a restart wherever one is drawn if there are to be any.
+fn run(drawn: &[Drawn], restarts: bool, spoil: impl Fn(&mut BTreeMap<Vec<u8>, Vec<u8>>)) -> Vec<Effect> {
+    let (mut detector, mut effects) = (Detector::new(rules(), options()), Vec::new());
+    let mut store: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    for (at_ms, one, event) in events(drawn) {
+        detector.step(at_ms, Input::Event(event), &mut effects);
+        if one.tick {
+            detector.step(at_ms + 1_000, Input::Tick, &mut effects);
+        }
+        if restarts && one.restart {
+            for (key, row) in detector.take_rows() {
+                match row {
+                    Some(row) => store.insert(key, row),
+                    None => store.remove(&key),
+                };
+            }
+            spoil(&mut store);
+            let (next, restored) = Detector::restore(rules(), options(), store.clone()).unwrap();
+            assert_eq!(restored.dropped, 0);
+            detector = next;
+        }
+    }
+    effects
+}
+
+#[test]
+fn losing_what_waits_for_the_watermark_is_noticed() {
+    // Four of a kind at once, and a restart after three of them that loses those.
+    let one = |kind, restart| Drawn {
+        kind,
+        user: 0,
+        value: 0,
+        host: 0,
+        gap_ms: 1_000,
+        delay_ms: 0,
+        uid: None,
+        restart,
+        tick: false,
+    };
+    let drawn = [one(0, false), one(0, true), one(0, false)];
+    let whole = run(&drawn, true, |_| {});
+    let lossy = run(&drawn, true, |store| store.retain(|key, _| key.len() < 60));
+    assert_eq!(run(&drawn, false, |_| {}), whole);
+    assert!(!whole.is_empty() && lossy != whole);
+}
+
+#[test]
+fn rows_of_a_rule_that_is_gone_are_dropped_and_others_stay() {
+    let mut detector = Detector::new(rules(), options());
+    for n in 0..2 {
+        let event = plain(n, NOW_MS + n, json!({"kind": "k0", "user": "u", "value": n}));
+        detector.step(NOW_MS, Input::Event(event), &mut Vec::new());
+    }
+    let rows: Vec<(Vec<u8>, Vec<u8>)> =
+        detector.take_rows().into_iter().filter_map(|(k, row)| Some((k, row?))).collect();
+    let (kept, _) = load_texts(vec![(
+        "state.yml".into(),
+        RULES.replace("gte: 3}}\n---\ntitle: various", "gte: 4}}\n---\ntitle: various"),
+    )]);
+    let (mut next, restored) = Detector::restore(kept, options(), rows).unwrap();
+    assert_eq!((restored.dropped, restored.carried), (3, 12), "two entries and their key of the changed rule");
+    let changes = next.take_rows();
+    assert_eq!(changes.len(), 3);
+    assert!(changes.iter().all(|(_, row)| row.is_none()));
+    assert!(next.take_rows().is_empty());
+}
+
+#[test]
+fn damage_is_told() {
+    let restore =
+        |key: &[u8], row: &[u8]| Detector::restore(rules(), options(), [(key.to_vec(), row.to_vec())]).unwrap_err();
+    assert_eq!(restore(&[9], &[]), RestoreError::UnknownKind);
+    assert!(matches!(restore(&[0], &[1, 255]), RestoreError::Unreadable(_)));
+    assert_eq!(restore(&[&[2][..], &[0; 28]].concat(), &[1]), RestoreError::Orphan);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_restart_at_any_point_changes_no_effect(drawn in drawn()) {
+        prop_assert_eq!(run(&drawn, false, |_| {}), run(&drawn, true, |_| {}));
+    }
+
+    #[test]
+    fn arbitrary_rows_never_panic(
+        rows in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..90), proptest::collection::vec(any::<u8>(), 0..60)), 0..8),
+        kind in 0..5_u8,
+    ) {
+        let rows = rows.into_iter().map(|(mut key, row)| {
+            key.insert(0, kind);
+            (key, row)
+        });
+        let _ = Detector::restore(rules(), options(), rows);
+    }
+
+    #[test]
+    fn damaged_rows_never_panic(drawn in drawn(), place in any::<prop::sample::Index>(), flip in any::<prop::sample::Index>(), bit in 0..8) {
+        let mut detector = Detector::new(rules(), options());
+        for (at_ms, _, event) in events(&drawn) {
+            detector.step(at_ms, Input::Event(event), &mut Vec::new());
+        }
+        let mut rows: Vec<(Vec<u8>, Vec<u8>)> = detector.take_rows().into_iter().filter_map(|(k, row)| Some((k, row?))).collect();
+        let row = place.get_mut(&mut rows);
+        let at = flip.index(row.1.len());
+        row.1[at] ^= 1_u8 << bit;
+        let _ = Detector::restore(rules(), options(), rows);
+    }
+}

@@ -1,0 +1,75 @@
+//! Events of others coming in: kept in the region's log, where detection reads them.
+
+use super::wait::failed;
+use crate::machine::command::{Command, Ingest};
+use crate::machine::note::Note;
+use crate::node::Node;
+use api::core::Answer;
+use api::types::{Caller, Ingested};
+use bytes::Bytes;
+use detection::{RawEvent, SourceKind};
+use identity::{Action, Session};
+use model::codec::encode;
+
+/// Bytes of events in one command.
+const BATCH_BYTES_MAX: usize = 512 * 1024;
+
+impl Node {
+    /// Takes events: durable when this returns.
+    pub(crate) async fn ingest(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        source: &str,
+        lines: Vec<Bytes>,
+    ) -> Answer<Ingested> {
+        self.permit(caller, session, Action::EventIngest, session.tenant(), "events").await?;
+        let accepted = lines.len() as u64;
+        let resource = Some(format!("events/{source}"));
+        let note = Note { resource, ..self.note(caller, session, "ingest") };
+        let received_ms = self.world.clock.wall_ms();
+        let event = |bytes| RawEvent { source: SourceKind::Ndjson, received_ms, position: None, bytes };
+        self.take_in(lines.into_iter().map(event).collect(), None, note).await?;
+        Ok(Ingested { accepted })
+    }
+
+    /// Writes events to the region's log. A source that delivers again after a crash, in order, names its stream, and
+    /// each event its place in it: what was written before is left out.
+    pub(crate) async fn take_in(&self, events: Vec<RawEvent>, door: Option<&str>, note: Note) -> Answer<()> {
+        let mut batch = Batch::default();
+        for event in events {
+            batch.push(event);
+            if batch.size_bytes >= BATCH_BYTES_MAX {
+                self.write_events(std::mem::take(&mut batch), door, &note).await?;
+            }
+        }
+        if !batch.events.is_empty() {
+            self.write_events(batch, door, &note).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_events(&self, batch: Batch, door: Option<&str>, note: &Note) -> Answer<()> {
+        let door = door.map(|stream| (stream.to_owned(), batch.places));
+        let command = Command::Ingest(Ingest { events: batch.events, door, note: note.clone() });
+        self.propose(self.cluster.home(), &command).await.map_err(failed)?;
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Batch {
+    events: Vec<Vec<u8>>,
+    places: Vec<u64>,
+    size_bytes: usize,
+}
+
+impl Batch {
+    fn push(&mut self, event: RawEvent) {
+        self.places.extend(event.position.as_ref().map(|position| position.sequence));
+        // In the region's log it has a place of its own.
+        let bytes = encode(&RawEvent { position: None, ..event });
+        self.size_bytes += bytes.len();
+        self.events.push(bytes);
+    }
+}

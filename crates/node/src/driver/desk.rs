@@ -1,0 +1,97 @@
+//! Files alerts under incidents: one node of the region at a time, each alert once.
+//!
+//! Follows the alerts this region stored; what follows from them is stored together with the place it was read up to.
+
+use crate::driver::book;
+use crate::driver::detect::{COUNT, LAST_MS, ONLY, SUPERSEDED_BY, note};
+use crate::driver::duty::{Lost, Post, Work};
+use crate::driver::follow::{self, Wrote};
+use crate::machine::control::platform;
+use async_trait::async_trait;
+use detection::AlertId;
+use detection::incident::Input;
+use model::codec::{decode, encode};
+use std::time::Duration;
+
+/// The row with the place in the change log.
+const PLACE: &[u8] = b"c";
+/// Looks again at least this often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The duty.
+pub struct Filing;
+
+#[async_trait]
+impl Work for Filing {
+    fn duty(&self) -> String {
+        "desk".into()
+    }
+
+    async fn work(&self, mut post: Post) -> Lost {
+        let mut place: u64 = post.row(PLACE).ok().flatten().and_then(|row| decode(&row).ok()).unwrap_or(0);
+        loop {
+            let (wrote, end) = match follow::after(&post.node, place) {
+                Ok(read) => read,
+                Err(error) => {
+                    tracing::error!(%error, "the change log cannot be read");
+                    (Vec::new(), place)
+                }
+            };
+            if end == place {
+                follow::more(&post.node, LOOK_EVERY).await;
+                continue;
+            }
+            let inputs: Vec<Input> = wrote.iter().flat_map(inputs).collect();
+            if !inputs.is_empty() && file(&mut post, &inputs, end).await.is_err() {
+                return Lost;
+            }
+            // Nothing of it was about alerts: the place is stored with the next that is.
+            place = end;
+        }
+    }
+}
+
+/// Stores what follows from alerts, and the place.
+async fn file(post: &mut Post, inputs: &[Input], place: u64) -> Result<(), Lost> {
+    let node = std::sync::Arc::clone(&post.node);
+    let note = note(&node, "incident.update", String::new());
+    let mut shelf = node.incidents.lock().await;
+    // Whoever is interrupted or fails from here on leaves an empty book, which is read again.
+    let mut book = std::mem::take(&mut *shelf);
+    loop {
+        match book.decide(&node, inputs, &note) {
+            Ok(decided) => {
+                let row = (PLACE.to_vec(), Some(encode(&place)));
+                post.report(vec![row], decided.writes).await?;
+                *shelf = book;
+                return Ok(());
+            }
+            Err(problem) => {
+                tracing::error!(%problem, "the incidents cannot be read");
+                tokio::time::sleep(LOOK_EVERY).await;
+                book = book::Book::default();
+            }
+        }
+    }
+}
+
+/// What the desk is told of a record of an alert.
+fn inputs(wrote: &Wrote) -> Vec<Input> {
+    let Some(alert) = wrote.key.parse::<AlertId>().ok().filter(|_| wrote.table == platform::ALERTS) else {
+        return Vec::new();
+    };
+    let mut inputs = Vec::new();
+    if let Some(json) = wrote.text(ONLY) {
+        match serde_json::from_str(json) {
+            Ok(alert) => inputs.push(Input::Alert(alert)),
+            Err(error) => tracing::error!(%error, %alert, "an alert cannot be read"),
+        }
+    }
+    if let Some(by) = wrote.text(SUPERSEDED_BY).and_then(|by| by.parse().ok()) {
+        inputs.push(Input::Superseded { old: alert, by });
+    }
+    if let (Some(count), Some(last_ms)) = (wrote.number(COUNT), wrote.number(LAST_MS)) {
+        inputs.push(Input::Extended { alert, count, last_ms });
+    }
+    inputs
+}
