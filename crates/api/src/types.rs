@@ -7,6 +7,7 @@ mod cluster;
 mod incident;
 mod incident_act;
 mod record;
+mod search;
 
 pub use admin::*;
 pub use audit::*;
@@ -15,3 +16,4 @@ pub use cluster::*;
 pub use incident::*;
 pub use incident_act::*;
 pub use record::*;
+pub use search::*;

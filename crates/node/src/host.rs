@@ -2,6 +2,7 @@
 
 use crate::config::{self, Config, ConfigError};
 use crate::core::NodeCore;
+use crate::driver;
 use crate::host_tasks;
 use crate::start::{Running, Start};
 use crate::world::{SystemClock, SystemEntropy, World};
@@ -100,12 +101,16 @@ pub async fn run(
     }
     host_tasks::recover(&running.node).await;
     std::fs::write(&born, config.node.as_bytes()).with_context(|| born.display().to_string())?;
+    if config.archive.enabled {
+        driver::archive::keep(&running.node, &config).context("the archive of events")?;
+    }
     tracing::info!(node = %config.node, api = %place.api, metrics = %place.metrics, link = %place.link, "started");
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
     let until = |mut stopped: watch::Receiver<bool>| async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
+    tasks.spawn(driver::archive::run(Arc::clone(&running.node)));
     let core = Arc::new(NodeCore(Arc::clone(&running.node)));
     tasks.spawn(api::serve(api, tls, core, until(stopped.clone())));
     tasks.spawn(host_tasks::metrics(metrics, Arc::clone(&running.node), link, until(stopped.clone())));

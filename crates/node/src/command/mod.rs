@@ -1,6 +1,7 @@
 //! The commands of `holdfast`.
 
 pub mod audit;
+pub mod events;
 pub mod incidents;
 pub mod init;
 pub mod remote;

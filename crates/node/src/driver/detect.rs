@@ -4,6 +4,7 @@
 //! alerts that follow, in one report: whoever takes the shard over goes on where the last report ended, and what was
 //! read but not reported is read again. So each event counts once, whoever dies when.
 
+use crate::core::ingest::Taken;
 use crate::driver::duty::{Lost, Post, Work};
 use crate::machine::command::{Act, ActChange, Must, Row, Transact};
 use crate::machine::control::platform;
@@ -226,7 +227,7 @@ fn positioned(stream: &str, sequence: u64, raw: RawEvent) -> RawEvent {
 }
 
 /// Leaves of an audit log. They are received when they happen.
-fn leaves(space: &dyn Space, from: u64, received_ms: u64) -> std::io::Result<Vec<(u64, RawEvent)>> {
+pub(super) fn leaves(space: &dyn Space, from: u64, received_ms: u64) -> std::io::Result<Vec<(u64, RawEvent)>> {
     let rows = space.scan(keys::AUDIT_LEAF, Bound::Included(&keys::number(from)), Bound::Unbounded, false, TURN)?;
     let leaf = |(key, leaf): (Vec<u8>, Vec<u8>)| {
         let index = key.try_into().map(u64::from_be_bytes).ok()?;
@@ -239,8 +240,8 @@ fn leaves(space: &dyn Space, from: u64, received_ms: u64) -> std::io::Result<Vec
 /// Events of others.
 fn events(node: &Node, from: u64) -> std::io::Result<Vec<(u64, RawEvent)>> {
     let rows = node.home().machine.events(from, TURN)?;
-    let event = |(sequence, bytes): (u64, Vec<u8>)| match decode::<RawEvent>(&bytes) {
-        Ok(raw) => Some((sequence, raw)),
+    let event = |(sequence, bytes): (u64, Vec<u8>)| match Taken::read(&bytes) {
+        Ok(taken) => Some((sequence, taken.raw)),
         Err(error) => {
             tracing::error!(%error, sequence, "an ingested event cannot be read");
             None

@@ -34,6 +34,8 @@ pub struct Metrics {
     pub detection: IntCounterVec,
     /// Notices to sinks by what became of them.
     pub notices: IntCounterVec,
+    /// The archive: files, events and bytes, and what is broken.
+    pub archive: GaugeVec,
     /// Leaves of the audit log, by group.
     pub audit_leaves: IntGaugeVec,
     /// Bytes of this process in memory.
@@ -77,6 +79,7 @@ impl Metrics {
             conflicts: counter("holdfast_conflicts_total", "Concurrent writes that lost.", &["group"]),
             detection: counter("holdfast_detection_events_total", "Events by what became of them.", &["what"]),
             notices: counter("holdfast_notices_total", "Notices by what became of them.", &["sink", "what"]),
+            archive: gauge("holdfast_archive", "Events of the past: files, rows, bytes, open, broken.", &["what"]),
             audit_leaves: int_gauge("holdfast_audit_leaves", "Leaves of the audit log.", &["group"]),
             resident_bytes: Gauge::with_opts(Opts::new("holdfast_resident_memory_bytes", "Memory of this process."))
                 .expect("the name is well formed"),
@@ -101,6 +104,7 @@ impl Metrics {
             Box::new(self.conflicts.clone()),
             Box::new(self.detection.clone()),
             Box::new(self.notices.clone()),
+            Box::new(self.archive.clone()),
             Box::new(self.audit_leaves.clone()),
             Box::new(self.resident_bytes.clone()),
             Box::new(self.transport.clone()),
