@@ -5,7 +5,7 @@ use axum::body::Body;
 use http::{HeaderValue, Request, Uri};
 use proptest::prelude::*;
 
-const PLACES: [(&str, &str); 14] = [
+const PLACES: [(&str, &str); 20] = [
     ("POST", "/v1/sessions"),
     ("PUT", "/v1/me/password"),
     ("POST", "/v1/tenants"),
@@ -17,7 +17,13 @@ const PLACES: [(&str, &str); 14] = [
     ("GET", "/v1/tenants/acme/tables/calls/records"),
     ("POST", "/v1/tenants/acme/transactions"),
     ("POST", "/v1/events"),
+    ("GET", "/v1/incidents"),
     ("POST", "/v1/incidents/i1/close"),
+    ("POST", "/v1/incidents/i1/split"),
+    ("POST", "/v1/mutes"),
+    ("PUT", "/v1/escalation/policy"),
+    ("POST", "/v1/tickets"),
+    ("PATCH", "/v1/tickets/t1"),
     ("GET", "/v1/audit/entries"),
     ("GET", "/v1/audit/logs/eu-0/tile/0/000"),
 ];
