@@ -73,6 +73,8 @@ fn described() -> OpenApiRouter<Api> {
         .merge(routes::detection::router())
         .merge(routes::incidents::router())
         .merge(routes::incident_acts::router())
+        .merge(routes::escalation::router())
+        .merge(routes::tickets::router())
         .merge(routes::cluster::router())
 }
 

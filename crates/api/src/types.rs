@@ -4,14 +4,18 @@ mod admin;
 mod audit;
 mod caller;
 mod cluster;
+mod escalation;
 mod incident;
 mod incident_act;
 mod record;
+mod ticket;
 
 pub use admin::*;
 pub use audit::*;
 pub use caller::*;
 pub use cluster::*;
+pub use escalation::*;
 pub use incident::*;
 pub use incident_act::*;
 pub use record::*;
+pub use ticket::*;

@@ -311,7 +311,7 @@ impl Archive {
             let files =
                 wanted.flat_map(|(_, files)| files.iter().filter(|file| file.may_hold(span)).cloned()).collect();
             let open = state.open.entries.iter();
-            let wanted = |entry: &&Arc<Entry>| tenants.has(&entry.tenant) && span.contains(entry.event.time_ms);
+            let wanted = |entry: &&Arc<Entry>| tenants.has(&entry.tenant) && span.contains(entry.time_ms());
             (files, open.filter(wanted).cloned().collect::<Vec<_>>())
         };
         let open = sorted(&entries).into_values().map(|entries| row::batch(entries.iter().map(Arc::as_ref))).collect();

@@ -8,7 +8,7 @@ use crate::{ArchiveError, row::Arrived};
 use detection::engine::{Detector, Effect, Input, Options};
 use detection::normalise::normalise;
 use detection::rules::RuleSet;
-use detection::{Alert, AlertId};
+use detection::{Alert, AlertId, Event};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -61,6 +61,7 @@ pub fn run(archive: &Archive, hunt: Hunt, progress: &Progress) -> Result<Found, 
         if progress.is_cancelled() {
             return Err(ArchiveError::Cancelled);
         }
+        // The clock of the hunt is that of the events: none of them is late or ahead.
         if time_ms >= now_ms + TICK_MS {
             now_ms = time_ms;
             detector.step(now_ms, Input::Tick, &mut effects);
@@ -68,7 +69,7 @@ pub fn run(archive: &Archive, hunt: Hunt, progress: &Progress) -> Result<Found, 
         match normalise(&raw) {
             Ok(event) => {
                 found.events += 1;
-                detector.step(time_ms.max(raw.received_ms).max(now_ms), Input::Event(event), &mut effects);
+                detector.step(time_ms, Input::Event(Event { time_ms, ..event }), &mut effects);
             }
             Err(reject) => *found.rejected.entry(reject.reason.label().to_owned()).or_default() += 1,
         }

@@ -5,7 +5,7 @@ use crate::layout::Span;
 use crate::read::{Batches, Opened};
 use crate::row::{Arrived, RAW_COLUMNS, raw_events, schema};
 use crate::search::Progress;
-use datafusion::arrow::array::{Array as _, AsArray as _};
+use datafusion::arrow::array::AsArray as _;
 use datafusion::arrow::datatypes::TimestampMillisecondType;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -127,7 +127,7 @@ fn first_of(entry: &FileEntry) -> Option<u64> {
     let time = schema().index_of("time").ok()?;
     let batch = opened.read(*opened.groups(None).ok()?.first()?, &[time], None).ok()?.next()?.ok()?;
     let column = batch.column(0).as_primitive_opt::<TimestampMillisecondType>()?;
-    (!column.is_empty()).then(|| column.value(0).cast_unsigned())
+    (batch.num_rows() > 0).then(|| column.value(0).cast_unsigned())
 }
 
 impl Iterator for Merge<'_> {

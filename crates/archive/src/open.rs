@@ -45,7 +45,7 @@ fn size_of(entry: &Entry) -> usize {
 pub(crate) fn sorted(entries: &[Arc<Entry>]) -> Sorted {
     let mut sorted = Sorted::new();
     for entry in entries {
-        let place = Partition::of(&entry.tenant, entry.event.time_ms, entry.event.received_ms);
+        let place = Partition::of(&entry.tenant, entry.time_ms(), entry.event.received_ms);
         sorted.entry(place).or_default().push(Arc::clone(entry));
     }
     for entries in sorted.values_mut() {

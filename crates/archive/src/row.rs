@@ -22,11 +22,19 @@ pub struct Entry {
     pub event: Event,
 }
 
+/// How far an event's clock may be ahead of its receipt; beyond it the time of receipt counts, as for the detector.
+pub const AHEAD_MAX_MS: u64 = 60_000;
+
 impl Entry {
+    /// When the event happened, as far as its clock can be believed.
+    pub fn time_ms(&self) -> u64 {
+        let (time_ms, received_ms) = (self.event.time_ms, self.event.received_ms);
+        if time_ms > received_ms.saturating_add(AHEAD_MAX_MS) { received_ms } else { time_ms }
+    }
     /// What files are sorted by: a total order of events with positions.
     pub fn order(&self) -> (u64, &str, u64) {
         let position = self.event.position.as_ref();
-        (self.event.time_ms, position.map_or("", |at| at.stream.as_ref()), position.map_or(0, |at| at.sequence))
+        (self.time_ms(), position.map_or("", |at| at.stream.as_ref()), position.map_or(0, |at| at.sequence))
     }
 }
 
@@ -137,7 +145,7 @@ pub fn batch<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> RecordBatc
     let mut received = TimestampMillisecondBuilder::new().with_timezone("UTC");
     let mut sequence = Int64Builder::new();
     for entry in entries.clone() {
-        time.append_value(milliseconds(entry.event.time_ms));
+        time.append_value(milliseconds(entry.time_ms()));
         received.append_value(milliseconds(entry.event.received_ms));
         sequence.append_option(entry.event.position.as_ref().map(|at| milliseconds(at.sequence)));
     }
@@ -162,7 +170,7 @@ pub(crate) const RAW_COLUMNS: [&str; 6] = ["time", "received", "sequence", "stre
 /// An event as it arrived, and when it happened.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Arrived {
-    /// When it happened.
+    /// As [`Entry::time_ms`].
     pub time_ms: u64,
     /// What arrived.
     pub raw: RawEvent,

@@ -3,26 +3,31 @@
 //! Pure and deterministic: the time is an argument, and the same inputs give the same effects in the same order.
 
 mod blind;
+mod intake;
 mod late;
+mod quota;
 mod reload;
 mod rows;
+mod shadow;
 mod streams;
 
 pub use blind::COVERAGE_DEGRADED;
 pub use late::{LateLane, reconsider};
 pub use reload::Reloaded;
 pub use rows::{RestoreError, Restored, Row};
+pub use shadow::Shadow;
 
 use crate::alert::{Alert, EventSummary};
 use crate::correlation::{Amount, Correlator, Entry, GroupKey, Lost, Occurrence, OrderKey, Outcome, Watermark, parts};
 use crate::event::{Event, Fields};
 use crate::id::AlertId;
 use crate::program::Worker;
-use crate::rules::{Feed, Origin, RuleSet};
+use crate::rules::{Feed, Origin, RuleSet, TENANT_FIELD};
 use blind::Blind;
 use late::LaneKey;
+use quota::Quotas;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use streams::Streams;
 
@@ -106,6 +111,10 @@ pub struct Counts {
     pub matches: u64,
     /// Alerts raised.
     pub alerts: u64,
+    /// Alerts not raised because a tenant's quota was used up, each rule and hour told of once.
+    pub held: u64,
+    /// Alerts that rules in shadow would have raised.
+    pub shadowed: u64,
     /// Alerts superseded.
     pub superseded: u64,
     /// Group keys evicted because of the bound: from here on the detector may have missed something.
@@ -126,6 +135,15 @@ pub struct Counts {
     pub remembered: u64,
 }
 
+/// How an event came in.
+#[derive(Clone, Copy, Debug)]
+struct Arrived {
+    stream: u32,
+    is_late: bool,
+    /// Its clock was too far ahead, and the time of receipt counts.
+    is_clamped: bool,
+}
+
 /// How often folded state is forgotten.
 const SWEEP_EVERY_MS: u64 = 5_000;
 
@@ -140,6 +158,8 @@ pub struct Detector {
     feeds: BTreeMap<Origin, Vec<(usize, usize)>>,
     worker: Worker,
     streams: Streams,
+    quotas: Quotas,
+    shadows: BTreeMap<Arc<str>, Shadow>,
     counts: Counts,
     swept_ms: u64,
     /// By rule, what was lost of its state.
@@ -182,6 +202,8 @@ impl Detector {
             feeds,
             worker,
             streams,
+            quotas: Quotas::default(),
+            shadows: BTreeMap::new(),
             counts: Counts::default(),
             swept_ms: 0,
             blind: BTreeMap::new(),
@@ -247,32 +269,25 @@ impl Detector {
         self.entries = self.correlators.iter().map(Correlator::entry_count).sum();
     }
 
-    fn event(&mut self, now_ms: u64, mut event: Event, effects: &mut Vec<Effect>) {
-        self.counts.events += 1;
-        let is_clamped = event.time_ms > now_ms.saturating_add(self.options.ahead_max_ms);
-        if is_clamped {
-            self.counts.ahead += 1;
-            event.time_ms = event.received_ms.min(now_ms);
-        }
-        let (stream, is_late) = self.streams.arrive(now_ms, &event);
-        self.counts.late += u64::from(is_late);
-        let rules = Arc::clone(&self.rules);
-        rules.program.run(&mut self.worker, &event);
-        if self.worker.hits().len() == 0 {
-            return;
-        }
-        if self.streams.is_again(stream, &event) {
+    /// What follows from an event that rules matched.
+    fn matched(&mut self, now_ms: u64, arrived: Arrived, event: &Event, effects: &mut Vec<Effect>) {
+        let Arrived { stream, is_late, is_clamped } = arrived;
+        if self.streams.is_again(stream, event) {
             self.counts.duplicates += 1;
             return;
         }
+        let rules = Arc::clone(&self.rules);
         let hits: Vec<usize> = self.worker.hits().collect();
-        let summary = Arc::new(EventSummary::of(&event));
+        let tenant = event.text(TENANT_FIELD);
+        let shows_text = rules.shows_text(tenant.filter(|tenant| **tenant != *self.options.tenant));
+        let summary = Arc::new(if shows_text { EventSummary::of(event) } else { EventSummary::tuple(event) });
         for place in hits {
+            let Some(owner) = rules.owner(place, &self.options.tenant, tenant) else { continue };
             let rule = &rules.rules[place];
             self.counts.matches += 1;
             if rules.rule_alerts[place] {
                 let mut alert = Alert::new(
-                    self.options.tenant.clone(),
+                    owner,
                     rule.header.reference.clone(),
                     rule.header.severity,
                     BTreeMap::new(),
@@ -280,8 +295,7 @@ impl Detector {
                 );
                 alert.late = is_late;
                 alert.clamped = is_clamped;
-                self.counts.alerts += 1;
-                effects.push(Effect::Alert(alert));
+                self.raise(rule.header.shadow, alert, effects);
             }
             let key = OrderKey {
                 time_ms: event.time_ms,
@@ -305,6 +319,9 @@ impl Detector {
             // An event without one of the fields belongs to no group, and one without a value counts for nothing.
             let all = |fields: &[String]| fields.iter().map(|field| text(field)).collect::<Option<Vec<_>>>();
             let (Some(group), Some(values)) = (all(&feed.group_fields), all(&feed.value_fields)) else { continue };
+            if plan.header.audience.owner(&self.options.tenant, &group).is_none() {
+                continue;
+            }
             let value = if plan.shape.wants_numbers() {
                 let number: Option<f64> = values.first().and_then(|value| value.trim().parse().ok());
                 match number.filter(|number| number.is_finite()) {
@@ -409,9 +426,21 @@ impl Detector {
         if !self.correlators[correlation].plan.alerts {
             return;
         }
-        self.counts.alerts += outcome.raised.len() as u64;
-        effects.extend(outcome.raised.iter().cloned().map(Effect::Alert));
+        let is_shadow = self.correlators[correlation].plan.header.shadow;
+        let mut held = BTreeSet::new();
+        for alert in &outcome.raised {
+            if !self.raise(is_shadow, alert.clone(), effects) {
+                held.insert(alert.id);
+            }
+        }
+        if is_shadow {
+            return;
+        }
         for (old, by) in &outcome.superseded {
+            // Where the alert that replaces it is held back, the old one stands.
+            if by.is_some_and(|by| held.contains(&by)) {
+                continue;
+            }
             self.counts.superseded += 1;
             effects.push(Effect::Superseded { old: *old, by: by.unwrap_or(*old) });
         }

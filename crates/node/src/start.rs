@@ -5,6 +5,7 @@
 use crate::driver::desk::Filing;
 use crate::driver::detect::Shard;
 use crate::driver::duty::{self, Work};
+use crate::driver::escalate::Escalation;
 use crate::driver::outbox::Outbox;
 use crate::driver::proposer::Proposer;
 use crate::driver::route::{Gate, Router};
@@ -240,7 +241,7 @@ impl Running {
         self.tasks.spawn(silence::run(Arc::clone(node)));
         let shards = node.cluster.detection_shards;
         let shard = |number| Shard { number, rules: rules.shard(u32::from(number), u32::from(shards)) };
-        let mut works: Vec<Arc<dyn Work>> = vec![Arc::new(Filing)];
+        let mut works: Vec<Arc<dyn Work>> = vec![Arc::new(Filing), Arc::new(Escalation)];
         works.extend((0..shards).map(|number| Arc::new(shard(number)) as Arc<dyn Work>));
         works.extend(sinks.into_iter().map(|sink| Arc::new(Outbox(sink)) as Arc<dyn Work>));
         self.tasks.spawn(duty::run(Arc::clone(node), works));

@@ -1,5 +1,8 @@
 //! An archive with events in it.
 
+// Each test uses some of it.
+#![allow(dead_code)]
+
 use archive::{Archive, Entry};
 use detection::normalise::normalise;
 use detection::{Position, RawEvent, SourceKind};

@@ -112,7 +112,8 @@ impl Correlator {
         let (was, is) = (&self.plan, &plan);
         let says_same = was.feeds_others == is.feeds_others
             && was.header.reference == is.header.reference
-            && was.header.severity == is.header.severity;
+            && was.header.severity == is.header.severity
+            && was.header.audience == is.header.audience;
         self.plan = plan;
         if says_same {
             return;
@@ -246,6 +247,7 @@ fn alert_maker<'a>(
     move |events| {
         let key = plan.group_by.iter().cloned().zip(group.iter().cloned()).collect();
         let events = events.iter().map(|event| event.as_ref().clone()).collect();
-        Alert::new(tenant.clone(), plan.header.reference.clone(), plan.header.severity, key, events)
+        let owner = plan.header.audience.owner(tenant, group).unwrap_or_else(|| tenant.clone());
+        Alert::new(owner, plan.header.reference.clone(), plan.header.severity, key, events)
     }
 }

@@ -21,6 +21,7 @@ pub type Row = (Vec<u8>, Option<Vec<u8>>);
 const CLOCK: u8 = 0;
 const STREAM: u8 = 1;
 const REMEMBERED: u8 = 2;
+const QUOTA: u8 = 4;
 
 /// What restoring found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,6 +82,9 @@ impl Detector {
             },
         );
         rows.extend(memory);
+        for (name, used) in self.quotas.take() {
+            rows.insert([&[QUOTA][..], &name].concat(), used.as_ref().map(encode));
+        }
         for correlator in &mut self.correlators {
             correlator.take_rows(&mut rows);
         }
@@ -117,6 +121,7 @@ impl Detector {
                     decode::<()>(&bytes)?;
                     memory.push(remembered(place).ok_or(RestoreError::UnknownKind)?);
                 }
+                QUOTA => detector.quotas.restore(decode(&bytes)?),
                 ROW_KIND => {
                     let names = place.split_first_chunk().and_then(|(correlation, rest)| {
                         let (group, rest) = rest.split_first_chunk()?;

@@ -89,12 +89,7 @@ impl Streams {
     }
 
     /// Takes an event in: the number of its stream, and whether it comes behind the stream's watermark.
-    pub(super) fn arrive(&mut self, now_ms: u64, event: &Event) -> (u32, bool) {
-        let name = match &event.position {
-            Some(position) => &*position.stream,
-            None => event.logsource.product.as_deref().unwrap_or_default(),
-        };
-        let host = event.text("device.hostname").unwrap_or_default();
+    pub(super) fn arrive(&mut self, now_ms: u64, name: &str, host: &str, time_ms: u64) -> (u32, bool) {
         let number = match self.numbers.get(name).and_then(|hosts| hosts.get(host)) {
             Some(number) => *number,
             None => self.begin(name.into(), host.into()),
@@ -104,8 +99,8 @@ impl Streams {
         known.is_awake = true;
         let stream = &mut known.stream;
         stream.seen_ms = now_ms;
-        let is_late = event.time_ms < stream.watermark_ms;
-        stream.newest_ms = stream.newest_ms.max(event.time_ms);
+        let is_late = time_ms < stream.watermark_ms;
+        stream.newest_ms = stream.newest_ms.max(time_ms);
         let watermark_ms = stream.newest_ms.saturating_sub(self.lateness_ms);
         self.move_on(number, watermark_ms);
         (number, is_late)

@@ -1,8 +1,11 @@
 //! The commands of `holdfast`.
 
 pub mod audit;
+pub mod escalation;
 pub mod incidents;
 pub mod init;
 pub mod remote;
 pub mod rules;
 pub mod show;
+pub mod soc;
+pub mod tickets;

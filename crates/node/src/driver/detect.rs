@@ -182,12 +182,10 @@ impl Watch {
 
     fn take(&mut self, stream: &str, sequence: u64, raw: RawEvent, effects: &mut Vec<Effect>) {
         let node = &self.post.node;
-        match detection::normalise::normalise(&positioned(stream, sequence, raw)) {
-            Ok(event) => self.detector.step(node.world.clock.wall_ms(), Input::Event(event), effects),
-            Err(reject) => {
-                node.metrics.detection.with_label_values(&[reject.reason.label()]).inc();
-                tracing::debug!(stream, sequence, reason = %reject.reason, "an event was rejected");
-            }
+        let now_ms = node.world.clock.wall_ms();
+        if let Err(reject) = self.detector.raw(now_ms, &positioned(stream, sequence, raw), effects) {
+            node.metrics.detection.with_label_values(&[reject.reason.label()]).inc();
+            tracing::debug!(stream, sequence, reason = %reject.reason, "an event was rejected");
         }
     }
 

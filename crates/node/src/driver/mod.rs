@@ -7,6 +7,7 @@ pub mod book;
 pub mod desk;
 pub mod detect;
 pub mod duty;
+pub mod escalate;
 pub mod follow;
 pub mod outbox;
 pub mod proposer;

@@ -1,0 +1,159 @@
+//! Retro-hunts find what live detection found.
+
+mod common;
+
+use archive::hunt::{Hunt, run};
+use archive::search::Progress;
+use archive::{Archive, Entry, Span, Tenants};
+use common::NOW_MS;
+use detection::engine::{Detector, Effect, Input, Options};
+use detection::normalise::normalise;
+use detection::rules::{RuleSet, load_texts};
+use detection::{AlertId, Event, Position, RawEvent, SourceKind};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+const RULES: &str = "
+title: failed login
+name: failed
+logsource: {product: app}
+detection: {selection: {action: login, outcome: failure}, condition: selection}
+level: low
+---
+title: successful login
+name: succeeded
+logsource: {product: app}
+detection: {selection: {action: login, outcome: success}, condition: selection}
+level: low
+---
+title: export
+name: export
+logsource: {product: app}
+detection: {selection: {action: export}, condition: selection}
+level: high
+---
+title: many failures
+name: many
+correlation: {type: event_count, rules: [failed], group-by: [user.name], timespan: 1m, condition: {gte: 3}}
+level: medium
+---
+title: one address, many users
+name: spray
+correlation: {type: value_count, rules: [failed], group-by: [src_endpoint.ip], timespan: 2m, condition: {gte: 3, field: user.name}}
+level: high
+---
+title: guessed
+name: guessed
+correlation: {type: temporal_ordered, rules: [failed, succeeded], group-by: [user.name], timespan: 1m}
+level: high
+";
+
+fn rules() -> RuleSet {
+    let (rules, errors) = load_texts(vec![("rules.yml".into(), RULES.into())]);
+    assert!(errors.is_empty(), "{errors:?}");
+    rules
+}
+
+/// What happened: seconds after the last, user, address, action, and how much later it arrives.
+type Act = (u64, u8, u8, u8, u64);
+
+fn events(acts: &[Act]) -> Vec<(u64, RawEvent)> {
+    let mut time_ms = NOW_MS;
+    let mut arriving: Vec<(u64, String)> = acts
+        .iter()
+        .map(|(wait, user, address, action, delay)| {
+            time_ms += wait * 1000;
+            let (action, outcome) = [("login", "failure"), ("login", "success"), ("export", "")][usize::from(*action)];
+            let line = serde_json::json!({"time": time_ms, "product": "app", "action": action, "outcome": outcome,
+                "user": {"name": format!("u{user}")}, "src_endpoint": {"ip": format!("10.0.0.{address}")}});
+            (time_ms + delay * 1000, line.to_string())
+        })
+        .collect();
+    arriving.sort_by_key(|(received_ms, _)| *received_ms);
+    let numbered = arriving.into_iter().zip(0..).map(|((received_ms, line), sequence)| {
+        let position = Some(Position { stream: format!("events/{}", sequence % 2).into(), sequence: sequence / 2 });
+        (received_ms, RawEvent { source: SourceKind::Ndjson, received_ms, position, bytes: line.into() })
+    });
+    numbered.collect()
+}
+
+/// The alerts that stand after the events came one after the other.
+fn live(arrived: &[(u64, RawEvent)]) -> BTreeSet<AlertId> {
+    let mut detector = Detector::new(rules(), Options::default());
+    let (mut effects, mut standing) = (Vec::new(), BTreeSet::new());
+    let mut step = |now_ms, input, standing: &mut BTreeSet<AlertId>| {
+        detector.step(now_ms, input, &mut effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Alert(alert) => drop(standing.insert(alert.id)),
+                Effect::Superseded { old, .. } => drop(standing.remove(&old)),
+                Effect::Extended { .. } => {}
+            }
+        }
+    };
+    let mut end_ms = 0;
+    for (received_ms, raw) in arrived {
+        end_ms = *received_ms;
+        step(end_ms, Input::Event(normalise(raw).unwrap()), &mut standing);
+        step(end_ms, Input::Tick, &mut standing);
+    }
+    step(end_ms + 3_600_000, Input::Tick, &mut standing);
+    standing
+}
+
+fn archive(folder: &std::path::Path, arrived: &[(u64, RawEvent)], roll_every: usize) -> Archive {
+    let archive = Archive::open(folder).unwrap();
+    for (count, (now_ms, raw)) in arrived.iter().enumerate() {
+        let event: Event = normalise(raw).unwrap();
+        let position = raw.position.clone().unwrap();
+        let entry = Entry { tenant: "acme".into(), source: raw.source, event };
+        archive.take(&position.stream, position.sequence, Some(entry), *now_ms);
+        if count % roll_every == roll_every - 1 {
+            archive.roll(*now_ms).unwrap();
+        }
+    }
+    archive
+}
+
+fn hunted(archive: &Archive, span: Span, only: &[&str]) -> Vec<(AlertId, String)> {
+    let only = only.iter().map(|name| (*name).to_owned()).collect();
+    let hunt = Hunt { tenants: Tenants::one("acme"), span, rules: rules(), only, options: Options::default() };
+    let found = run(archive, hunt, &Progress::default()).unwrap();
+    found.alerts.into_iter().map(|alert| (alert.id, alert.rule.id.to_string())).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn a_hunt_finds_the_alerts_of_live_detection(
+        acts in proptest::collection::vec((0..40_u64, 0..3_u8, 0..2_u8, 0..3_u8, 0..20_u64), 1..120), roll_every in 1..40_usize
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let arrived = events(&acts);
+        let archive = archive(folder.path(), &arrived, roll_every);
+        let found: BTreeSet<AlertId> = hunted(&archive, Span::ALL, &[]).into_iter().map(|(id, _)| id).collect();
+        prop_assert_eq!(&found, &live(&arrived));
+        // Put together and read again after a restart, it finds the same.
+        archive.roll(NOW_MS).unwrap();
+        while archive.compact(NOW_MS * 2).unwrap().is_some() {}
+        drop(archive);
+        let archive = Archive::open(folder.path()).unwrap();
+        let again: BTreeSet<AlertId> = hunted(&archive, Span::ALL, &[]).into_iter().map(|(id, _)| id).collect();
+        prop_assert_eq!(found, again);
+    }
+}
+
+#[test]
+fn a_hunt_is_bounded_by_its_span_and_rules_but_sees_what_began_before() {
+    let folder = tempfile::tempdir().unwrap();
+    // Three failures, ten seconds apart, then an export.
+    let acts = [(0, 1, 1, 0, 0), (10, 1, 1, 0, 0), (10, 1, 1, 0, 0), (10, 1, 1, 2, 0)];
+    let archive = archive(folder.path(), &events(&acts), 2);
+    let names = |span, only: &[&str]| -> Vec<String> {
+        hunted(&archive, span, only).into_iter().map(|(_, name)| name).collect()
+    };
+    assert_eq!(names(Span::ALL, &[]), ["many", "export"]);
+    assert_eq!(names(Span::ALL, &["many"]), ["many"]);
+    assert_eq!(names(Span { from_ms: NOW_MS + 15_000, to_ms: NOW_MS + 25_000 }, &[]), ["many"]);
+    assert_eq!(names(Span { from_ms: NOW_MS, to_ms: NOW_MS + 15_000 }, &[]), [] as [&str; 0]);
+}
