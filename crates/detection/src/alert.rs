@@ -194,6 +194,9 @@ pub struct Alert {
     pub last_ms: u64,
     /// Whether an event came later than the allowed lateness.
     pub late: bool,
+    /// Whether the clock of an event's source was too far ahead, so that the time of receipt stands for its own.
+    #[serde(default)]
+    pub clamped: bool,
 }
 
 impl Alert {
@@ -226,6 +229,7 @@ impl Alert {
             last_ms: events.iter().map(|event| event.time_ms).max().unwrap_or_default(),
             events,
             late: false,
+            clamped: false,
         }
     }
 }

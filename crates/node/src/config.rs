@@ -1,5 +1,6 @@
 //! A node's configuration: one TOML file, unknown keys refused, secrets by path.
 
+use detection::rollout::Care;
 use model::cluster::Cluster;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -78,8 +79,10 @@ impl Default for RaftTiming {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DetectionConfig {
-    /// A folder of Sigma rules; without one nothing is detected.
+    /// A folder of Sigma rules, or a `packs.toml`; without one nothing is detected. Looked at again while it runs.
     pub rules: Option<PathBuf>,
+    /// How rules that changed come into charge: in shadow first, then watched.
+    pub rollout: Care,
     /// The topology of sources, transforms and sinks; instead of the four that follow.
     pub pipeline: Option<PathBuf>,
     /// Most bytes of dead letters that are kept.
@@ -98,6 +101,8 @@ impl Default for DetectionConfig {
     fn default() -> Self {
         Self {
             rules: None,
+            // Ten minutes in shadow; and a new rule may raise a thousand alerts a day before it is held to be wrong.
+            rollout: Care { shadow_ms: 600_000, alerts_free: 1_000, ..Care::default() },
             pipeline: None,
             dead_letters_bytes_max: pipeline::dead::BYTES_MAX,
             syslog_udp: None,

@@ -32,6 +32,8 @@ pub struct Metrics {
     pub conflicts: IntCounterVec,
     /// Detector's counts, by what was counted.
     pub detection: IntCounterVec,
+    /// Rule sets that were read again, by what became of them.
+    pub rules: IntCounterVec,
     /// Notices to sinks by what became of them.
     pub notices: IntCounterVec,
     /// Incidents by status and severity, on the node that calls people.
@@ -90,6 +92,7 @@ impl Metrics {
             ),
             conflicts: counter("holdfast_conflicts_total", "Concurrent writes that lost.", &["group"]),
             detection: counter("holdfast_detection_events_total", "Events by what became of them.", &["what"]),
+            rules: counter("holdfast_rules_read_total", "Rule sets read again by what became of them.", &["what"]),
             notices: counter("holdfast_notices_total", "Notices by what became of them.", &["sink", "what"]),
             incidents: int_gauge("holdfast_incidents", "Incidents as they stand.", &["status", "severity"]),
             clocks: int_gauge("holdfast_incident_clocks", "Open duties to report.", &["state"]),
@@ -117,7 +120,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let instruments: [Box<dyn prometheus::core::Collector>; 20] = [
+        let instruments: [Box<dyn prometheus::core::Collector>; 21] = [
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
             Box::new(self.commands.clone()),
@@ -129,6 +132,7 @@ impl Metrics {
             Box::new(self.link_state.clone()),
             Box::new(self.conflicts.clone()),
             Box::new(self.detection.clone()),
+            Box::new(self.rules.clone()),
             Box::new(self.notices.clone()),
             Box::new(self.incidents.clone()),
             Box::new(self.clocks.clone()),
