@@ -260,7 +260,8 @@ async fn what_is_in_a_buffer_is_acknowledged_and_survives_a_stop() {
     assert_eq!(world.pipeline.monitor().status().components["copy"].buffered_events, 2);
     world.pipeline.stop().await;
     let world = start(folder.path(), text).await;
-    assert_eq!(world.copy.wait_for(2).await, [r#"{"n":1}"#, r#"{"n":2}"#]);
+    let bodies = world.copy.wait_for(2).await;
+    assert!(bodies[0].contains(r#"\"n\":1"#) && bodies[1].contains(r#"\"n\":2"#), "{bodies:?}");
     world.pipeline.stop().await;
 }
 
