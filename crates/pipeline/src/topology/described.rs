@@ -23,7 +23,8 @@ pub(crate) fn source_kind(config: &SourceConfig) -> SourceKind {
             Format::Syslog => SourceKind::Syslog,
             Format::Ndjson => SourceKind::Ndjson,
         },
-        SourceConfig::Otlp(_) | SourceConfig::BadgeCsv(_) => SourceKind::Ndjson,
+        SourceConfig::Otlp(_) => SourceKind::Otlp,
+        SourceConfig::BadgeCsv(_) => SourceKind::Badge,
     }
 }
 
