@@ -148,9 +148,9 @@ fn assets_are_named_once_each_and_by_what_they_are() {
     let assets = with(vital).unwrap().assets;
     assert_eq!(assets.into_iter().collect::<Vec<_>>(), [(entity(Host, "db-1"), Criticality::Vital)]);
     let wrong = [
-        ("[[asset]]\nentity = \"db-1\"\ncriticality = \"vital\"\n", "test.toml:11: db-1 is not an entity"),
-        ("[[asset]]\nentity = \"host:x\"\ncriticality = \"much\"\n", "test.toml:12: there is no criticality"),
-        (&format!("{vital}{vital}"), "test.toml:14: host:DB-1. is there twice"),
+        ("[[asset]]\nentity = \"db-1\"\ncriticality = \"vital\"\n", "test.toml:12: db-1 is not an entity"),
+        ("[[asset]]\nentity = \"host:x\"\ncriticality = \"much\"\n", "test.toml:13: there is no criticality"),
+        (&format!("{vital}{vital}"), "test.toml:15: host:DB-1. is there twice"),
     ];
     for (asset, expect) in wrong {
         let errors = with(asset).unwrap_err();
