@@ -15,11 +15,16 @@ const SPAN_MS: u64 = 3_600_000;
 const TICK_EVERY: u64 = 1_000;
 /// Where events come in disorder, one in so many comes after its neighbour.
 const SWAP_EVERY: u64 = 10;
+/// How many times fewer events are measured there.
+const DISORDER_FEWER: u64 = 10;
+/// How far apart events are, in hundredths of what fills the window up to the threshold.
+const BELOW: u64 = 102;
+const ABOVE: u64 = 98;
 
 /// One size of window: nanoseconds of processor time for each event.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Values {
-    /// Distinct values in the window.
+    /// Distinct values in the window, about; and the threshold.
     pub distinct: u64,
     /// Where the threshold is above them: nothing is raised.
     pub below_ns: f64,
@@ -36,33 +41,33 @@ pub(super) fn run(events: u64) -> Result<Vec<Values>> {
         .map(|&distinct| {
             Ok(Values {
                 distinct,
-                below_ns: cost(distinct, 2 * distinct, false, events)?,
-                above_ns: cost(distinct, distinct, false, events)?,
-                disorder_ns: cost(distinct, 2 * distinct, true, events)?,
+                below_ns: cost(distinct, BELOW, false, events)?,
+                above_ns: cost(distinct, ABOVE, false, events)?,
+                disorder_ns: cost(distinct, BELOW, true, events / DISORDER_FEWER)?,
             })
         })
         .collect()
 }
 
-fn cost(distinct: u64, at_least: u64, disorder: bool, events: u64) -> Result<f64> {
+fn cost(distinct: u64, spread: u64, disorder: bool, events: u64) -> Result<f64> {
     let rules = format!(
         "title: value\nname: value\nlogsource: {{product: bench}}\ndetection: {{value: {{kind: value}}, condition: \
          value}}\n---\ntitle: values\ncorrelation:\n  type: value_count\n  rules: [value]\n  group-by: [user]\n  timespan: \
-         1h\n  condition: {{field: item, gte: {at_least}}}\n"
+         1h\n  condition: {{field: item, gte: {distinct}}}\n"
     );
     let (set, errors) = load_texts(vec![("values.yml".to_owned(), rules)]);
     if let Some(error) = errors.first() {
         bail!("{error}");
     }
-    let full = distinct + distinct / 10 + TICK_EVERY;
+    let full = distinct.next_multiple_of(SWAP_EVERY) + distinct / 10 + TICK_EVERY;
     let raws: Vec<RawEvent> = (0..full + events)
         .map(|place| {
             let number = match place % SWAP_EVERY {
-                0 if disorder => place + 1,
-                1 if disorder => place - 1,
+                0 if disorder && place >= full => place + 1,
+                1 if disorder && place > full => place - 1,
                 _ => place,
             };
-            let time_ms = BEGIN_MS + number * SPAN_MS / distinct;
+            let time_ms = BEGIN_MS + number * SPAN_MS * spread / (distinct * 100);
             let text = format!(
                 "{{\"time\":{time_ms},\"kind\":\"value\",\"user\":\"user\",\"item\":\"item {number}\",\"product\":\"bench\"}}"
             );
