@@ -27,6 +27,12 @@ pub enum SourceKind {
     Syslog,
     /// One JSON object a line.
     Ndjson,
+    /// An OpenTelemetry log record with its resource and scope, as one JSON object.
+    Otlp,
+    /// A use of a badge at a door, as one JSON object.
+    Badge,
+    /// What a pipeline made of an event: a flat JSON object with OCSF's names and its log source.
+    Parsed,
 }
 
 /// Where an event lies in its source, so that a redelivered event is recognised.
@@ -140,6 +146,14 @@ pub enum RejectReason {
     /// A frame length that is malformed.
     #[error("the frame length is malformed")]
     BadFrame,
+    /// A row of a table in which a column is missing or malformed.
+    #[error("line {line}: column {column} is missing or malformed")]
+    BadRow {
+        /// Its first line, from 1.
+        line: u64,
+        /// What the column holds.
+        column: String,
+    },
     /// The connection ended in the middle of a frame.
     #[error("the connection ended inside a frame")]
     Truncated,
@@ -160,6 +174,7 @@ impl RejectReason {
             Self::BadTime => "bad_time",
             Self::BadHeader => "bad_header",
             Self::BadFrame => "bad_frame",
+            Self::BadRow { .. } => "bad_row",
             Self::Truncated => "truncated",
         }
     }

@@ -153,7 +153,7 @@ fn audit_events_are_read_as_normalising_reads_them() {
         "7",
         "3002",
         "3001",
-        "1.3.0",
+        "1.4.0",
         "audit",
         "1",
         "2",

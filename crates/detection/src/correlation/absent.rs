@@ -120,6 +120,11 @@ impl Absent {
         self.kept.range((Included(from), Unbounded)).map(|(key, _)| *key).take_while(move |key| key.time_ms <= until_ms)
     }
 
+    /// Whether a window that is not judged yet may ask for an entry.
+    pub(super) fn may_need(&self, plan: &CorrelationPlan, key: &OrderKey) -> bool {
+        self.judged.is_none_or(|judged| key.time_ms.saturating_add(plan.timespan_ms) >= judged.time_ms)
+    }
+
     /// The entries it keeps.
     pub(super) fn kept(&self) -> &BTreeMap<OrderKey, Entry> {
         &self.kept

@@ -14,10 +14,8 @@ use std::ops::Bound::{Excluded, Unbounded};
 /// How finely it is known when a key was last touched.
 const TOUCH_EVERY_MS: u64 = 5_000;
 
-/// How many entries are read from one reading that is kept to the next.
+/// How many entries at least are read from one reading that is kept to the next; the larger a reading is, the fewer.
 const MARK_EVERY: usize = 64;
-/// Larger readings are not kept but made again.
-const MARK_SIZE_MAX: usize = 256;
 
 #[derive(Debug)]
 pub(super) struct KeyState {
@@ -25,6 +23,8 @@ pub(super) struct KeyState {
     folded: Reading,
     /// Entries before this time are late.
     folded_until_ms: u64,
+    /// The watermark when it began: what was before may be forgotten.
+    since_ms: u64,
     /// What the watermark has not passed.
     open: BTreeMap<OrderKey, Entry>,
     /// After all of `open` too.
@@ -55,6 +55,7 @@ pub(super) struct Changed {
 pub(super) struct KeyRow {
     pub(super) group: GroupKey,
     folded_until_ms: u64,
+    since_ms: u64,
     streams: BTreeSet<u32>,
     touched_ms: u64,
     chain: Chain,
@@ -68,6 +69,7 @@ impl KeyState {
         Self {
             folded: reading.clone(),
             folded_until_ms: 0,
+            since_ms: 0,
             open: BTreeMap::new(),
             live: reading,
             said: BTreeMap::new(),
@@ -84,6 +86,7 @@ impl KeyState {
         KeyRow {
             group: group.clone(),
             folded_until_ms: self.folded_until_ms,
+            since_ms: self.since_ms,
             streams: self.streams.clone(),
             touched_ms: self.touched_ms,
             chain: self.folded.chain.clone(),
@@ -106,12 +109,19 @@ impl KeyState {
         state.folded.chain = row.chain;
         state.folded.alert = row.alert;
         state.folded_until_ms = row.folded_until_ms;
+        state.since_ms = row.since_ms;
         state.streams = row.streams;
         state.touched_ms = row.touched_ms;
         state.changed.is_stored = true;
-        // What follows from the entries was told when they came.
-        let _ = state.read_again(of, OrderKey::at(0));
+        state.say_again(of);
         state
+    }
+
+    /// Reads what is open again, in other words perhaps; what follows from it was told when it came.
+    pub(super) fn say_again(&mut self, of: Of<'_>) {
+        if !of.plan.shape.is_closed() {
+            let _ = self.read_again(of, OrderKey::at(0));
+        }
     }
 
     /// The entry of that key, wherever it is kept.
@@ -122,6 +132,11 @@ impl KeyState {
     /// All entries it keeps; some may be told more than once.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.folded.sweep.entries().chain(self.open.values())
+    }
+
+    /// About how many entries it keeps.
+    pub(super) fn len(&self) -> usize {
+        self.open.len() + self.folded.sweep.len()
     }
 
     pub(super) fn touch(&mut self, now_ms: u64, streams: &[u32]) {
@@ -177,10 +192,31 @@ impl KeyState {
         !waits && now_ms > self.touched_ms.saturating_add(after_ms)
     }
 
-    pub(super) fn insert(&mut self, of: Of<'_>, entry: Entry) -> Outcome {
-        if self.is_behind(entry.key.time_ms) {
-            return Outcome { late: true, ..Outcome::default() };
+    /// What was before that time may be forgotten.
+    pub(super) fn begin(&mut self, since_ms: u64) {
+        self.since_ms = since_ms;
+    }
+
+    /// Whether it holds all that matters to windows with something of that time.
+    pub(super) fn knows(&self, plan: &CorrelationPlan, time_ms: u64) -> bool {
+        !self.is_behind(time_ms) && time_ms >= self.since_ms.saturating_add(plan.timespan_ms)
+    }
+
+    /// Takes in an entry behind what is folded: it counts in the windows to come, those that ended are another's care.
+    pub(super) fn take_in(&mut self, of: Of<'_>, entry: &Entry) -> Outcome {
+        if self.folded.sweep.entry(&entry.key).is_some() {
+            return Outcome::default();
         }
+        let entries = &mut self.changed.entries;
+        entries.put(entry.key);
+        self.folded.sweep.take_in(of.plan, entry, &mut |key| entries.drop(key));
+        if of.plan.shape.is_closed() {
+            return Outcome::default();
+        }
+        self.read_again(of, OrderKey::at(0))
+    }
+
+    pub(super) fn insert(&mut self, of: Of<'_>, entry: Entry) -> Outcome {
         if self.open.contains_key(&entry.key) {
             return Outcome::default();
         }
@@ -222,11 +258,9 @@ impl KeyState {
         let entry = self.open.get(&key)?;
         let said = self.live.step(of, entry, &mut |_| {});
         self.since_mark += 1;
-        if self.since_mark >= MARK_EVERY {
+        if self.since_mark >= MARK_EVERY.max(self.live.sweep.len()) {
             self.since_mark = 0;
-            if self.live.sweep.entries().take(MARK_SIZE_MAX + 1).count() <= MARK_SIZE_MAX {
-                self.marks.insert(key, self.live.clone());
-            }
+            self.marks.insert(key, self.live.clone());
         }
         said
     }

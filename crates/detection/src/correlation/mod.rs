@@ -15,7 +15,7 @@ mod sweep;
 mod window;
 
 pub(crate) use delta::Delta;
-pub(crate) use reading::{Lost, Outcome};
+pub(crate) use reading::{Lost, Occurrence, Outcome};
 pub(crate) use shape::{Shape, parts};
 
 use crate::alert::{Alert, EventSummary};
@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Most entries of one key that wait for the watermark; beyond it the older half is folded early.
-pub const OPEN_MAX: usize = 4_096;
+pub const OPEN_MAX: usize = 65_536;
 
 /// The order of entries: by event time, then by place in the stream, then by id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -65,6 +65,8 @@ pub(crate) struct Entry {
     pub(crate) key: OrderKey,
     /// What is counted, compared or summed up, where values are.
     pub(crate) value: Option<Amount>,
+    /// The clock of one of the events was ahead: it has the time at which it was received.
+    pub(crate) is_clamped: bool,
     /// The events it rests on.
     pub(crate) events: Arc<[Arc<EventSummary>]>,
 }
@@ -79,6 +81,8 @@ pub(crate) struct Correlator {
     tenant: Arc<str>,
     keys: BTreeMap<GroupKey, KeyState>,
     keys_max: usize,
+    /// Entries that all keys keep.
+    entries: usize,
     /// Its name among the rows: of its id and meaning, so that state survives a reload that leaves both alone.
     name: [u8; rows::NAME_BYTES],
     /// Keys that changed since they were last stored.
@@ -91,31 +95,52 @@ impl Correlator {
     pub(crate) fn new(plan: Arc<CorrelationPlan>, tenant: Arc<str>, keys_max: usize) -> Self {
         let name = rows::name(&plan.header.reference);
         let (changed, gone) = (BTreeSet::new(), BTreeSet::new());
-        Self { plan, tenant, keys: BTreeMap::new(), keys_max: keys_max.max(1), name, changed, gone }
+        Self { plan, tenant, keys: BTreeMap::new(), keys_max: keys_max.max(1), entries: 0, name, changed, gone }
     }
 
     pub(crate) fn key_count(&self) -> usize {
         self.keys.len()
     }
 
-    /// Puts an entry in its place that came from these streams.
+    /// About how many entries all keys keep.
+    pub(crate) fn entry_count(&self) -> usize {
+        self.entries
+    }
+
+    /// Goes on with a plan that means the same, but may say otherwise what it is called and whom it feeds.
+    pub(crate) fn replan(&mut self, plan: Arc<CorrelationPlan>) {
+        let (was, is) = (&self.plan, &plan);
+        let says_same = was.feeds_others == is.feeds_others
+            && was.header.reference == is.header.reference
+            && was.header.severity == is.header.severity
+            && was.header.audience == is.header.audience;
+        self.plan = plan;
+        if says_same {
+            return;
+        }
+        for (group, state) in &mut self.keys {
+            let make = alert_maker(&self.plan, &self.tenant, group);
+            state.say_again(Of { plan: &self.plan, make: &make });
+        }
+    }
+
+    /// Puts an entry in its place that came from these streams, late or not.
     pub(crate) fn insert(
         &mut self,
         now_ms: u64,
         group: &GroupKey,
-        streams: &[u32],
+        (streams, is_late): (&[u32], bool),
         watermarks: &dyn Fn(u32) -> Option<Watermark>,
         entry: Entry,
     ) -> Outcome {
         let mut lost = Lost::default();
         let is_behind = self.keys.get(group).is_some_and(|state| state.is_behind(entry.key.time_ms));
-        // Windows that were judged stay judged; others can be satisfied by what lies far behind on its own.
-        if is_behind && self.plan.shape.is_closed() {
-            return Outcome { late: true, ..Outcome::default() };
-        }
-        let apart = is_behind.then(|| apart(group, streams));
+        // What lies far behind can be satisfied on its own, as an old log that is replayed; late entries cannot.
+        let is_apart = is_behind && !is_late && !self.plan.shape.is_closed();
+        let apart = is_apart.then(|| apart(group, streams));
         let group = apart.as_ref().unwrap_or(group);
-        if !self.keys.contains_key(group) {
+        let is_new = !self.keys.contains_key(group);
+        if is_new {
             if self.keys.len() >= self.keys_max {
                 lost.keys = self.evict_oldest();
             }
@@ -124,14 +149,22 @@ impl Correlator {
         let Some(state) = self.keys.get_mut(group) else { return Outcome::default() };
         let make = alert_maker(&self.plan, &self.tenant, group);
         let of = Of { plan: &self.plan, make: &make };
+        let before = state.len();
         mark(&mut self.changed, group, state);
         state.touch(now_ms, streams);
+        if is_new {
+            state.begin(state.watermark(self.plan.closes(), watermarks));
+        }
         let mut outcome = Outcome::default();
         // What comes from windows judged in the sweep comes after the watermark has passed them.
-        if self.plan.delay_ms == 0 {
+        if self.plan.delay_ms == 0 && !is_late {
             outcome = state.fold(of, state.watermark(self.plan.closes(), watermarks)).0;
         }
-        outcome.add(state.insert(of, entry));
+        // Windows that ended are judged elsewhere; those to come count it.
+        let is_behind = state.is_behind(entry.key.time_ms);
+        outcome.late = is_behind || (is_late && !state.knows(&self.plan, entry.key.time_ms));
+        outcome.add(if is_behind { state.take_in(of, &entry) } else { state.insert(of, entry) });
+        self.entries = (self.entries + state.len()).saturating_sub(before);
         outcome.lost.add(lost);
         outcome
     }
@@ -175,15 +208,16 @@ impl Correlator {
         for group in &over {
             self.forget(group);
         }
+        self.entries = self.keys.values().map(KeyState::len).sum();
         outcomes
     }
 
     /// Makes room: the quarter of the keys that was touched longest ago goes.
-    fn evict_oldest(&mut self) -> u64 {
+    pub(crate) fn evict_oldest(&mut self) -> u64 {
         let mut touched: Vec<(u64, GroupKey)> =
             self.keys.iter().map(|(group, state)| (state.touched_ms(), group.clone())).collect();
         touched.sort_unstable();
-        touched.truncate((self.keys_max / 4).max(1));
+        touched.truncate((self.keys.len() / 4).max(1));
         for (_, group) in &touched {
             self.forget(group);
         }
@@ -213,6 +247,7 @@ fn alert_maker<'a>(
     move |events| {
         let key = plan.group_by.iter().cloned().zip(group.iter().cloned()).collect();
         let events = events.iter().map(|event| event.as_ref().clone()).collect();
-        Alert::new(tenant.clone(), plan.header.reference.clone(), plan.header.severity, key, events)
+        let owner = plan.header.audience.owner(tenant, group).unwrap_or_else(|| tenant.clone());
+        Alert::new(owner, plan.header.reference.clone(), plan.header.severity, key, events)
     }
 }

@@ -5,6 +5,8 @@ use super::{Entry, OrderKey};
 use crate::alert::{Alert, EventSummary};
 use crate::id::AlertId;
 use crate::rules::CorrelationPlan;
+use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::sync::Arc;
 
 /// A correlation, and how to make its alert of a satisfying set.
@@ -18,6 +20,7 @@ pub(super) struct Of<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Occurrence {
     pub(crate) key: OrderKey,
+    pub(crate) is_clamped: bool,
     pub(crate) events: Arc<[Arc<EventSummary>]>,
 }
 
@@ -38,7 +41,7 @@ pub(crate) struct Outcome {
 }
 
 /// What was forgotten because of a budget: from there on something may be missed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Lost {
     /// Group keys.
     pub(crate) keys: u64,
@@ -46,6 +49,28 @@ pub(crate) struct Lost {
     pub(crate) entries: u64,
     /// Entries that no longer wait for what comes late.
     pub(crate) early: u64,
+    /// Events remembered to recognise them.
+    pub(crate) remembered: u64,
+    /// Streams.
+    pub(crate) streams: u64,
+    /// Late entries that are judged by nobody.
+    pub(crate) late: u64,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            (self.keys, "group keys"),
+            (self.entries, "entries of windows"),
+            (self.early, "entries before they were complete"),
+            (self.remembered, "identities of events"),
+            (self.streams, "streams"),
+            (self.late, "late entries"),
+        ];
+        let parts: Vec<String> =
+            parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        f.write_str(&parts.join(", "))
+    }
 }
 
 impl Lost {
@@ -57,6 +82,9 @@ impl Lost {
         self.keys += other.keys;
         self.entries += other.entries;
         self.early += other.early;
+        self.remembered += other.remembered;
+        self.streams += other.streams;
+        self.late += other.late;
     }
 }
 
@@ -130,7 +158,7 @@ impl Reading {
         let satisfied = if begins || of.plan.feeds_others {
             self.sweep.satisfied(entry.key)
         } else {
-            Satisfied { key: entry.key, events: Arc::new([]) }
+            Satisfied { key: entry.key, events: Arc::new([]), is_clamped: false }
         };
         Some(self.say(of, begins, satisfied))
     }
@@ -143,12 +171,12 @@ impl Reading {
     }
 
     fn say(&mut self, of: Of<'_>, begins: bool, satisfied: Satisfied) -> Said {
-        let Satisfied { key, events } = satisfied;
-        let alert = begins.then(|| Box::new((of.make)(&events)));
+        let Satisfied { key, events, is_clamped } = satisfied;
+        let alert = begins.then(|| Box::new(Alert { clamped: is_clamped, ..(of.make)(&events) }));
         if let Some(alert) = &alert {
             self.alert = Some(alert.id);
             self.chain.count = events.len() as u64;
         }
-        Said { occurrence: Occurrence { key, events }, alert }
+        Said { occurrence: Occurrence { key, is_clamped, events }, alert }
     }
 }

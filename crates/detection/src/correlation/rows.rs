@@ -9,7 +9,7 @@ use crate::alert::{EventSummary, RuleReference};
 use crate::id::{Digest, EventId};
 use model::codec::{CodecError, decode, encode};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Bytes of the name of a correlation or of a key.
@@ -24,6 +24,7 @@ pub(crate) type Name = [u8; NAME_BYTES];
 #[derive(Debug, Serialize, Deserialize)]
 struct EntryRow {
     value: Option<Amount>,
+    is_clamped: bool,
     events: Vec<Arc<EventSummary>>,
 }
 
@@ -80,8 +81,8 @@ impl Stored {
             return Ok(());
         }
         let key = OrderKey::from_bytes(place).ok_or(CodecError::Malformed)?;
-        let EntryRow { value, events } = decode(bytes)?;
-        self.entries.insert(key, Entry { key, value, events: events.into() });
+        let EntryRow { value, is_clamped, events } = decode(bytes)?;
+        self.entries.insert(key, Entry { key, value, is_clamped, events: events.into() });
         Ok(())
     }
 }
@@ -101,13 +102,22 @@ impl Correlator {
             let make = alert_maker(&self.plan, &self.tenant, &group);
             KeyState::restore(Of { plan: &self.plan, make: &make }, row, stored.entries.into_values())
         };
+        self.entries += state.len();
         self.keys.insert(group, state);
         Ok(())
+    }
+
+    /// The keys of all its rows that are stored: it is no more.
+    pub(crate) fn into_stored_rows(mut self) -> BTreeSet<Vec<u8>> {
+        let groups: Vec<GroupKey> = self.keys.keys().cloned().collect();
+        groups.iter().for_each(|group| self.forget(group));
+        self.gone
     }
 
     /// Forgets a key.
     pub(super) fn forget(&mut self, group: &GroupKey) {
         let Some(state) = self.keys.remove(group) else { return };
+        self.entries = self.entries.saturating_sub(state.len());
         self.changed.remove(group);
         if !state.changed.is_stored {
             return;
@@ -133,8 +143,10 @@ impl Correlator {
             let mut entries = std::mem::take(&mut state.changed.entries);
             entries.take(|key, is_there| {
                 let entry = state.entry(&key).filter(|_| is_there);
-                let row =
-                    entry.map(|entry| encode(&EntryRow { value: entry.value.clone(), events: entry.events.to_vec() }));
+                let row = entry.map(|entry| {
+                    let (value, is_clamped) = (entry.value.clone(), entry.is_clamped);
+                    encode(&EntryRow { value, is_clamped, events: entry.events.to_vec() })
+                });
                 rows.insert([&prefix[..], &key.to_bytes()].concat(), row);
             });
             rows.insert(prefix, Some(encode(&state.row(&group))));

@@ -44,14 +44,17 @@ pub(super) enum Sweep {
 pub(super) struct Satisfied {
     pub(super) key: OrderKey,
     pub(super) events: Arc<[Arc<EventSummary>]>,
+    /// The clock of one of them was ahead.
+    pub(super) is_clamped: bool,
 }
 
 impl Satisfied {
     pub(super) fn of(key: OrderKey, entries: Vec<&Entry>) -> Self {
+        let is_clamped = entries.iter().any(|entry| entry.is_clamped);
         let mut events: Vec<_> = entries.into_iter().flat_map(|entry| entry.events.iter().cloned()).collect();
         events.sort_by_key(|event| (event.time_ms, event.id));
         events.dedup_by_key(|event| event.id);
-        Self { key, events: events.into() }
+        Self { key, events: events.into(), is_clamped }
     }
 }
 
@@ -179,6 +182,27 @@ impl Sweep {
         Step { satisfied, lost }
     }
 
+    /// Takes in an entry that belongs before some that are read already, for the windows to come.
+    pub(super) fn take_in(&mut self, plan: &CorrelationPlan, entry: &Entry, drop: &mut dyn FnMut(OrderKey)) {
+        match (&mut *self, &plan.shape) {
+            (Self::Window(window), Shape::Window { measure, .. }) if window.begins_before(&entry.key) => {
+                window.step(*measure, entry, drop);
+            }
+            (Self::Absent(absent), Shape::Absent { .. }) if absent.may_need(plan, &entry.key) => {
+                absent.step(entry, drop);
+            }
+            (Self::Window(_) | Self::Absent(_), _) => drop(entry.key),
+            _ => {
+                let kept: BTreeMap<OrderKey, Entry> =
+                    self.entries().chain([entry]).map(|entry| (entry.key, entry.clone())).collect();
+                *self = Self::new(plan);
+                for entry in kept.values() {
+                    self.step(plan, entry, drop);
+                }
+            }
+        }
+    }
+
     /// The next satisfied window that ended before that time, of those that are judged when they are closed.
     pub(super) fn close(
         &mut self,
@@ -219,6 +243,18 @@ impl Sweep {
             Self::Window(window) => window.kept().get(key),
             Self::Absent(absent) => absent.kept().get(key),
             Self::Ordered { .. } | Self::Either { .. } => self.entries().find(|entry| entry.key == *key),
+        }
+    }
+
+    /// About how many entries it keeps.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Count(newest) | Self::Sum { newest, .. } => newest.len(),
+            Self::Distinct { newest, .. } => newest.len(),
+            Self::Either { newest, .. } => newest.len(),
+            Self::Window(window) => window.kept().len(),
+            Self::Absent(absent) => absent.kept().len(),
+            Self::Ordered { ways, .. } => ways.iter().flatten().filter(|step| step.is_some()).count(),
         }
     }
 

@@ -126,6 +126,11 @@ impl Window {
         best.into_iter().max().unwrap_or(0)
     }
 
+    /// Whether it is open and an entry lies behind its begin.
+    pub(super) fn begins_before(&self, key: &OrderKey) -> bool {
+        self.kept.first_key_value().is_some_and(|(first, _)| first < key)
+    }
+
     /// The entries it keeps.
     pub(super) fn kept(&self) -> &BTreeMap<OrderKey, Entry> {
         &self.kept

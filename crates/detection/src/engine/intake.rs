@@ -2,7 +2,7 @@
 //!
 //! Both ways must have the same effects. From bytes an event is made only where a rule matched it, which few do.
 
-use super::{Detector, Effect};
+use super::{Arrived, Detector, Effect};
 use crate::event::{Event, HOST_FIELD, Position, RawEvent, Reject};
 use crate::normalise::normalise;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ impl Detector {
         let rules = Arc::clone(&self.rules);
         let look = rules.program.run_raw(&mut self.worker, raw)?;
         self.counts.events += 1;
-        let time_ms = self.clamped(now_ms, look.time_ms, raw.received_ms);
+        let (time_ms, is_clamped) = self.clamped(now_ms, look.time_ms, raw.received_ms);
         let (product, host) = match &look.event {
             Some(event) => (event.logsource.product.as_deref(), event.text(HOST_FIELD)),
             None => (self.worker.product(), Some(self.worker.host())),
@@ -26,14 +26,15 @@ impl Detector {
         self.counts.late += u64::from(is_late);
         if self.worker.hits().len() > 0 {
             let made = look.event.map_or_else(|| normalise(raw), Ok)?;
-            self.matched(now_ms, stream, is_late, &Event { time_ms, ..made }, effects);
+            self.matched(now_ms, Arrived { stream, is_late, is_clamped }, &Event { time_ms, ..made }, effects);
         }
         Ok(())
     }
 
     pub(super) fn event(&mut self, now_ms: u64, mut event: Event, effects: &mut Vec<Effect>) {
         self.counts.events += 1;
-        event.time_ms = self.clamped(now_ms, event.time_ms, event.received_ms);
+        let (time_ms, is_clamped) = self.clamped(now_ms, event.time_ms, event.received_ms);
+        event.time_ms = time_ms;
         let name = name_of(event.position.as_ref(), event.logsource.product.as_deref());
         let host = event.text(HOST_FIELD).unwrap_or_default();
         let (stream, is_late) = self.streams.arrive(now_ms, name, host, event.time_ms);
@@ -41,17 +42,17 @@ impl Detector {
         let rules = Arc::clone(&self.rules);
         rules.program.run(&mut self.worker, &event);
         if self.worker.hits().len() > 0 {
-            self.matched(now_ms, stream, is_late, &event, effects);
+            self.matched(now_ms, Arrived { stream, is_late, is_clamped }, &event, effects);
         }
     }
 
-    /// When an event happened, as far as its clock is believed.
-    fn clamped(&mut self, now_ms: u64, time_ms: u64, received_ms: u64) -> u64 {
+    /// When an event happened, as far as its clock is believed; and whether it was not.
+    fn clamped(&mut self, now_ms: u64, time_ms: u64, received_ms: u64) -> (u64, bool) {
         if time_ms <= now_ms.saturating_add(self.options.ahead_max_ms) {
-            return time_ms;
+            return (time_ms, false);
         }
         self.counts.ahead += 1;
-        received_ms.min(now_ms)
+        (received_ms.min(now_ms), true)
     }
 }
 

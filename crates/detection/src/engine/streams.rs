@@ -5,7 +5,7 @@
 //! those may come again under another place.
 
 use super::Options;
-use crate::correlation::{Delta, Watermark};
+use crate::correlation::{Delta, Lost, Watermark};
 use crate::event::Event;
 use crate::id::{Digest, EventId};
 use serde::{Deserialize, Serialize};
@@ -58,6 +58,7 @@ pub(super) struct Streams {
     changed: BTreeSet<u32>,
     forgotten: BTreeSet<u32>,
     memory: Delta<Remembered>,
+    lost: Lost,
 }
 
 impl Streams {
@@ -73,6 +74,7 @@ impl Streams {
             changed: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             memory: Delta::default(),
+            lost: Lost::default(),
         }
     }
 
@@ -119,10 +121,16 @@ impl Streams {
         while self.remembered > self.remembered_max {
             let oldest = self.known.get(&number).and_then(|known| known.remembered.first());
             let Some((time_ms, _)) = oldest else { break };
-            let watermark_ms = *time_ms + 1;
+            let (watermark_ms, before) = (*time_ms + 1, self.remembered);
             self.move_on(number, watermark_ms);
+            self.lost.remembered += (before - self.remembered) as u64;
         }
         false
+    }
+
+    /// What was forgotten because of a budget since this was last called.
+    pub(super) fn take_lost(&mut self) -> Lost {
+        std::mem::take(&mut self.lost)
     }
 
     /// Moves a stream's watermark on and forgets what lies behind it.
@@ -153,6 +161,7 @@ impl Streams {
         if self.known.len() >= STREAMS_MAX {
             let oldest = self.known.iter().min_by_key(|(_, known)| known.stream.seen_ms).map(|(number, _)| *number);
             oldest.into_iter().for_each(|number| self.forget(number));
+            self.lost.streams += 1;
         }
         let number = self.next_number;
         self.next_number = self.next_number.wrapping_add(1);

@@ -79,8 +79,13 @@ impl AuditFields {
             };
             names.iter().filter_map(|name| id(name)).collect()
         });
-        let constants =
-            [("metadata.version", OCSF_VERSION), ("metadata.product.name", "Holdfast"), ("metadata.log_name", "audit")];
+        let constants = [
+            ("metadata.version", OCSF_VERSION),
+            ("metadata.product.name", "Holdfast"),
+            ("metadata.log_name", "audit"),
+            ("service.name", "Holdfast"),
+            ("database.name", "Holdfast"),
+        ];
         Self {
             copies,
             fields: id("unmapped.fields"),
@@ -170,6 +175,10 @@ pub(crate) fn audit(
         }
     }
     let (class_uid, activity_id) = ocsf::class_of(action);
+    if class_uid == class::USER_ACCESS {
+        // Rare, and with a list of its own.
+        return Err(Odd);
+    }
     numbers(slots, fields, [class_uid, activity_id, ocsf::severity_of(action, failed)], time_ms, group);
     for (field, value) in &fields.constants {
         slots.push_text(Some(*field), value, Kind::Text);
@@ -187,7 +196,7 @@ pub(crate) fn audit(
             }
         }
     }
-    if let (class::ACCOUNT_CHANGE | class::USER_ACCESS, Some(field)) = (class_uid, fields.user_name) {
+    if let (class::ACCOUNT_CHANGE, Some(field)) = (class_uid, fields.user_name) {
         let resource = items[key::RESOURCE].filter(|item| item.kind != Kind::Null);
         if resource.is_some_and(|item| item.kind == Kind::Escaped) {
             return Err(Odd);

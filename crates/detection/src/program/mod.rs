@@ -232,7 +232,9 @@ impl Program {
             SourceKind::Ndjson => {
                 intake::ndjson(&raw.bytes, raw.received_ms, &self.index, &self.system, paths, slots, origin)
             }
-            SourceKind::Audit | SourceKind::Syslog => Err(Odd),
+            SourceKind::Audit | SourceKind::Syslog | SourceKind::Otlp | SourceKind::Badge | SourceKind::Parsed => {
+                Err(Odd)
+            }
         }
     }
 

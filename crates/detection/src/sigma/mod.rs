@@ -49,10 +49,30 @@ pub struct Header {
     pub severity: Severity,
     /// `generate: true` beside the title: it raises alerts also where a correlation is about it.
     pub always_alerts: bool,
+    /// `shadow: true` beside the title: it counts what it would raise, and raises nothing.
+    pub shadow: bool,
+    /// What whoever handles its alerts should read: the first of its `references` that is a file and no address.
+    pub runbook: Option<Arc<str>>,
+    /// `status: experimental`, as rules say that wait for events that nothing sends yet.
+    pub is_experimental: bool,
+    /// Whose events it looks at.
+    pub audience: Audience,
     /// The file it came from.
     pub file: Arc<str>,
     /// The line its document begins at.
     pub line: u32,
+}
+
+/// Whose events a rule looks at, and whose alerts it raises.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Audience {
+    /// The platform's: all events, whoever they are of.
+    #[default]
+    Platform,
+    /// All tenants that see it, each tenant's events apart.
+    Tenants,
+    /// One tenant.
+    Tenant(Arc<str>),
 }
 
 /// Which events a rule is for; what it leaves out matches everything.

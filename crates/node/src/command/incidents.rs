@@ -120,6 +120,13 @@ pub enum IncidentsCommand {
     /// Duties to report: start, meet, or stop a clock.
     #[command(subcommand)]
     Clock(ClockCommand),
+    /// Write the post-mortem before it is closed; a later one replaces it, and the history keeps both.
+    PostMortem {
+        #[command(flatten)]
+        one: One,
+        /// What happened, why, and what is changed so that it does not again.
+        text: String,
+    },
     /// Close it, with its post-mortem: why it happened, and what was done so that it does not again.
     Close {
         #[command(flatten)]
@@ -317,6 +324,7 @@ pub async fn run(command: &IncidentsCommand) -> anyhow::Result<()> {
             print(remote, &remote.connect().await?.get("/v1/mutes").await?, mutes)
         }
         IncidentsCommand::Clock(command) => clock(command).await,
+        IncidentsCommand::PostMortem { one, text } => one.act("post-mortem", json!({"text": text})).await,
         IncidentsCommand::Close { one, cause, actions } => {
             one.act("close", json!({"cause": cause, "actions": actions})).await
         }

@@ -2,9 +2,12 @@
 
 pub mod audit;
 pub mod escalation;
+pub mod events;
 pub mod incidents;
 pub mod init;
+pub mod pipeline;
 pub mod remote;
 pub mod rules;
 pub mod show;
+pub mod soc;
 pub mod tickets;

@@ -12,11 +12,14 @@ use crate::driver::follow;
 use crate::machine::command::Must;
 use crate::machine::control::platform;
 use crate::node::Node;
+use crate::telemetry::metrics::Metrics;
 use api::core::Answer;
 use api::problem::Problem;
 use async_trait::async_trait;
 use detection::IncidentId;
-use detection::escalation::{Advance, Book, Channel, Notification, Run, Standing, State, Stop, advance};
+use detection::escalation::{
+    Advance, Book, Channel, Mark, Notification, Reminder, Run, Standing, State, Stop, advance, remind,
+};
 use detection::incident::breach::{Clock, ClockState};
 use detection::incident::mute::{Mute, quiet_until_ms};
 use detection::incident::{Act, Incident, Input, entity};
@@ -29,6 +32,8 @@ use std::time::Duration;
 const BY: &str = "escalation";
 /// Looks again at least this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// And not more often.
+const LOOK_AFTER: Duration = Duration::from_millis(200);
 /// How long another region leaves an incident to the one that opened it, before it calls people itself. What both
 /// tell has the same key.
 const ELSEWHERE_WAIT_MS: u64 = 120_000;
@@ -46,12 +51,23 @@ impl Work for Escalation {
 
     async fn work(&self, mut post: Post) -> Lost {
         let mut watch = Watch::default();
+        let _gauges = Gauges(std::sync::Arc::clone(&post.node.metrics));
         loop {
-            match watch.turn(&mut post).await {
-                Ok(wait) => follow::more(&post.node, wait).await,
-                Err(Lost) => return Lost,
-            }
+            let Ok(wait) = watch.turn(&mut post).await else { return Lost };
+            // A flood of alerts is looked at now and then, not for each of them.
+            tokio::time::sleep(LOOK_AFTER).await;
+            follow::more(&post.node, wait).await;
         }
+    }
+}
+
+/// Only the node that calls people counts incidents: another one's counts are taken back when it has the duty no more.
+struct Gauges(std::sync::Arc<Metrics>);
+
+impl Drop for Gauges {
+    fn drop(&mut self) {
+        self.0.incidents.reset();
+        self.0.clocks.reset();
     }
 }
 
@@ -89,10 +105,11 @@ impl Watch {
         let vector = node.home().machine.vector(node.cluster.partition(TenantId::PLATFORM));
         if self.read_at.as_ref() != Some(&vector) || now_ms >= self.next_ms {
             match self.plan(&node, now_ms).await {
-                Ok((steps, next_ms)) => {
+                Ok((steps, reminders, next_ms)) => {
                     for step in steps {
                         store(post, step).await?;
                     }
+                    store_reminders(post, reminders).await?;
                     (self.read_at, self.next_ms) = (Some(vector), next_ms);
                 }
                 Err(problem) => {
@@ -106,7 +123,7 @@ impl Watch {
     }
 
     /// What is due for all incidents, and when to look again at the latest.
-    async fn plan(&mut self, node: &Node, now_ms: u64) -> Answer<(Vec<Step>, u64)> {
+    async fn plan(&mut self, node: &Node, now_ms: u64) -> Answer<(Vec<Step>, Vec<Notice>, u64)> {
         let book = self.policy(node)?;
         let mutes = node.active_mutes()?;
         let runs = node.json_records::<Run>(platform::ESCALATIONS, "")?;
@@ -115,14 +132,24 @@ impl Watch {
             observe(node, desk.iter(), now_ms);
             let is_running = |id| runs.get(&id).is_some_and(|run| !matches!(run.standing, Standing::Stopped(_)));
             let calls = desk.iter().map(|incident| Call::of(incident, &mutes, now_ms));
-            calls.filter(|call| call.state.stop.is_none() || is_running(call.state.incident)).collect::<Vec<Call>>()
+            let calls = calls.filter(|call| call.state.stop.is_none() || is_running(call.state.incident));
+            let reminded = desk.iter().filter(|incident| incident.merged_into.is_none());
+            let reminded = reminded.map(|incident| (incident, wait_ms(node, opened_in(incident))));
+            let (mut reminders, mut next) = (Vec::new(), u64::MAX);
+            for (incident, wait_ms) in reminded {
+                let (due, next_ms) = remind(book, incident, now_ms.saturating_sub(wait_ms));
+                reminders.extend(due.iter().map(|one| reminder(incident, one)));
+                next = next.min(next_ms.map_or(u64::MAX, |next_ms| next_ms.saturating_add(wait_ms)));
+            }
+            (calls.collect::<Vec<Call>>(), reminders, next)
         });
-        let (mut steps, mut next) = (Vec::new(), u64::MAX);
-        for call in calls.await? {
-            let wait_ms = match call.opened_in {
-                Some(region) if region != node.region.id => ELSEWHERE_WAIT_MS,
-                _ => 0,
-            };
+        let (calls, mut reminders, mut next) = calls.await?;
+        let is_new =
+            |notice: &Notice| !matches!(node.json_record::<Notice>(platform::NOTICES, &notice.key), Ok(Some(_)));
+        reminders.retain(is_new);
+        let mut steps = Vec::new();
+        for call in calls {
+            let wait_ms = wait_ms(node, call.opened_in);
             let known = runs.get(&call.state.incident);
             let Advance { run, notifications, next_ms } =
                 advance(known, book, &call.state, now_ms.saturating_sub(wait_ms));
@@ -133,7 +160,7 @@ impl Watch {
                 steps.push(Step { run, was_running, notices });
             }
         }
-        Ok((steps, next))
+        Ok((steps, reminders, next))
     }
 
     /// The policy as it was last applied; nobody is called without one.
@@ -157,12 +184,21 @@ impl Call {
         let state = State { quiet_until_ms: quiet_until_ms(incident, mutes, now_ms), ..State::of(incident) };
         Self {
             state,
-            opened_in: incident.history.first().map(|entry| entry.change.region),
+            opened_in: opened_in(incident),
             title: incident.title.to_string(),
             entities: incident.entities.iter().take(NAMED_MAX).map(entity::text).collect(),
             alerts: incident.alerts.len(),
         }
     }
+}
+
+fn opened_in(incident: &Incident) -> Option<RegionId> {
+    incident.history.first().map(|entry| entry.change.region)
+}
+
+/// How much later this region does what the one that opened an incident does at once.
+fn wait_ms(node: &Node, opened_in: Option<RegionId>) -> u64 {
+    if opened_in.is_some_and(|region| region != node.region.id) { ELSEWHERE_WAIT_MS } else { 0 }
 }
 
 /// Stores a step: the run, its notices, and what the incident remembers of them.
@@ -209,6 +245,60 @@ async fn store(post: &mut Post, step: Step) -> Result<(), Lost> {
     Ok(())
 }
 
+/// Stores reminders: each is there under its key, or is not told yet.
+async fn store_reminders(post: &mut Post, reminders: Vec<Notice>) -> Result<(), Lost> {
+    let node = std::sync::Arc::clone(&post.node);
+    let acts =
+        reminders.iter().map(|one| put(platform::NOTICES, one.key.clone(), Must::BeAbsent, one, one.key.clone()));
+    let acts: Vec<_> = acts.filter_map(Result::ok).collect();
+    if acts.is_empty() {
+        return Ok(());
+    }
+    node.metrics.pages.with_label_values(&["reminded"]).inc_by(acts.len() as u64);
+    let note = note(&node, "escalation.step", String::from("escalations/reminders"));
+    post.report(Vec::new(), vec![transact(acts, note)]).await
+}
+
+/// What people are reminded of.
+fn reminder(incident: &Incident, one: &Reminder) -> Notice {
+    let (to, receiver) = reached(&one.channel);
+    let gone = match one.mark {
+        Mark::Half => "half of the time to report is gone",
+        Mark::ThreeQuarters => "three quarters of the time to report are gone",
+        Mark::Over => "the time to report is OVER",
+    };
+    let body = serde_json::json!({
+        "incident": one.incident,
+        "title": incident.title,
+        "severity": incident.severity.name(),
+        "tenant": incident.tenant,
+        "clock": one.clock,
+        "subject": one.subject,
+        "mark": one.mark,
+        "due_ms": one.due_ms,
+        "target": one.target,
+        "receiver": receiver,
+    });
+    Notice {
+        key: format!("reminder/{}", one.id),
+        topic: Topic::Page,
+        tenant: incident.tenant.to_string(),
+        at_ms: one.at_ms,
+        severity: incident.severity,
+        subject: format!("[{}] {}: {gone} ({})", incident.severity.name(), incident.title, one.subject),
+        to,
+        body: body.to_string(),
+    }
+}
+
+/// To whom a notice goes, and what its body says of a receiver that is no e-mail address.
+fn reached(channel: &Channel) -> (Vec<String>, serde_json::Value) {
+    match channel {
+        Channel::Email { address } => (vec![address.to_string()], serde_json::Value::Null),
+        Channel::Webhook { name, url } => (Vec::new(), serde_json::json!({"name": name, "url": url})),
+    }
+}
+
 /// What people are told.
 fn notice(call: &Call, one: &Notification) -> Notice {
     let severity = call.state.severity;
@@ -217,10 +307,7 @@ fn notice(call: &Call, one: &Notification) -> Notice {
         0 => "nobody has acknowledged".to_owned(),
         _ => format!("acknowledge within {}", crate::command::show::span(within_ms)),
     };
-    let (to, receiver) = match &one.channel {
-        Channel::Email { address } => (vec![address.to_string()], serde_json::Value::Null),
-        Channel::Webhook { name, url } => (Vec::new(), serde_json::json!({"name": name, "url": url})),
-    };
+    let (to, receiver) = reached(&one.channel);
     let body = serde_json::json!({
         "incident": one.incident,
         "title": call.title,
