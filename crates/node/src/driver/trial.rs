@@ -50,10 +50,13 @@ pub(super) struct Trial {
 impl Trial {
     /// Goes on where the last holder was, with the rules this node knows.
     pub(super) fn restore(post: &Post, known: Arc<RuleSet>, care: Care) -> Self {
-        let id = known.fingerprint();
         let row = post.row(ROLLOUT).ok().flatten().and_then(|row| serde_json::from_slice::<Stored>(&row).ok());
         // The sets before are not at hand: what this node knows is in charge.
-        let rejected = row.and_then(|stored| stored.rejected);
+        Self::new(known, care, row.and_then(|stored| stored.rejected))
+    }
+
+    fn new(known: Arc<RuleSet>, care: Care, rejected: Option<SetId>) -> Self {
+        let id = known.fingerprint();
         Self {
             stored: Stored { rollout: Rollout::new(id, care), rejected },
             sets: BTreeMap::from([(id, known)]),
@@ -240,5 +243,91 @@ impl std::fmt::Display for Change {
             Self::Back { from, why } => write!(formatter, "{} is rolled back: {}", short(from), told(why)),
             Self::Discarded { set, why } => write!(formatter, "{} is discarded: {}", short(set), told(why)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use detection::SourceKind;
+
+    fn rules(threshold: u32) -> Arc<RuleSet> {
+        let text = format!(
+            "title: Knock\nname: knock\nlogsource: {{product: doors}}\ndetection: {{s: {{door: '*'}}, condition: s}}\n\
+             level: low\n---\ntitle: Knocks\nname: knocks\ncorrelation: {{type: event_count, rules: [knock], \
+             group-by: [door], timespan: 5m, condition: {{gte: {threshold}}}}}\n"
+        );
+        let (rules, errors) = detection::rules::load_texts(vec![("a.yml".into(), text)]);
+        assert!(errors.is_empty(), "{errors:?}");
+        Arc::new(rules)
+    }
+
+    fn knock(number: u64) -> RawEvent {
+        let text = format!("{{\"product\":\"doors\",\"door\":\"d{number}\",\"time\":{}}}", 1_000 + number);
+        RawEvent { source: SourceKind::Ndjson, received_ms: 1_000, position: None, bytes: Bytes::from(text) }
+    }
+
+    fn told(trial: &mut Trial) -> Vec<String> {
+        trial.changes().iter().map(|change| change.to_string().split_once(' ').unwrap().1.to_owned()).collect()
+    }
+
+    #[test]
+    fn new_rules_run_in_shadow_and_then_are_in_charge() {
+        let care = Care { shadow_ms: 10_000, ..Care::default() };
+        let (old, new) = (rules(3), rules(4));
+        let mut trial = Trial::new(Arc::clone(&old), care, None);
+        trial.propose(0, Arc::clone(&old));
+        assert_eq!(told(&mut trial), Vec::<String>::new(), "the same rules are nothing new");
+        trial.propose(0, Arc::clone(&new));
+        trial.tick(5_000);
+        assert_eq!(
+            (told(&mut trial), trial.in_charge().fingerprint()),
+            (vec!["runs in shadow".into()], old.fingerprint())
+        );
+        trial.tick(10_000);
+        assert_eq!(
+            (told(&mut trial), trial.in_charge().fingerprint()),
+            (vec!["is in charge".into()], new.fingerprint())
+        );
+        assert!(trial.take_row().is_some() && trial.take_row().is_none(), "a row is stored once");
+    }
+
+    #[test]
+    fn rules_that_would_raise_too_much_never_come_into_charge_and_are_not_tried_again() {
+        let care = Care { alerts_free: 5, ..Care::default() };
+        let (old, new) = (rules(3), rules(1));
+        let mut trial = Trial::new(Arc::clone(&old), care, None);
+        trial.propose(0, Arc::clone(&new));
+        for number in 0..6 {
+            trial.take(number, &knock(number));
+            trial.saw(number, 1, &[]);
+        }
+        let changes = trial.changes();
+        assert_eq!(changes.len(), 2);
+        assert!(changes[1].refusal().unwrap().contains("knocks") && changes[1].alert(0).is_some(), "{changes:?}");
+        assert_eq!(trial.in_charge().fingerprint(), old.fingerprint());
+        trial.propose(10, new);
+        assert_eq!(told(&mut trial), Vec::<String>::new());
+    }
+
+    #[test]
+    fn rules_in_charge_that_raise_too_much_are_rolled_back() {
+        let care = Care { shadow_ms: 0, alerts_free: 5, ..Care::default() };
+        let (old, new) = (rules(3), rules(1));
+        let mut trial = Trial::new(Arc::clone(&old), care, None);
+        trial.propose(0, Arc::clone(&new));
+        trial.tick(0);
+        assert_eq!(trial.in_charge().fingerprint(), new.fingerprint());
+        trial.changes();
+        let mut detector = Detector::new((*new).clone(), Options::default());
+        let mut effects = Vec::new();
+        for number in 0..6 {
+            detector.raw(number, &knock(number), &mut effects).unwrap();
+        }
+        trial.saw(10, 6, &effects);
+        let changes = trial.changes();
+        assert!(matches!(&changes[..], [Change::Back { .. }]) && changes[0].is_in_charge(), "{changes:?}");
+        assert_eq!(trial.in_charge().fingerprint(), old.fingerprint());
     }
 }
