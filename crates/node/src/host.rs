@@ -51,7 +51,7 @@ pub async fn run(
     }
     let (world, link) = open(&config, &cluster, place.id)?;
     let (rules, errors) = match &config.detection.rules {
-        Some(folder) => detection::rules::load_dir(folder),
+        Some(rules) => detection::packs::load(rules)?,
         None => Default::default(),
     };
     for error in &errors {
@@ -191,6 +191,6 @@ pub fn check(config: &Config) -> anyhow::Result<Vec<String>> {
         config::read(path)?;
     }
     let Some(folder) = &config.detection.rules else { return Ok(Vec::new()) };
-    let (_, errors) = detection::rules::load_dir(folder);
+    let (_, errors) = detection::packs::load(folder)?;
     Ok(errors.iter().map(ToString::to_string).collect())
 }
