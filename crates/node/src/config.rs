@@ -1,5 +1,6 @@
 //! A node's configuration: one TOML file, unknown keys refused, secrets by path.
 
+use detection::rollout::Care;
 use model::cluster::Cluster;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,9 @@ pub struct Config {
     /// Detection.
     #[serde(default)]
     pub detection: DetectionConfig,
+    /// Events of the past.
+    #[serde(default)]
+    pub archive: ArchiveConfig,
     /// Logs and traces.
     #[serde(default)]
     pub telemetry: Telemetry,
@@ -75,21 +79,41 @@ impl Default for RaftTiming {
 }
 
 /// Detection.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DetectionConfig {
-    /// A folder of Sigma rules; without one nothing is detected.
+    /// A folder of Sigma rules, or a `packs.toml`; without one nothing is detected. Looked at again while it runs.
     pub rules: Option<PathBuf>,
+    /// How rules that changed come into charge: in shadow first, then watched.
+    pub rollout: Care,
+    /// The topology of sources, transforms and sinks; instead of the four that follow.
+    pub pipeline: Option<PathBuf>,
+    /// Most bytes of dead letters that are kept.
+    pub dead_letters_bytes_max: u64,
     /// Where syslog comes in over UDP.
     pub syslog_udp: Option<std::net::SocketAddr>,
     /// Where syslog comes in over TCP.
     pub syslog_tcp: Option<std::net::SocketAddr>,
     /// A log file to follow.
     pub file: Option<PathBuf>,
-    /// Where the place in that file is remembered; beside it by default.
-    pub file_offset: Option<PathBuf>,
     /// Where incidents are announced.
     pub webhook: Option<Webhook>,
+}
+
+impl Default for DetectionConfig {
+    fn default() -> Self {
+        Self {
+            rules: None,
+            // Ten minutes in shadow; and a new rule may raise a thousand alerts a day before it is held to be wrong.
+            rollout: Care { shadow_ms: 600_000, alerts_free: 1_000, ..Care::default() },
+            pipeline: None,
+            dead_letters_bytes_max: pipeline::dead::BYTES_MAX,
+            syslog_udp: None,
+            syslog_tcp: None,
+            file: None,
+            webhook: None,
+        }
+    }
 }
 
 /// A webhook: each incident's revision is sent once it is stored, at least once.
@@ -100,6 +124,56 @@ pub struct Webhook {
     pub url: String,
     /// A file with the secret that signs the body (HMAC-SHA256).
     pub secret: PathBuf,
+}
+
+/// Events of the past: what is kept of them on this node, in `archive/` of its data.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ArchiveConfig {
+    /// Whether this node keeps any.
+    pub enabled: bool,
+    /// How many days, for tenants of each continuity class from 0 to 3.
+    pub retention_days: [u32; 4],
+    /// Bytes of all files: beyond it the oldest leave, and that is on record.
+    pub max_bytes: u64,
+    /// What must be kept whatever its age.
+    pub holds: Vec<LegalHold>,
+}
+
+impl Default for ArchiveConfig {
+    fn default() -> Self {
+        Self { enabled: true, retention_days: [400, 400, 180, 90], max_bytes: 100 << 30, holds: Vec::new() }
+    }
+}
+
+/// A legal hold on events of a tenant.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LegalHold {
+    /// Whose events.
+    pub tenant: String,
+    /// From this moment on, such as `2026-01-01T00:00:00Z`; from the beginning when not given.
+    pub from: Option<String>,
+    /// Up to this moment; without end when not given.
+    pub to: Option<String>,
+    /// Why, for people.
+    pub reason: String,
+}
+
+impl LegalHold {
+    /// The span of time that is held.
+    pub fn span(&self) -> Result<archive::Span, String> {
+        let moment = |text: &Option<String>, otherwise: u64| match text {
+            None => Ok(otherwise),
+            Some(text) => text
+                .parse::<jiff::Timestamp>()
+                .ok()
+                .and_then(|moment| u64::try_from(moment.as_millisecond()).ok())
+                .ok_or_else(|| format!("archive.holds of {}: '{text}' is not a moment", self.tenant)),
+        };
+        let all = archive::Span::ALL;
+        Ok(archive::Span { from_ms: moment(&self.from, all.from_ms)?, to_ms: moment(&self.to, all.to_ms)? })
+    }
 }
 
 /// Logs and traces.
@@ -184,7 +258,7 @@ impl Config {
             &mut self.keys.audit,
         ];
         let detection = &mut self.detection;
-        let optional = [detection.rules.as_mut(), detection.file.as_mut(), detection.file_offset.as_mut()];
+        let optional = [detection.rules.as_mut(), detection.file.as_mut(), detection.pipeline.as_mut()];
         let secret = detection.webhook.as_mut().map(|webhook| &mut webhook.secret);
         for path in paths.into_iter().chain(optional.into_iter().flatten()).chain(secret) {
             *path = folder.join(&*path);
@@ -208,6 +282,20 @@ impl Config {
         }
         if !(1..=24 * 60).contains(&self.sessions.lifetime_minutes) {
             return Err(format!("sessions.lifetime_minutes = {}: between 1 and 1440", self.sessions.lifetime_minutes));
+        }
+        let detection = &self.detection;
+        let has_keys = detection.syslog_udp.is_some()
+            || detection.syslog_tcp.is_some()
+            || detection.file.is_some()
+            || detection.webhook.is_some();
+        if detection.pipeline.is_some() && has_keys {
+            return Err("detection.pipeline: describe syslog_udp, syslog_tcp, file and webhook in that file".into());
+        }
+        if self.archive.retention_days.contains(&0) {
+            return Err("archive.retention_days: at least 1".into());
+        }
+        for hold in &self.archive.holds {
+            hold.span()?;
         }
         if let Some(webhook) = &self.detection.webhook
             && !webhook.url.starts_with("https://")

@@ -214,6 +214,13 @@ async fn an_incident_is_worked_on_from_the_command_line() {
         assert!(done, "{arguments:?}: {text}");
         text
     };
+    let (done, screen) = laboratory.command(&["soc", "--once"]);
+    assert!(
+        done && screen.contains("2 incidents: open, by priority") && screen.contains("A log was wiped"),
+        "{screen}"
+    );
+    let (done, screen) = laboratory.command(&["soc", "--once", "--incident", &ann[..8]]);
+    assert!(done && screen.contains("A door was forced") && screen.contains("nobody has seen it"), "{screen}");
     let list = run(&["list", "--sort", "severity"]);
     assert!(list.contains("A log was wiped") && list.contains(&ann[..8]), "{list}");
     run(&["ack", &ann[..8]]);

@@ -9,6 +9,7 @@ use crate::correlation::{GroupKey, Lost};
 use crate::event::Event;
 use crate::id::{AlertId, EventId};
 use crate::rules::{Origin, RuleSet};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ const LATE_EVENTS_MAX: usize = 256;
 const STEP_MS: u64 = 60_000;
 
 /// A span of stored events that must be read again for a correlation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LateLane {
     /// The id of the correlation.
     pub rule: Arc<str>,

@@ -2,8 +2,10 @@
 
 pub mod audit;
 pub mod escalation;
+pub mod events;
 pub mod incidents;
 pub mod init;
+pub mod pipeline;
 pub mod remote;
 pub mod rules;
 pub mod show;

@@ -3,12 +3,14 @@
 //! No decision of the domain is made here.
 
 pub mod anchor;
+pub mod archive;
 pub mod book;
 pub mod desk;
 pub mod detect;
 pub mod duty;
 pub mod escalate;
 pub mod follow;
+mod late;
 pub mod outbox;
 pub mod proposer;
 pub mod pull;
@@ -16,3 +18,5 @@ pub mod rejoin;
 pub mod route;
 pub mod serve;
 pub mod silence;
+pub mod streams;
+pub(crate) mod trial;

@@ -32,6 +32,8 @@ pub struct Metrics {
     pub conflicts: IntCounterVec,
     /// Detector's counts, by what was counted.
     pub detection: IntCounterVec,
+    /// Rule sets that were read again, by what became of them.
+    pub rules: IntCounterVec,
     /// Notices to sinks by what became of them.
     pub notices: IntCounterVec,
     /// Incidents by status and severity, on the node that calls people.
@@ -44,6 +46,8 @@ pub struct Metrics {
     pub acknowledge_seconds: HistogramVec,
     /// From the opening of an incident to its end, by severity.
     pub close_seconds: HistogramVec,
+    /// The archive: files, events and bytes, and what is broken.
+    pub archive: GaugeVec,
     /// Leaves of the audit log, by group.
     pub audit_leaves: IntGaugeVec,
     /// Bytes of this process in memory.
@@ -90,6 +94,7 @@ impl Metrics {
             ),
             conflicts: counter("holdfast_conflicts_total", "Concurrent writes that lost.", &["group"]),
             detection: counter("holdfast_detection_events_total", "Events by what became of them.", &["what"]),
+            rules: counter("holdfast_rules_read_total", "Rule sets read again by what became of them.", &["what"]),
             notices: counter("holdfast_notices_total", "Notices by what became of them.", &["sink", "what"]),
             incidents: int_gauge("holdfast_incidents", "Incidents as they stand.", &["status", "severity"]),
             clocks: int_gauge("holdfast_incident_clocks", "Open duties to report.", &["state"]),
@@ -106,6 +111,7 @@ impl Metrics {
                 &["severity"],
                 &PEOPLE_SECONDS,
             ),
+            archive: gauge("holdfast_archive", "Events of the past: files, rows, bytes, open, broken.", &["what"]),
             audit_leaves: int_gauge("holdfast_audit_leaves", "Leaves of the audit log.", &["group"]),
             resident_bytes: Gauge::with_opts(Opts::new("holdfast_resident_memory_bytes", "Memory of this process."))
                 .expect("the name is well formed"),
@@ -117,7 +123,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let instruments: [Box<dyn prometheus::core::Collector>; 20] = [
+        let instruments: [Box<dyn prometheus::core::Collector>; 22] = [
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
             Box::new(self.commands.clone()),
@@ -129,12 +135,14 @@ impl Metrics {
             Box::new(self.link_state.clone()),
             Box::new(self.conflicts.clone()),
             Box::new(self.detection.clone()),
+            Box::new(self.rules.clone()),
             Box::new(self.notices.clone()),
             Box::new(self.incidents.clone()),
             Box::new(self.clocks.clone()),
             Box::new(self.pages.clone()),
             Box::new(self.acknowledge_seconds.clone()),
             Box::new(self.close_seconds.clone()),
+            Box::new(self.archive.clone()),
             Box::new(self.audit_leaves.clone()),
             Box::new(self.resident_bytes.clone()),
             Box::new(self.transport.clone()),
