@@ -118,8 +118,9 @@ pub struct Events {
     format: Format,
 }
 
+/// What a line of events is.
 #[derive(Clone, Copy, ValueEnum)]
-enum Format {
+pub enum Format {
     /// A JSON object.
     Json,
     /// A syslog message, RFC 5424 or RFC 3164.
