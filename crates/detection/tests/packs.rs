@@ -133,7 +133,9 @@ fn a_tenant_does_without_the_rules_it_disables() {
     let toml = format!(
         "{TWO_PACKS}\n[[tenant]]\nname = \"acme\"\ndisable = [\"often\"]\n[[tenant]]\nname = \"globex\"\ndisable = [\"denied\"]\n"
     );
-    let rules = load_clean(&toml, &[]);
+    // A filter of what is disabled does not bring it back.
+    let filter = "title: f\nlogsource: {product: holdfast}\nfilter:\n  rules: [denied]\n  s: {api.operation: denied}\n  condition: s\n";
+    let rules = load_clean(&toml, &[("tenants/globex/f.yml", filter)]);
     let alerts = run(&rules, [denials("acme", 0, 3), denials("globex", 3, 3), denials("initech", 6, 3)].concat());
     assert_eq!((count(&alerts, "acme", "denied"), count(&alerts, "acme", "often")), (3, 0));
     assert_eq!((count(&alerts, "globex", "denied"), count(&alerts, "globex", "often")), (0, 0));
@@ -243,4 +245,22 @@ fn shards_of_tenants_rules_raise_what_the_whole_raises() {
         (0..5).flat_map(|number| run(&rules.shard(number, 5), events.clone()).into_keys()).collect();
     assert_eq!(parts, whole);
     assert!(whole.len() > 8);
+}
+
+#[test]
+fn the_rules_of_one_tenant_raise_its_alerts_and_no_others() {
+    let own = "title: Twice\nname: twice\ncorrelation: {type: event_count, rules: [denied], group-by: [actor.user.name], timespan: 5m, condition: {gte: 2}}\n---\n\
+        title: f\nlogsource: {product: holdfast}\nfilter:\n  rules: [viewed]\n  s: {actor.user.name: bob}\n  condition: s\n";
+    let toml =
+        format!("{TWO_PACKS}\n[[tenant]]\nname = \"acme\"\n[[tenant]]\nname = \"globex\"\nrules = \"own.yml\"\n");
+    let rules = load_clean(&toml, &[("tenants/acme/f.yml", own), ("own.yml", own)]);
+    let events = [denials("acme", 0, 3), denials("globex", 3, 3), denials("initech", 6, 3)].concat();
+    let whole = run(&rules, events.clone());
+    for tenant in ["acme", "globex", "initech"] {
+        let of_it = events.iter().filter(|event| event.text("metadata.tenant_uid") == Some(tenant)).cloned();
+        let part: BTreeSet<AlertId> = run(&rules.for_tenant(tenant), of_it.collect()).into_keys().collect();
+        let its = whole.values().filter(|alert| &*alert.tenant == tenant).map(|alert| alert.id).collect();
+        assert_eq!(part, its, "{tenant}");
+        assert!(part.len() >= 4, "{tenant}");
+    }
 }

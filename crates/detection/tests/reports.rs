@@ -102,13 +102,15 @@ fn rules_that_can_never_match_are_reported() {
         rule("absent", "s: {status: a}, t: {status: null}, condition: all of them"),
         rule("placeholder", "s: {status|expand: '%who%'}, condition: s"),
         rule("field", "s: {stauts: a}, condition: s"),
+        rule("part of it", "s: {stauts: a}, t: {status: a}, condition: s or t"),
         rule("always", "s: {status: a}, condition: not s"),
     ]
     .concat();
     let (rules, errors) = load_texts(vec![("r.yml".to_owned(), text)]);
     let report = check(&rules, &errors, &Known::platform());
     let found: Vec<(&str, &FindingKind)> = report.findings.iter().map(|f| (f.rule.as_str(), &f.kind)).collect();
-    let unknown = FindingKind::UnknownField { field: "stauts".to_owned() };
+    let unknown = FindingKind::UnknownField { field: "stauts".to_owned(), never: true };
+    let partly = FindingKind::UnknownField { field: "stauts".to_owned(), never: false };
     assert_eq!(
         found,
         [
@@ -118,13 +120,27 @@ fn rules_that_can_never_match_are_reported() {
             ("absent", &FindingKind::Contradiction),
             ("placeholder", &FindingKind::UnfilledPlaceholder),
             ("field", &unknown),
+            ("part of it", &partly),
             ("always", &FindingKind::EvaluatedAlways),
         ]
     );
     let sources = vec![LogSource { product: Some("linux".into()), ..LogSource::default() }];
     let report = check(&rules, &errors, &Known { sources, ..Known::default() });
     let unmatched = report.findings.iter().filter(|f| matches!(f.kind, FindingKind::UnmatchedSource { .. })).count();
-    assert_eq!((unmatched, report.rules, report.program.rules), (8, 8, 8));
+    assert_eq!((unmatched, report.rules, report.program.rules), (9, 9, 9));
+    let event = normalise(&raw(&json!({"product": "linux", "Image": "sh", "time": NOW_MS}))).unwrap();
+    let known = Known::platform().and_of([&event]);
+    let text = |source: &str, field: &str| {
+        format!(
+            "title: {field} of {source}\nlogsource: {{product: {source}}}\ndetection: {{s: {{{field}: a}}, condition: s}}\n---\n"
+        )
+    };
+    let (rules, errors) = load_texts(vec![(
+        "r.yml".to_owned(),
+        text("linux", "Image") + &text("linux", "Imago") + &text("macos", "Image") + &text("holdfast", "status"),
+    )]);
+    let found: Vec<String> = check(&rules, &errors, &known).findings.into_iter().map(|f| f.rule).collect();
+    assert_eq!(found, ["Imago of linux", "Image of macos"]);
 }
 
 #[test]

@@ -85,3 +85,20 @@ pub(super) fn line_of(text: &str, place: usize) -> u32 {
     let before = text.as_bytes().get(..place).unwrap_or_default();
     u32::try_from(before.iter().filter(|byte| **byte == b'\n').count()).unwrap_or(u32::MAX - 1) + 1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn arbitrary_text_never_panics(text: String, keys in "(\\[\\[(pack|tenant)\\]\\]|name|folders|rules| = |\\[|\\]|\"|\n|a){0,20}") {
+            for text in [text, keys] {
+                if let Err(error) = read(&"packs.toml".into(), &text) {
+                    prop_assert!(error.line as usize <= text.lines().count() + 1);
+                }
+            }
+        }
+    }
+}

@@ -97,6 +97,8 @@ pub fn test(rules: &RuleSet, files: &[(String, String)]) -> TestReport {
                 result.error = Some(format!("near {rule}, which raises no alerts or is expected"));
             }
             report.cases.push(result);
+            // A tenant's alert is expected as `tenant/rule`.
+            tested.extend(case.expect.iter().filter_map(|name| Some(name.split_once('/')?.1.to_owned())));
             tested.extend(case.expect);
             spared.extend(case.near);
         }
@@ -136,7 +138,10 @@ fn run(rules: &RuleSet, file: &str, case: &Case) -> CaseResult {
     for effect in effects {
         match effect {
             Effect::Alert(alert) => {
-                raised.insert((alert.rule.id.to_string(), alert.id));
+                let is_platforms = alert.tenant == Options::default().tenant;
+                let rule = &alert.rule.id;
+                let name = if is_platforms { rule.to_string() } else { format!("{}/{rule}", alert.tenant) };
+                raised.insert((name, alert.id));
             }
             Effect::Superseded { old, .. } => raised.retain(|(_, id)| *id != old),
             Effect::Extended { .. } => {}

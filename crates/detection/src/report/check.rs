@@ -1,7 +1,7 @@
 //! Whether rules are right: what was wrong with their files, and which of them can never match.
 
 use super::never::{self, Verdict};
-use crate::event::LogSource;
+use crate::event::{Event, LogSource};
 use crate::normalise::OWN_PRODUCT;
 use crate::program::ProgramSize;
 use crate::rules::RuleSet;
@@ -9,7 +9,10 @@ use crate::sigma::matcher::{Matcher, Node};
 use crate::sigma::view::FieldId;
 use crate::sigma::{Header, LogSourceFilter, Rule, RuleError};
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Most log sources that are learnt of events.
+const SOURCES_MAX: usize = 10_000;
 
 /// What is known of the events at hand; an empty list means that nothing is known of it.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +21,8 @@ pub struct Known {
     pub sources: Vec<LogSource>,
     /// The fields that events of a log source have.
     pub schemas: Vec<Schema>,
+    /// Fields that events of the past had, by log source.
+    pub samples: Vec<(LogSource, BTreeSet<String>)>,
 }
 
 /// The fields of events.
@@ -66,7 +71,23 @@ impl Known {
     pub fn platform() -> Self {
         let source = LogSourceFilter { product: Some(OWN_PRODUCT.into()), ..LogSourceFilter::default() };
         let fields = OWN_FIELDS.map(str::to_owned).into();
-        Self { sources: Vec::new(), schemas: vec![Schema { source, fields }] }
+        Self { sources: Vec::new(), schemas: vec![Schema { source, fields }], samples: Vec::new() }
+    }
+
+    /// Besides what is known already, what events of the past say: their log sources, and the fields of each.
+    #[must_use]
+    pub fn and_of<'a>(mut self, events: impl IntoIterator<Item = &'a Event>) -> Self {
+        let mut fields: BTreeMap<LogSource, BTreeSet<String>> = BTreeMap::new();
+        for event in events {
+            if fields.len() < SOURCES_MAX || fields.contains_key(&event.logsource) {
+                fields.entry(event.logsource.clone()).or_default().extend(event.fields.keys().cloned());
+            }
+        }
+        // The platform's own events come whether or not there were any.
+        let own = LogSource { product: Some(OWN_PRODUCT.into()), category: None, services: vec!["audit".into()] };
+        self.sources = std::iter::once(own).chain(fields.keys().cloned()).collect();
+        self.samples = fields.into_iter().collect();
+        self
     }
 }
 
@@ -117,7 +138,7 @@ pub struct Finding {
     pub kind: FindingKind,
 }
 
-/// What is odd about a rule. All but the last mean that it never matches.
+/// What is odd about a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "finding")]
 pub enum FindingKind {
@@ -134,6 +155,8 @@ pub enum FindingKind {
     UnknownField {
         /// The field.
         field: String,
+        /// Whether without such fields it never matches; otherwise only a part of it does not.
+        never: bool,
     },
     /// It has no text that must be there, so it is evaluated for every event of its log source.
     EvaluatedAlways,
@@ -153,7 +176,7 @@ pub fn check(rules: &RuleSet, errors: &[RuleError], known: &Known) -> CheckRepor
         .collect();
     for rule in rules.rules() {
         let mut find = |kind| report.findings.push(finding(&rule.header, kind));
-        match never::verdict(rule) {
+        match never::verdict(rule, &BTreeSet::new()) {
             Verdict::Can => {}
             Verdict::Contradiction => find(FindingKind::Contradiction),
             Verdict::Placeholder => find(FindingKind::UnfilledPlaceholder),
@@ -161,8 +184,11 @@ pub fn check(rules: &RuleSet, errors: &[RuleError], known: &Known) -> CheckRepor
         if !known.sources.is_empty() && !known.sources.iter().any(|source| rule.source.admits(source)) {
             find(FindingKind::UnmatchedSource { source: rule.source.clone() });
         }
-        for field in unknown_fields(rule, rules, known) {
-            find(FindingKind::UnknownField { field });
+        let unknown = unknown_fields(rule, rules, known);
+        let ids = unknown.iter().filter_map(|name| rules.names().id(name)).collect();
+        let never = !unknown.is_empty() && never::verdict(rule, &ids) != Verdict::Can;
+        for field in unknown {
+            find(FindingKind::UnknownField { field, never });
         }
         if crate::program::is_evaluated_always(rule) {
             find(FindingKind::EvaluatedAlways);
@@ -176,8 +202,20 @@ fn finding(header: &Header, kind: FindingKind) -> Finding {
 }
 
 fn unknown_fields(rule: &Rule, rules: &RuleSet, known: &Known) -> Vec<String> {
-    let Some(schema) = known.schemas.iter().find(|schema| schema.source.contains(&rule.source)) else {
-        return Vec::new();
+    let samples: Vec<_> = known.samples.iter().filter(|(source, _)| rule.source.admits(source)).collect();
+    let schema = match known.schemas.iter().find(|schema| schema.source.contains(&rule.source)) {
+        Some(schema) => schema.clone(),
+        None if samples.is_empty() => return Vec::new(),
+        None => Schema {
+            source: rule.source.clone(),
+            fields: samples
+                .iter()
+                .map(|(_, fields)| fields)
+                .chain(known.schemas.iter().filter(|s| rule.source.contains(&s.source)).map(|s| &s.fields))
+                .flatten()
+                .cloned()
+                .collect(),
+        },
     };
     let mut fields = BTreeSet::new();
     rule.conditions.iter().for_each(|node| fields_of(node, &mut fields));

@@ -7,7 +7,7 @@ use crate::program::predicate::Predicates;
 use crate::sigma::Rule;
 use crate::sigma::matcher::{Matcher, Node};
 use crate::sigma::view::FieldId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most steps followed before a rule is taken to be able to match.
 const STEPS_MAX: usize = 20_000;
@@ -22,11 +22,13 @@ pub(super) enum Verdict {
     Placeholder,
 }
 
-pub(super) fn verdict(rule: &Rule) -> Verdict {
+/// Whether a rule can match events that have none of the `absent` fields.
+pub(super) fn verdict(rule: &Rule, absent: &BTreeSet<FieldId>) -> Verdict {
     let mut predicates = Predicates::default();
     let mut steps = Steps::default();
     let entry = steps.flatten(&rule.conditions, &mut predicates);
-    let mut search = Search { steps: &steps, predicates: &predicates, answers: BTreeMap::new(), left: STEPS_MAX };
+    let mut search =
+        Search { steps: &steps, predicates: &predicates, absent, answers: BTreeMap::new(), left: STEPS_MAX };
     if search.reaches(entry) {
         Verdict::Can
     } else if rule.conditions.iter().any(waits) {
@@ -48,6 +50,7 @@ fn waits(node: &Node) -> bool {
 struct Search<'a> {
     steps: &'a Steps,
     predicates: &'a Predicates,
+    absent: &'a BTreeSet<FieldId>,
     answers: BTreeMap<u32, bool>,
     left: usize,
 }
@@ -82,6 +85,9 @@ impl Search<'_> {
     /// Whether one value of the field can give all answers about it.
     fn is_consistent(&self, newest: u32) -> bool {
         let field = self.predicates.get(newest).field();
+        if self.absent.contains(&field) && self.answers[&newest] != self.predicates.get(newest).needs_absence() {
+            return false;
+        }
         if field == FieldId::ANY {
             return true;
         }

@@ -113,17 +113,22 @@ impl Builder {
             for place in self.targets(filter, &taken, seen.into_iter().chain(own.clone())) {
                 if own.contains(&place) {
                     self.set.rules[place].narrow(filter);
-                } else if copies.contains_key(&place) || own.len() + copies.len() < rules_max {
-                    let copy = *copies.entry(place).or_insert_with(|| self.set.rules.len());
-                    if copy == self.set.rules.len() {
-                        self.set.rules.push(self.set.rules[place].clone());
-                        self.set.rule_alerts.push(self.set.rule_alerts[place]);
-                    }
-                    self.set.rules[copy].narrow(filter);
-                } else if view.has(place) {
-                    self.errors.push(error_at(&filter.header, Reason::OverQuota { max: rules_max }));
-                    break;
+                    continue;
                 }
+                // A rule that it does without stays away.
+                if !view.has(place) {
+                    continue;
+                }
+                if !copies.contains_key(&place) {
+                    if own.len() + copies.len() >= rules_max {
+                        self.errors.push(error_at(&filter.header, Reason::OverQuota { max: rules_max }));
+                        break;
+                    }
+                    copies.insert(place, self.set.rules.len());
+                    self.set.rules.push(self.set.rules[place].clone());
+                    self.set.rule_alerts.push(self.set.rule_alerts[place]);
+                }
+                self.set.rules[copies[&place]].narrow(filter);
             }
         }
         self.replace(&copies, &mut taken, sees, view);

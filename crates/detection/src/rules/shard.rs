@@ -53,7 +53,22 @@ impl RuleSet {
         (0..parents.len()).map(|place| root(&mut parents, place)).collect()
     }
 
-    /// The rules and correlations that are marked; a marked correlation's rules must be marked too.
+    /// What one tenant's events meet: the rules that it sees, and the correlations about them.
+    #[must_use]
+    pub fn for_tenant(&self, tenant: &str) -> Self {
+        let rules: Vec<bool> = (0..self.rules.len()).map(|place| self.is_for_tenant(place, tenant)).collect();
+        let mut correlations: Vec<bool> = Vec::new();
+        for plan in &self.correlations {
+            let is_fed = plan.feeds.iter().any(|feed| match feed.origin {
+                Origin::Rule(rule) => rules[rule],
+                Origin::Correlation(before) => correlations[before],
+            });
+            correlations.push(is_fed && plan.header.audience.owner(&"".into(), &[tenant.to_owned()]).is_some());
+        }
+        self.only(&rules, &correlations)
+    }
+
+    /// The rules and correlations that are marked, and of what correlations are about, what is marked.
     pub(super) fn only(&self, rules: &[bool], correlations: &[bool]) -> Self {
         let new_places = |marks: &[bool]| -> Vec<usize> {
             let before = marks.iter().scan(0, |count, mark| {
@@ -72,6 +87,10 @@ impl RuleSet {
             ..feed.clone()
         };
         let tenancy = self.tenancy.only(rules);
+        let is_marked = |feed: &&Feed| match feed.origin {
+            Origin::Rule(rule) => rules[rule],
+            Origin::Correlation(correlation) => correlations[correlation],
+        };
         let mut part = Self { names: self.names.clone(), tenancy, ..Self::default() };
         for (place, rule) in self.rules.iter().enumerate().filter(|(place, _)| rules[*place]) {
             part.rules.push(rule.clone());
@@ -79,7 +98,7 @@ impl RuleSet {
         }
         for (_, plan) in self.correlations.iter().enumerate().filter(|(place, _)| correlations[*place]) {
             let mut plan = plan.as_ref().clone();
-            plan.feeds = plan.feeds.iter().map(moved).collect();
+            plan.feeds = plan.feeds.iter().filter(is_marked).map(moved).collect();
             part.correlations.push(Arc::new(plan));
         }
         part.program = Arc::new(Program::compile(&part.rules, &part.names));

@@ -3,11 +3,13 @@
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use detection::normalise::normalise;
+use detection::packs;
 use detection::report::{self, Explanation, FieldExplained, FindingKind, Known, Part};
-use detection::rules::{RuleSet, load_dir, load_tree};
-use detection::sigma::RuleError;
+use detection::rules::{RuleSet, load_tree};
+use detection::sigma::{Pipeline, RuleError};
 use detection::{RawEvent, SourceKind};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -20,12 +22,30 @@ const CASES_BYTES_MAX: u64 = 16 << 20;
 #[derive(Subcommand)]
 pub enum RulesCommand {
     /// Read the rules: what is refused and why, what can never fire, what they compile to. Fails when one is refused.
+    #[command(after_help = "Examples:\n  \
+        holdfast rules check cluster/rules\n  \
+        holdfast rules check packs.toml --tenant acme\n  \
+        holdfast rules check sigma/rules --nested --pipeline ocsf\n  \
+        holdfast rules check sigma/rules --nested --events yesterday.ndjson   # also: which rules no such event can meet")]
     Check {
         /// The rules.
         #[command(flatten)]
         rules: Rules,
+        /// Events of the past: rules for log sources and fields that none of them has are told. `-` is standard input.
+        #[arg(long)]
+        events: Option<PathBuf>,
+        /// What a line of them is.
+        #[arg(long, value_enum, default_value = "json")]
+        format: Format,
     },
     /// Run the rules' own cases: events, and the alerts that must follow. Fails when one does not hold.
+    #[command(after_help = "A file of cases, in `tests/` beside the rules:\n  \
+        - name: five failures\n    \
+          expect: [brute_force]      # these alerts and no others; a tenant's as tenant/rule\n    \
+          near: [spraying]           # told, so that it can be told when a rule has no case against it\n    \
+          events:\n      \
+          - {count: 5, every_s: 30, audit: {action: login.failed, outcome: failure, user: ann, address: 203.0.113.9}}\n      \
+          - {after_s: 60, syslog: \"<38>1 {time} h sshd 1 - - Accepted password for ann from 203.0.113.9 port 5 ssh2\"}")]
     Test {
         /// The rules.
         #[command(flatten)]
@@ -55,7 +75,8 @@ pub enum RulesCommand {
         #[command(flatten)]
         rules: Rules,
     },
-    /// How often each rule matches a file of events: what it would have cost.
+    /// What the rules raise for events of the past, and how many alerts a day are to be expected of each.
+    #[command(after_help = "Example:\n  holdfast rules backtest cluster/rules --events yesterday.ndjson")]
     Backtest {
         /// The rules.
         #[command(flatten)]
@@ -69,11 +90,18 @@ pub enum RulesCommand {
 /// The rules that are asked about.
 #[derive(Args)]
 pub struct Rules {
-    /// The folder of Sigma rules.
+    /// A folder of Sigma rules, a folder with a `packs.toml`, or such a file.
+    #[arg(value_name = "RULES")]
     folder: PathBuf,
     /// Read the folders inside it too, as public packs are laid out.
     #[arg(long)]
     nested: bool,
+    /// Read the rules through a pipeline: a file, or `ocsf` for the one that comes with the program. One after the other.
+    #[arg(long)]
+    pipeline: Vec<String>,
+    /// Only what this tenant's events meet, of the rules that `packs.toml` gives to tenants.
+    #[arg(long)]
+    tenant: Option<String>,
     /// Answer as JSON.
     #[arg(long)]
     json: bool,
@@ -90,8 +118,9 @@ pub struct Events {
     format: Format,
 }
 
+/// What a line of events is.
 #[derive(Clone, Copy, ValueEnum)]
-enum Format {
+pub enum Format {
     /// A JSON object.
     Json,
     /// A syslog message, RFC 5424 or RFC 3164.
@@ -103,7 +132,7 @@ enum Format {
 /// Answers one question.
 pub fn run(command: &RulesCommand) -> Result<()> {
     match command {
-        RulesCommand::Check { rules } => check(rules),
+        RulesCommand::Check { rules, events, format } => check(rules, events.as_deref(), *format),
         RulesCommand::Test { rules, cases } => test(rules, cases.as_deref()),
         RulesCommand::Explain { rules, rule, events } => explain(rules, rule.as_deref(), events),
         RulesCommand::Coverage { rules } => coverage(rules),
@@ -112,13 +141,41 @@ pub fn run(command: &RulesCommand) -> Result<()> {
 }
 
 impl Rules {
-    fn load(&self) -> (RuleSet, Vec<RuleError>) {
-        if self.nested { load_tree(&self.folder, &Default::default()) } else { load_dir(&self.folder) }
+    fn load(&self) -> Result<(RuleSet, Vec<RuleError>)> {
+        let (rules, errors) = if self.nested || !self.pipeline.is_empty() {
+            anyhow::ensure!(self.folder.is_dir(), "{}: packs say themselves how they are read", self.folder.display());
+            load_tree(&self.folder, &self.pipeline()?)
+        } else {
+            packs::load(&self.folder)?
+        };
+        match &self.tenant {
+            Some(tenant) => Ok((rules.for_tenant(tenant), errors)),
+            None => Ok((rules, errors)),
+        }
+    }
+
+    fn pipeline(&self) -> Result<Pipeline> {
+        let mut pipeline = Pipeline::default();
+        for name in &self.pipeline {
+            let next = if name == "ocsf" {
+                Pipeline::ocsf()
+            } else {
+                let text = std::fs::read_to_string(name).with_context(|| name.clone())?;
+                Pipeline::read(&name.as_str().into(), &text)?
+            };
+            pipeline = pipeline.then(next);
+        }
+        Ok(pipeline)
+    }
+
+    /// The folder that holds the rules, or their `packs.toml`.
+    fn home(&self) -> &Path {
+        if self.folder.is_file() { self.folder.parent().unwrap_or(Path::new("")) } else { &self.folder }
     }
 
     /// The rules, where questions about some of them would be misleading.
     fn load_all(&self) -> Result<RuleSet> {
-        let (rules, errors) = self.load();
+        let (rules, errors) = self.load()?;
         for error in &errors {
             eprintln!("holdfast: {error}");
         }
@@ -158,9 +215,16 @@ impl Events {
     }
 }
 
-fn check(rules: &Rules) -> Result<()> {
-    let (set, errors) = rules.load();
-    let report = report::check(&set, &errors, &Known::platform());
+fn check(rules: &Rules, events: Option<&Path>, format: Format) -> Result<()> {
+    let (set, errors) = rules.load()?;
+    let mut known = Known::platform();
+    if let Some(path) = events {
+        let path = (path != Path::new("-")).then(|| path.to_owned());
+        let raws = Events { events: path, format }.read()?;
+        let events: Vec<_> = raws.iter().filter_map(|raw| normalise(raw).ok()).collect();
+        known = known.and_of(&events);
+    }
+    let report = report::check(&set, &errors, &known);
     if !rules.printed(&report)? {
         for error in &report.errors {
             println!("{}:{}: {}", error.file, error.line, error.reason);
@@ -172,19 +236,35 @@ fn check(rules: &Rules) -> Result<()> {
                 FindingKind::UnmatchedSource { source } => {
                     format!("never fires here: nothing sends {}", serde_json::to_string(source)?)
                 }
-                FindingKind::UnknownField { field } => format!("never fires: its events have no field '{field}'"),
+                FindingKind::UnknownField { field, never: true } => {
+                    format!("never fires: its events have no field '{field}'")
+                }
+                FindingKind::UnknownField { field, never: false } => {
+                    format!("a part of it never holds: its events have no field '{field}'")
+                }
                 FindingKind::EvaluatedAlways => "slow: it is evaluated for every event of its log source".to_owned(),
             };
             println!("{}:{}: {}: {what}", finding.file, finding.line, finding.rule);
         }
-        println!("{} rules and {} correlations", report.rules, report.correlations);
+        let is_never = |kind: &FindingKind| {
+            !matches!(kind, FindingKind::EvaluatedAlways | FindingKind::UnknownField { never: false, .. })
+        };
+        let never: BTreeSet<_> =
+            report.findings.iter().filter(|f| is_never(&f.kind)).map(|f| (&f.file, f.line)).collect();
+        println!(
+            "{} rules and {} correlations; {} never fire, {} documents are refused",
+            report.rules,
+            report.correlations,
+            never.len(),
+            report.errors.len()
+        );
     }
     if report.errors.is_empty() { Ok(()) } else { bail!("{} documents are refused", report.errors.len()) }
 }
 
 fn test(rules: &Rules, cases: Option<&Path>) -> Result<()> {
     let set = rules.load_all()?;
-    let folder = cases.map_or_else(|| rules.folder.join("tests"), Path::to_owned);
+    let folder = cases.map_or_else(|| rules.home().join("tests"), Path::to_owned);
     let mut files = Vec::new();
     for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
@@ -210,6 +290,9 @@ fn test(rules: &Rules, cases: Option<&Path>) -> Result<()> {
         }
         if !report.untested.is_empty() {
             println!("without a case: {}", report.untested.join(", "));
+        }
+        if !report.unspared.is_empty() {
+            println!("without a case near them: {}", report.unspared.join(", "));
         }
         println!("{} passed, {} failed", report.passed, report.failed);
     }
@@ -320,9 +403,16 @@ fn backtest(rules: &Rules, events: &Events) -> Result<()> {
         table.add_row([rule.rule.clone(), rule.hits.to_string(), alerts.into(), rule.title.clone()]);
     }
     println!("{table}");
+    let mut table = comfy_table::Table::new();
+    table.set_header(["alerts of", "alerts", "a day", "at most a day (99 %)"]);
+    for (rule, forecast) in &report.alerts {
+        let [day, at_most] = [forecast.per_day, forecast.at_most_per_day].map(|number| format!("{number:.1}"));
+        table.add_row([rule.clone(), forecast.alerts.to_string(), day, at_most]);
+    }
+    println!("{table}");
     for (reason, count) in &report.rejected {
         println!("rejected: {count} ({reason})");
     }
-    println!("{} events", report.events);
+    println!("{} events in {:.1} hours", report.events, report.span_ms as f64 / 3_600_000.0);
     std::io::stdout().flush().map_err(Into::into)
 }
