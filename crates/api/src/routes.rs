@@ -9,6 +9,7 @@ pub(crate) mod incident_acts;
 pub(crate) mod incidents;
 pub(crate) mod list;
 pub(crate) mod records;
+pub(crate) mod search;
 pub(crate) mod session;
 pub(crate) mod tickets;
 pub(crate) mod transactions;

@@ -8,6 +8,7 @@ mod escalation;
 mod incident;
 mod incident_act;
 mod record;
+mod search;
 mod ticket;
 
 pub use admin::*;
@@ -18,4 +19,5 @@ pub use escalation::*;
 pub use incident::*;
 pub use incident_act::*;
 pub use record::*;
+pub use search::*;
 pub use ticket::*;

@@ -106,11 +106,15 @@ const fn source_name(source: SourceKind) -> &'static str {
         SourceKind::Audit => "audit",
         SourceKind::Syslog => "syslog",
         SourceKind::Ndjson => "ndjson",
+        SourceKind::Otlp => "otlp",
+        SourceKind::Badge => "badge",
+        SourceKind::Parsed => "parsed",
     }
 }
 
 fn source_of(name: &str) -> Option<SourceKind> {
-    [SourceKind::Audit, SourceKind::Syslog, SourceKind::Ndjson].into_iter().find(|kind| source_name(*kind) == name)
+    use SourceKind::{Audit, Badge, Ndjson, Otlp, Parsed, Syslog};
+    [Audit, Syslog, Ndjson, Otlp, Badge, Parsed].into_iter().find(|kind| source_name(*kind) == name)
 }
 
 /// A moment's type: milliseconds, UTC.

@@ -25,6 +25,9 @@ pub struct Config {
     /// Detection.
     #[serde(default)]
     pub detection: DetectionConfig,
+    /// Events of the past.
+    #[serde(default)]
+    pub archive: ArchiveConfig,
     /// Logs and traces.
     #[serde(default)]
     pub telemetry: Telemetry,
@@ -121,6 +124,56 @@ pub struct Webhook {
     pub url: String,
     /// A file with the secret that signs the body (HMAC-SHA256).
     pub secret: PathBuf,
+}
+
+/// Events of the past: what is kept of them on this node, in `archive/` of its data.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ArchiveConfig {
+    /// Whether this node keeps any.
+    pub enabled: bool,
+    /// How many days, for tenants of each continuity class from 0 to 3.
+    pub retention_days: [u32; 4],
+    /// Bytes of all files: beyond it the oldest leave, and that is on record.
+    pub max_bytes: u64,
+    /// What must be kept whatever its age.
+    pub holds: Vec<LegalHold>,
+}
+
+impl Default for ArchiveConfig {
+    fn default() -> Self {
+        Self { enabled: true, retention_days: [400, 400, 180, 90], max_bytes: 100 << 30, holds: Vec::new() }
+    }
+}
+
+/// A legal hold on events of a tenant.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LegalHold {
+    /// Whose events.
+    pub tenant: String,
+    /// From this moment on, such as `2026-01-01T00:00:00Z`; from the beginning when not given.
+    pub from: Option<String>,
+    /// Up to this moment; without end when not given.
+    pub to: Option<String>,
+    /// Why, for people.
+    pub reason: String,
+}
+
+impl LegalHold {
+    /// The span of time that is held.
+    pub fn span(&self) -> Result<archive::Span, String> {
+        let moment = |text: &Option<String>, otherwise: u64| match text {
+            None => Ok(otherwise),
+            Some(text) => text
+                .parse::<jiff::Timestamp>()
+                .ok()
+                .and_then(|moment| u64::try_from(moment.as_millisecond()).ok())
+                .ok_or_else(|| format!("archive.holds of {}: '{text}' is not a moment", self.tenant)),
+        };
+        let all = archive::Span::ALL;
+        Ok(archive::Span { from_ms: moment(&self.from, all.from_ms)?, to_ms: moment(&self.to, all.to_ms)? })
+    }
 }
 
 /// Logs and traces.
@@ -237,6 +290,12 @@ impl Config {
             || detection.webhook.is_some();
         if detection.pipeline.is_some() && has_keys {
             return Err("detection.pipeline: describe syslog_udp, syslog_tcp, file and webhook in that file".into());
+        }
+        if self.archive.retention_days.contains(&0) {
+            return Err("archive.retention_days: at least 1".into());
+        }
+        for hold in &self.archive.holds {
+            hold.span()?;
         }
         if let Some(webhook) = &self.detection.webhook
             && !webhook.url.starts_with("https://")

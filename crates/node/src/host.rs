@@ -2,6 +2,7 @@
 
 use crate::config::{self, Config, ConfigError};
 use crate::core::NodeCore;
+use crate::driver;
 use crate::host_rules;
 use crate::host_tasks;
 use crate::intake::{self, Intake};
@@ -101,12 +102,16 @@ pub async fn run(
     }
     host_tasks::recover(&running.node).await;
     std::fs::write(&born, config.node.as_bytes()).with_context(|| born.display().to_string())?;
+    if config.archive.enabled {
+        driver::archive::keep(&running.node, &config).context("the archive of events")?;
+    }
     tracing::info!(node = %config.node, api = %place.api, metrics = %place.metrics, link = %place.link, "started");
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
     let until = |mut stopped: watch::Receiver<bool>| async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
+    tasks.spawn(driver::archive::run(Arc::clone(&running.node)));
     let core = Arc::new(NodeCore(Arc::clone(&running.node)));
     tasks.spawn(api::serve(api, tls, core, until(stopped.clone())));
     if let Some(path) = config.detection.rules.clone() {

@@ -1,7 +1,7 @@
 //! `holdfast`: the one program of the platform.
 
 use clap::{Parser, Subcommand};
-use node::command::{audit, escalation, incidents, init, pipeline, remote, rules, soc, tickets};
+use node::command::{audit, escalation, events, incidents, init, pipeline, remote, rules, soc, tickets};
 use node::config::Config;
 use node::{host, telemetry};
 use std::path::PathBuf;
@@ -48,6 +48,9 @@ enum Command {
     /// The audit log.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Events of the past: search, hunt, retention.
+    #[command(subcommand)]
+    Events(events::EventsCommand),
     /// Detection rules.
     #[command(subcommand)]
     Rules(rules::RulesCommand),
@@ -134,6 +137,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Cluster(ClusterCommand::Status { remote }) => wait(remote::status(&remote)),
         Command::Audit(AuditCommand::Verify { remote }) => wait(audit::verify(&remote)),
+        Command::Events(command) => wait(events::run(&command)),
         Command::Rules(command) => rules::run(&command),
         Command::Pipeline(command) => pipeline::run(&command),
         Command::Incidents(command) => wait(incidents::run(&command)),

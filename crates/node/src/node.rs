@@ -74,6 +74,8 @@ pub struct Node {
     pub password_cost: identity::password::Cost,
     /// Set once the node stops taking requests.
     pub stopping: AtomicBool,
+    /// The events of the past; a node of the simulator has none.
+    pub(crate) archive: std::sync::OnceLock<crate::driver::archive::Keeper>,
     pub(crate) policy: Policy,
     pub(crate) capabilities: Mutex<BTreeMap<(UserId, u32, bool), Arc<Capability>>>,
     pub(crate) session_keys: Mutex<Option<(u64, Arc<SessionKeys>)>>,

@@ -217,6 +217,7 @@ impl Running {
             session_ms: start.session_ms,
             password_cost: start.password_cost,
             stopping: AtomicBool::new(false),
+            archive: std::sync::OnceLock::new(),
             policy: Policy::builtin(),
             capabilities: Mutex::default(),
             session_keys: Mutex::default(),

@@ -71,7 +71,7 @@ fn each_change_of_an_incident_is_an_incident_finding_under_a_key_of_its_own() {
         notices.last().unwrap().0
     };
     let incident = step(Input::Alert(alert()));
-    let act = |act| Input::Act { incident, by: "ann".into(), why: None, act };
+    let act = |act| Input::Act { incident, by: "ann".into(), why: None, act, seen: None };
     step(act(Act::Acknowledge));
     step(act(Act::Close { post_mortem: "a script; its address is blocked".into() }));
     let bodies: Vec<Value> =

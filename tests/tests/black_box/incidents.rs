@@ -215,7 +215,10 @@ async fn an_incident_is_worked_on_from_the_command_line() {
         text
     };
     let (done, screen) = laboratory.command(&["soc", "--once"]);
-    assert!(done && screen.contains("2 incidents: open, by priority") && screen.contains("A log was wiped"), "{screen}");
+    assert!(
+        done && screen.contains("2 incidents: open, by priority") && screen.contains("A log was wiped"),
+        "{screen}"
+    );
     let (done, screen) = laboratory.command(&["soc", "--once", "--incident", &ann[..8]]);
     assert!(done && screen.contains("A door was forced") && screen.contains("nobody has seen it"), "{screen}");
     let list = run(&["list", "--sort", "severity"]);

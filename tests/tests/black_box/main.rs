@@ -12,6 +12,7 @@ mod config;
 mod contract;
 mod detection;
 mod escalation;
+mod events;
 mod hostile;
 mod incidents;
 mod isolation;

@@ -193,6 +193,27 @@ fn health() -> Health {
     Health { status: "ok", node: "eu-1".into(), region: "eu".into() }
 }
 
+fn job(state: JobState, question: String) -> JobView {
+    JobView {
+        id: format!("{:032x}", 1),
+        kind: "search".into(),
+        state,
+        tenant: "acme".into(),
+        question,
+        began_ms: 0,
+        files_done: 1,
+        files_total: 1,
+        rows_read: 1,
+        rows_matched: 1,
+        problem: None,
+        broken: std::collections::BTreeMap::new(),
+        columns: vec!["user_name".into()],
+        rows: vec![serde_json::json!({"user_name": "ann"})],
+        next: None,
+        truncated: false,
+    }
+}
+
 #[async_trait::async_trait]
 impl Core for Fake {
     fn monotonic(&self) -> Duration {
@@ -427,6 +448,34 @@ impl Core for Fake {
         let accepted = lines.len() as u64;
         *self.lines.lock().unwrap() = lines;
         Ok(Ingested { accepted })
+    }
+    async fn search_events(&self, _: &Caller, _: &Session, request: EventSearch) -> Answer<JobView> {
+        self.trip()?;
+        let question = request.query.or(request.sql).unwrap_or_default();
+        Ok(job(if question == "slow" { JobState::Running } else { JobState::Done }, question))
+    }
+    async fn hunt_events(&self, _: &Caller, _: &Session, request: EventHunt) -> Answer<JobView> {
+        self.trip()?;
+        Ok(job(JobState::Done, request.only.join(",")))
+    }
+    async fn event_jobs(&self, _: &Caller, _: &Session) -> Answer<JobList> {
+        self.trip()?;
+        Ok(JobList { jobs: vec![job(JobState::Done, String::new())] })
+    }
+    async fn event_job(&self, _: &Caller, _: &Session, id: u128, after: usize, limit: usize) -> Answer<JobView> {
+        self.trip()?;
+        if id != 1 {
+            return Err(Problem::not_found("job"));
+        }
+        Ok(job(JobState::Done, format!("{after}+{limit}")))
+    }
+    async fn cancel_event_job(&self, _: &Caller, _: &Session, id: u128) -> Answer<()> {
+        self.trip()?;
+        if id == 1 { Ok(()) } else { Err(Problem::not_found("job")) }
+    }
+    async fn event_archive(&self, _: &Caller, _: &Session) -> Answer<ArchiveView> {
+        self.trip()?;
+        Ok(ArchiveView { node: "eu-1".into(), ..ArchiveView::default() })
     }
     async fn alerts(&self, _: &Caller, _: &Session, _: &Page) -> Answer<AlertList> {
         self.trip()?;

@@ -120,6 +120,16 @@ actions! {
     NoticeRefused = "notice.refused",
     /// External events were taken in.
     Ingest = "ingest",
+    /// Events of the past were searched.
+    EventsSearch = "events.search",
+    /// Rules were run over events of the past.
+    EventsHunt = "events.hunt",
+    /// Events left a node's archive because their time was over.
+    ArchiveExpire = "archive.expire",
+    /// Events left a node's archive before their time, because its disk was full.
+    ArchiveEvict = "archive.evict",
+    /// A node's archive is full of what is under legal hold, and takes nothing more.
+    ArchiveFull = "archive.full",
     /// Changes of another region were applied.
     ReplicationApply = "replication.apply",
     /// Nothing was heard from another region for too long.

@@ -112,7 +112,8 @@ impl Correlator {
         let (was, is) = (&self.plan, &plan);
         let says_same = was.feeds_others == is.feeds_others
             && was.header.reference == is.header.reference
-            && was.header.severity == is.header.severity;
+            && was.header.severity == is.header.severity
+            && was.header.audience == is.header.audience;
         self.plan = plan;
         if says_same {
             return;

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod escalation;
+pub mod events;
 pub mod incidents;
 pub mod init;
 pub mod pipeline;

@@ -9,10 +9,28 @@ use api::types::{Caller, Ingested};
 use bytes::Bytes;
 use detection::{RawEvent, SourceKind};
 use identity::{Action, Session};
-use model::codec::encode;
+use model::codec::{CodecError, decode, encode};
+use serde::{Deserialize, Serialize};
 
 /// Bytes of events in one command.
 const BATCH_BYTES_MAX: usize = 512 * 1024;
+
+/// An event in the region's log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Taken {
+    /// The event.
+    pub raw: RawEvent,
+    /// Whose it is, as whoever brought it was known; never as it says itself.
+    pub tenant: Option<String>,
+}
+
+impl Taken {
+    /// Reads a row of the log.
+    pub fn read(bytes: &[u8]) -> Result<Self, CodecError> {
+        // Earlier versions did not keep whose an event is.
+        decode(bytes).or_else(|_| decode(bytes).map(|raw| Self { raw, tenant: None }))
+    }
+}
 
 impl Node {
     /// Takes events: durable when this returns.
@@ -38,7 +56,7 @@ impl Node {
     pub(crate) async fn take_in(&self, events: Vec<RawEvent>, door: Option<&str>, note: Note) -> Answer<()> {
         let mut batch = Batch::default();
         for event in events {
-            batch.push(event);
+            batch.push(event, note.tenant.as_ref());
             if batch.size_bytes >= BATCH_BYTES_MAX {
                 self.write_events(std::mem::take(&mut batch), door, &note).await?;
             }
@@ -65,11 +83,33 @@ struct Batch {
 }
 
 impl Batch {
-    fn push(&mut self, event: RawEvent) {
+    fn push(&mut self, event: RawEvent, tenant: Option<&String>) {
         self.places.extend(event.position.as_ref().map(|position| position.sequence));
         // In the region's log it has a place of its own.
-        let bytes = encode(&RawEvent { position: None, ..event });
+        let bytes = encode(&Taken { raw: RawEvent { position: None, ..event }, tenant: tenant.cloned() });
         self.size_bytes += bytes.len();
         self.events.push(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn rows_of_earlier_versions_are_read() {
+        let raw =
+            RawEvent { source: SourceKind::Ndjson, received_ms: 7, position: None, bytes: Bytes::from_static(b"{}") };
+        assert_eq!(Taken::read(&encode(&raw)), Ok(Taken { raw: raw.clone(), tenant: None }));
+        let taken = Taken { raw, tenant: Some("acme".into()) };
+        assert_eq!(Taken::read(&encode(&taken)), Ok(taken));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..128)) {
+            let _ = Taken::read(&bytes);
+        }
     }
 }

@@ -7,10 +7,11 @@ mod audit;
 mod cluster;
 pub(crate) mod escalation;
 pub(crate) mod incident;
-mod ingest;
+pub mod ingest;
 mod query;
 mod record;
 mod resolve;
+mod search;
 mod session;
 pub(crate) mod stored;
 mod tag;
@@ -172,6 +173,31 @@ impl api::Core for NodeCore {
     }
     async fn ingest(&self, caller: &Caller, session: &Session, source: &str, lines: Vec<Bytes>) -> Answer<Ingested> {
         self.0.ingest(caller, session, source, lines).await
+    }
+    async fn search_events(&self, caller: &Caller, session: &Session, request: EventSearch) -> Answer<JobView> {
+        self.0.search_events(caller, session, request).await
+    }
+    async fn hunt_events(&self, caller: &Caller, session: &Session, request: EventHunt) -> Answer<JobView> {
+        self.0.hunt_events(caller, session, request).await
+    }
+    async fn event_jobs(&self, caller: &Caller, session: &Session) -> Answer<JobList> {
+        self.0.event_jobs(caller, session).await
+    }
+    async fn event_job(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        id: u128,
+        after: usize,
+        limit: usize,
+    ) -> Answer<JobView> {
+        self.0.event_job(caller, session, id, after, limit).await
+    }
+    async fn cancel_event_job(&self, caller: &Caller, session: &Session, id: u128) -> Answer<()> {
+        self.0.cancel_event_job(caller, session, id).await
+    }
+    async fn event_archive(&self, caller: &Caller, session: &Session) -> Answer<ArchiveView> {
+        self.0.event_archive(caller, session).await
     }
     async fn alerts(&self, caller: &Caller, session: &Session, page: &Page) -> Answer<AlertList> {
         self.0.alerts(caller, session, page).await

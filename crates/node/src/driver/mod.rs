@@ -3,6 +3,7 @@
 //! No decision of the domain is made here.
 
 pub mod anchor;
+pub mod archive;
 pub mod book;
 pub mod desk;
 pub mod detect;

@@ -1,11 +1,11 @@
 //! What detection reads: the audit logs of a region and the events of others, each a stream with positions.
 
+use crate::core::ingest::Taken;
 use crate::machine::keys;
 use crate::node::Node;
 use bytes::Bytes;
 use detection::{Position, RawEvent, SourceKind};
 use model::GroupId;
-use model::codec::decode;
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -21,33 +21,37 @@ pub fn names(node: &Node) -> Vec<String> {
     groups.chain(["audit/control".to_owned(), format!("events/{region}")]).collect()
 }
 
-/// A turn of one stream, from a place on.
-pub fn turn(node: &Node, stream: &str, from: u64) -> Vec<(u64, RawEvent)> {
+/// A turn of one stream, from a place on; `None` where a row cannot be read.
+pub fn turn(node: &Node, stream: &str, from: u64) -> Vec<(u64, Option<Taken>)> {
     read(node, stream, Bound::Included(from), false)
 }
 
 /// A turn of one stream, backwards from what comes before a place.
-pub fn turn_back(node: &Node, stream: &str, before: u64) -> Vec<(u64, RawEvent)> {
+pub fn turn_back(node: &Node, stream: &str, before: u64) -> Vec<(u64, Option<Taken>)> {
     read(node, stream, Bound::Excluded(before), true)
 }
 
-fn read(node: &Node, stream: &str, at: Bound<u64>, backwards: bool) -> Vec<(u64, RawEvent)> {
+fn read(node: &Node, stream: &str, at: Bound<u64>, backwards: bool) -> Vec<(u64, Option<Taken>)> {
     let Some((space, keyspace)) = place_of(node, stream) else { return Vec::new() };
     let rows = rows(&*space, keyspace, at, backwards).unwrap_or_else(|error| {
         tracing::error!(%error, stream, "a stream cannot be read");
         Vec::new()
     });
-    let now_ms = node.world.clock.wall_ms();
+    let received_ms = node.world.clock.wall_ms();
     let event = |(key, value): (Vec<u8>, Vec<u8>)| {
         let sequence = key.try_into().map(u64::from_be_bytes).ok()?;
-        let raw = if keyspace == keys::EVENT {
-            decode(&value)
+        let position = Some(Position { stream: stream.into(), sequence });
+        let taken = if keyspace == keys::EVENT {
+            Taken::read(&value)
                 .inspect_err(|error| tracing::error!(%error, stream, sequence, "an event cannot be read"))
-                .ok()?
+                .ok()
+                .map(|taken| Taken { raw: RawEvent { position, ..taken.raw }, ..taken })
         } else {
-            RawEvent { source: SourceKind::Audit, received_ms: now_ms, position: None, bytes: Bytes::from(value) }
+            // A leaf is received when it happens, and says itself whose it is.
+            let raw = RawEvent { source: SourceKind::Audit, received_ms, position, bytes: Bytes::from(value) };
+            Some(Taken { raw, tenant: None })
         };
-        Some((sequence, RawEvent { position: Some(Position { stream: stream.into(), sequence }), ..raw }))
+        Some((sequence, taken))
     };
     rows.into_iter().filter_map(event).collect()
 }

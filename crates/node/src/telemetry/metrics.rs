@@ -46,6 +46,8 @@ pub struct Metrics {
     pub acknowledge_seconds: HistogramVec,
     /// From the opening of an incident to its end, by severity.
     pub close_seconds: HistogramVec,
+    /// The archive: files, events and bytes, and what is broken.
+    pub archive: GaugeVec,
     /// Leaves of the audit log, by group.
     pub audit_leaves: IntGaugeVec,
     /// Bytes of this process in memory.
@@ -109,6 +111,7 @@ impl Metrics {
                 &["severity"],
                 &PEOPLE_SECONDS,
             ),
+            archive: gauge("holdfast_archive", "Events of the past: files, rows, bytes, open, broken.", &["what"]),
             audit_leaves: int_gauge("holdfast_audit_leaves", "Leaves of the audit log.", &["group"]),
             resident_bytes: Gauge::with_opts(Opts::new("holdfast_resident_memory_bytes", "Memory of this process."))
                 .expect("the name is well formed"),
@@ -120,7 +123,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let instruments: [Box<dyn prometheus::core::Collector>; 21] = [
+        let instruments: [Box<dyn prometheus::core::Collector>; 22] = [
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
             Box::new(self.commands.clone()),
@@ -139,6 +142,7 @@ impl Metrics {
             Box::new(self.pages.clone()),
             Box::new(self.acknowledge_seconds.clone()),
             Box::new(self.close_seconds.clone()),
+            Box::new(self.archive.clone()),
             Box::new(self.audit_leaves.clone()),
             Box::new(self.resident_bytes.clone()),
             Box::new(self.transport.clone()),

@@ -1,0 +1,213 @@
+//! Keeps the events of the past: reads what happened in this region, in order, and gives it to the archive.
+//!
+//! Every node of a region archives what it holds, on its own disk: a search is answered by any node, and a lost disk
+//! is filled again from the region's log. What leaves is put on record first; what cannot be recorded does not leave.
+
+use crate::config::{ArchiveConfig, Config};
+use crate::core::ingest::Taken;
+use crate::driver::streams;
+use crate::machine::note::Note;
+use crate::node::Node;
+use anyhow::Context;
+use archive::job::Jobs;
+use archive::retain::{Hold, Policy, Removed, Why};
+use archive::{Archive, Entry};
+use detection::SourceKind;
+use detection::normalise::normalise;
+use model::TenantId;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The folder in a node's data.
+const FOLDER: &str = "archive";
+/// How often what is there is looked through.
+const MAINTAIN_EVERY_MS: u64 = 60_000;
+/// How long to wait after a disk failed.
+const RETRY: Duration = Duration::from_secs(5);
+/// Where nothing happens, open events are looked at this often.
+const TICK: Duration = Duration::from_secs(5);
+/// Files put together at a time, so that new events do not wait long.
+const COMPACTIONS_MAX: usize = 8;
+/// Whose events are that name no tenant the cluster knows.
+const NOBODYS: &str = "platform";
+
+/// A node's archive, what it is kept by, and the searches in it.
+pub struct Keeper {
+    /// The events.
+    pub archive: Arc<Archive>,
+    /// Searches and hunts.
+    pub jobs: Jobs,
+    /// How long what is kept.
+    pub config: ArchiveConfig,
+    /// The node's own rules, for hunts.
+    pub rules: Option<PathBuf>,
+}
+
+/// Opens a node's archive.
+pub fn keep(node: &Node, config: &Config) -> anyhow::Result<()> {
+    let archive = Archive::open(&config.data.join(FOLDER)).context("it cannot be opened")?;
+    let (kept, rules) = (config.archive.clone(), config.detection.rules.clone());
+    let keeper = Keeper { archive: Arc::new(archive), jobs: Jobs::default(), config: kept, rules };
+    anyhow::ensure!(node.archive.set(keeper).is_ok(), "it is open already");
+    Ok(())
+}
+
+impl Keeper {
+    /// The policy for the tenants there are.
+    pub(crate) fn policy(&self, node: &Node) -> Policy {
+        let days = |class: u8| self.config.retention_days[usize::from(class.min(3))];
+        let control = node.control();
+        let tenants =
+            control.tenants.values().map(|tenant| (tenant.name.as_str().into(), days(tenant.continuity_class)));
+        let hold = |hold: &crate::config::LegalHold| {
+            let span = hold.span().unwrap_or(archive::Span::ALL);
+            Hold { tenant: hold.tenant.as_str().into(), span }
+        };
+        Policy {
+            days: days(0),
+            tenants: tenants.collect(),
+            holds: self.config.holds.iter().map(hold).collect(),
+            size_bytes_max: self.config.max_bytes,
+        }
+    }
+}
+
+/// Archives until the node stops; at once if it keeps no archive.
+pub async fn run(node: Arc<Node>) {
+    let Some(keeper) = node.archive.get() else { return };
+    let (mut maintained_ms, mut is_stuck) = (0, false);
+    loop {
+        let now_ms = node.world.clock.wall_ms();
+        if now_ms >= maintained_ms + MAINTAIN_EVERY_MS {
+            maintained_ms = now_ms;
+            is_stuck = maintain(&node, keeper, is_stuck, now_ms).await;
+        }
+        let taken = if is_stuck { 0 } else { read(&node, &keeper.archive, now_ms) };
+        if keeper.archive.is_full(now_ms) {
+            let archive = Arc::clone(&keeper.archive);
+            if let Some(Err(error)) = blocking(move || archive.roll(now_ms)).await {
+                tracing::error!(%error, "events of the past cannot be written: they wait in the region's log");
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+        }
+        if taken == 0 {
+            wait(&node).await;
+        }
+    }
+}
+
+/// Work that waits for the disk, where that holds nobody up.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.inspect_err(|error| tracing::error!(%error, "work on the archive ended early")).ok()
+}
+
+async fn wait(node: &Node) {
+    let mut changes: Vec<_> = node.data.values().map(|data| data.machine.changes()).collect();
+    changes.push(node.control.machine.changes());
+    let any = futures::future::select_all(changes.iter_mut().map(|changes| Box::pin(changes.changed())));
+    let _ = tokio::time::timeout(TICK, any).await;
+}
+
+/// Reads a turn of every stream.
+fn read(node: &Node, archive: &Archive, now_ms: u64) -> usize {
+    let mut count = 0;
+    for stream in streams::names(node) {
+        for (sequence, taken) in streams::turn(node, &stream, archive.next(&stream)) {
+            count += 1;
+            match taken {
+                Some(taken) => take(node, archive, &stream, sequence, taken, now_ms),
+                // It was told by who reads streams.
+                None => archive.take(&stream, sequence, None, now_ms),
+            }
+        }
+    }
+    count
+}
+
+fn take(node: &Node, archive: &Archive, stream: &str, sequence: u64, taken: Taken, now_ms: u64) {
+    let source = taken.raw.source;
+    let entry = normalise(&taken.raw).ok().map(|mut event| {
+        // An audit log says whose each of its events is, and they are received when they happen.
+        let own = (source == SourceKind::Audit).then(|| event.text("metadata.tenant_uid").map(str::to_owned)).flatten();
+        if source == SourceKind::Audit {
+            event.received_ms = event.time_ms;
+        }
+        let name = taken.tenant.or(own);
+        let known = name.filter(|name| archive::layout::is_tenant(name) && node.control().tenant(name).is_some());
+        Entry { tenant: known.as_deref().unwrap_or(NOBODYS).into(), source, event }
+    });
+    // What cannot be parsed was counted by the detector, which reads the same.
+    archive.take(stream, sequence, entry, now_ms);
+}
+
+/// Lets go what need not be kept, puts small files together, and counts. Whether nothing more can be taken.
+async fn maintain(node: &Arc<Node>, keeper: &Keeper, was_stuck: bool, now_ms: u64) -> bool {
+    let policy = keeper.policy(node);
+    let leaving = keeper.archive.leaving(&policy, now_ms);
+    if leaving.is_empty() || record(node, &leaving).await {
+        let (archive, policy) = (Arc::clone(&keeper.archive), policy.clone());
+        blocking(move || archive.retain(&policy, now_ms)).await;
+    }
+    for _ in 0..COMPACTIONS_MAX {
+        let archive = Arc::clone(&keeper.archive);
+        match blocking(move || archive.compact(now_ms)).await {
+            Some(Ok(Some(_))) => {}
+            Some(Err(error)) => {
+                tracing::error!(%error, "files of the archive cannot be put together");
+                break;
+            }
+            _ => break,
+        }
+    }
+    count(node, keeper);
+    let is_stuck = keeper.archive.is_stuck(&policy, now_ms);
+    if is_stuck && !was_stuck {
+        tracing::error!(
+            "the archive is full of what is under legal hold: it takes nothing more until it may be larger"
+        );
+        let why = format!("{} bytes, {} are allowed", keeper.archive.size_bytes(), policy.size_bytes_max);
+        let note = Note { refused: Some(why), ..note(node, "archive.full", "archive".into()) };
+        // Said again while it lasts, should this time be lost.
+        return node.record(TenantId::PLATFORM, note).await.is_ok();
+    }
+    is_stuck
+}
+
+fn note(node: &Node, action: &str, resource: String) -> Note {
+    let tenant = Some(NOBODYS.to_owned());
+    Note { action: action.into(), tenant, resource: Some(resource), node: node.place.id, ..Note::default() }
+}
+
+/// Puts on record what leaves.
+async fn record(node: &Node, leaving: &[Removed]) -> bool {
+    for removed in leaving {
+        let action = if removed.why == Why::Full { "archive.evict" } else { "archive.expire" };
+        let old = serde_json::json!({"rows": removed.rows, "bytes": removed.size_bytes, "node": node.place.name});
+        let resource = format!("archive/{}/days/{}", removed.tenant, removed.day);
+        let values = Some((Some(old.to_string()), None));
+        let tenant = Some(removed.tenant.to_string());
+        let note = Note { tenant, values, ..note(node, action, resource) };
+        if let Err(problem) = node.record(TenantId::PLATFORM, note).await {
+            tracing::warn!(%problem, "what should leave the archive stays: it cannot be put on record");
+            return false;
+        }
+        if removed.why == Why::Full {
+            tracing::warn!(tenant = %removed.tenant, day = removed.day, "the archive is full: events leave before their time");
+        }
+    }
+    true
+}
+
+fn count(node: &Node, keeper: &Keeper) {
+    let files = keeper.archive.files();
+    let rows: u64 = files.iter().map(|file| file.name.rows).sum();
+    let metric = |what, value: u64| node.metrics.archive.with_label_values(&[what]).set(value as f64);
+    metric("files", files.len() as u64);
+    metric("rows", rows);
+    metric("bytes", keeper.archive.size_bytes());
+    metric("open", keeper.archive.open_rows() as u64);
+    metric("broken", keeper.archive.broken().len() as u64);
+}
