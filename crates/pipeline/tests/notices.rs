@@ -1,4 +1,5 @@
 //! Notices of alerts and incidents as OCSF findings.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use detection::incident::{Act, Desk, Effect, Input, Options};
 use detection::{Alert, Entity, EntityKind, EventId, EventSummary, RuleReference, SemanticHash, Severity};

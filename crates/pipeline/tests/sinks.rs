@@ -1,4 +1,5 @@
 //! Sinks against receivers that take, fail, wait and hang up.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 

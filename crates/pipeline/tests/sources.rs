@@ -1,4 +1,5 @@
 //! Sources on real sockets.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 
