@@ -189,6 +189,35 @@ pub trait Core: Send + Sync + 'static {
     async fn cancel_event_job(&self, caller: &Caller, session: &Session, id: u128) -> Answer<()>;
     /// What this node's archive holds.
     async fn event_archive(&self, caller: &Caller, session: &Session) -> Answer<ArchiveView>;
+    /// The escalation policy as it was last applied.
+    async fn escalation_policy(&self, caller: &Caller, session: &Session) -> Answer<PolicyView>;
+    /// Replaces it, if it is right and the precondition holds; as with records, an existing one needs a precondition.
+    async fn apply_escalation_policy(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        request: ApplyPolicy,
+        precondition: Precondition,
+    ) -> Answer<PolicyView>;
+    /// Who is on call at a time; now when not given.
+    async fn on_call(&self, caller: &Caller, session: &Session, at_ms: Option<u64>) -> Answer<OnCallList>;
+    /// Who is being called about what.
+    async fn escalations(&self, caller: &Caller, session: &Session) -> Answer<EscalationList>;
+    /// Tickets, those that changed last first.
+    async fn tickets(&self, caller: &Caller, session: &Session, filter: &TicketFilter) -> Answer<TicketList>;
+    /// One ticket.
+    async fn ticket(&self, caller: &Caller, session: &Session, id: &str) -> Answer<TicketView>;
+    /// Opens the ticket of an incident in a queue.
+    async fn open_ticket(&self, caller: &Caller, session: &Session, request: NewTicket) -> Answer<TicketView>;
+    /// Changes a ticket: all that is asked for, or nothing.
+    async fn change_ticket(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        id: &str,
+        request: ChangeTicket,
+        precondition: Precondition,
+    ) -> Answer<TicketView>;
 
     // --- cluster ---
 

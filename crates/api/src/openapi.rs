@@ -74,6 +74,8 @@ fn described() -> OpenApiRouter<Api> {
         .merge(routes::search::router())
         .merge(routes::incidents::router())
         .merge(routes::incident_acts::router())
+        .merge(routes::escalation::router())
+        .merge(routes::tickets::router())
         .merge(routes::cluster::router())
 }
 

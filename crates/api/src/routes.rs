@@ -4,12 +4,14 @@ pub(crate) mod admin;
 pub(crate) mod audit;
 pub(crate) mod cluster;
 pub(crate) mod detection;
+pub(crate) mod escalation;
 pub(crate) mod incident_acts;
 pub(crate) mod incidents;
 pub(crate) mod list;
 pub(crate) mod records;
 pub(crate) mod search;
 pub(crate) mod session;
+pub(crate) mod tickets;
 pub(crate) mod transactions;
 
 use crate::problem::Problem;

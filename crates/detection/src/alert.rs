@@ -110,6 +110,9 @@ pub fn entities(event: &Event) -> BTreeSet<Entity> {
 }
 
 /// An event in brief, as an alert and an incident list it.
+///
+/// This is all of an event that travels with its alert. Where the tenant's events must stay where they are, `text` is
+/// left out ([`EventSummary::tuple`]): what remains are the tuples that matched, and never a raw event's own words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventSummary {
     /// The event.
@@ -127,6 +130,18 @@ pub struct EventSummary {
 }
 
 impl EventSummary {
+    /// The summary of an event whose words must not travel.
+    pub fn tuple(event: &Event) -> Self {
+        Self {
+            id: event.id,
+            time_ms: event.time_ms,
+            class_uid: event.class_uid,
+            activity_id: event.activity_id,
+            text: String::new(),
+            entities: entities(event),
+        }
+    }
+
     /// The summary of an event.
     pub fn of(event: &Event) -> Self {
         let text = event.text("message").map_or_else(
@@ -139,14 +154,7 @@ impl EventSummary {
             },
             str::to_owned,
         );
-        Self {
-            id: event.id,
-            time_ms: event.time_ms,
-            class_uid: event.class_uid,
-            activity_id: event.activity_id,
-            text: text.chars().take(SUMMARY_TEXT_CHARACTERS_MAX).collect(),
-            entities: entities(event),
-        }
+        Self { text: text.chars().take(SUMMARY_TEXT_CHARACTERS_MAX).collect(), ..Self::tuple(event) }
     }
 }
 
@@ -186,6 +194,9 @@ pub struct Alert {
     pub last_ms: u64,
     /// Whether an event came later than the allowed lateness.
     pub late: bool,
+    /// Whether the clock of an event's source was too far ahead, so that the time of receipt stands for its own.
+    #[serde(default)]
+    pub clamped: bool,
 }
 
 impl Alert {
@@ -218,6 +229,7 @@ impl Alert {
             last_ms: events.iter().map(|event| event.time_ms).max().unwrap_or_default(),
             events,
             late: false,
+            clamped: false,
         }
     }
 }

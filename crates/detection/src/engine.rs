@@ -2,19 +2,30 @@
 //!
 //! Pure and deterministic: the time is an argument, and the same inputs give the same effects in the same order.
 
+mod blind;
+mod intake;
+mod late;
+mod quota;
 mod rows;
+mod shadow;
 mod streams;
 
+pub use blind::COVERAGE_DEGRADED;
+pub use late::{LateLane, reconsider};
 pub use rows::{RestoreError, Restored, Row};
+pub use shadow::Shadow;
 
-use crate::alert::{Alert, EventSummary, RuleReference, Severity};
-use crate::correlation::{Correlator, Entry, GroupKey, OrderKey, Outcome};
+use crate::alert::{Alert, EventSummary};
+use crate::correlation::{Amount, Correlator, Entry, GroupKey, Lost, Occurrence, OrderKey, Outcome, Watermark, parts};
 use crate::event::{Event, Fields};
-use crate::id::{AlertId, Digest, EventId, SemanticHash};
+use crate::id::AlertId;
 use crate::program::Worker;
-use crate::rules::{Feed, Origin, RuleSet, Shape};
+use crate::rules::{Feed, Origin, RuleSet, TENANT_FIELD};
+use blind::Blind;
+use late::LaneKey;
+use quota::Quotas;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use streams::Streams;
 
@@ -31,6 +42,8 @@ pub struct Options {
     pub ahead_max_ms: u64,
     /// Most group keys a correlation keeps; the least recent leave, counted and reported as an alert.
     pub keys_max: usize,
+    /// Most entries that all correlations keep together; the largest lets its least recent keys go beyond it.
+    pub entries_max: usize,
     /// Most events remembered to drop duplicates; beyond it the allowed lateness shrinks.
     pub remembered_max: usize,
 }
@@ -43,6 +56,7 @@ impl Default for Options {
             idle_after_ms: 30_000,
             ahead_max_ms: 60_000,
             keys_max: 100_000,
+            entries_max: 2_000_000,
             remembered_max: 1_000_000,
         }
     }
@@ -87,7 +101,7 @@ pub struct Counts {
     pub events: u64,
     /// Of them, matching ones dropped because they had come before.
     pub duplicates: u64,
-    /// Of them, later than the allowed lateness: matched by single-event rules, not correlated.
+    /// Of them, later than the allowed lateness: correlated where state still can, else left to the late lane.
     pub late: u64,
     /// Of them, with a clock too far ahead.
     pub ahead: u64,
@@ -95,14 +109,37 @@ pub struct Counts {
     pub matches: u64,
     /// Alerts raised.
     pub alerts: u64,
+    /// Alerts not raised because a tenant's quota was used up, each rule and hour told of once.
+    pub held: u64,
+    /// Alerts that rules in shadow would have raised.
+    pub shadowed: u64,
     /// Alerts superseded.
     pub superseded: u64,
     /// Group keys evicted because of the bound: from here on the detector may have missed something.
     pub keys_evicted: u64,
+    /// Entries of windows forgotten because of a bound: the same.
+    pub entries_lost: u64,
+    /// Entries that stopped waiting for what comes late because too many of one key did.
+    pub early: u64,
+    /// Identities and streams forgotten because of a bound.
+    pub forgotten_early: u64,
+    /// Late entries that no late lane had room for.
+    pub late_unseen: u64,
+    /// Values left out because they are no numbers where numbers are reckoned with.
+    pub not_numbers: u64,
     /// Group keys held now.
     pub keys: u64,
     /// Events remembered now.
     pub remembered: u64,
+}
+
+/// How an event came in.
+#[derive(Clone, Copy, Debug)]
+struct Arrived {
+    stream: u32,
+    is_late: bool,
+    /// Its clock was too far ahead, and the time of receipt counts.
+    is_clamped: bool,
 }
 
 /// How often folded state is forgotten.
@@ -119,9 +156,18 @@ pub struct Detector {
     feeds: BTreeMap<Origin, Vec<(usize, usize)>>,
     worker: Worker,
     streams: Streams,
+    quotas: Quotas,
+    shadows: BTreeMap<Arc<str>, Shadow>,
     counts: Counts,
     swept_ms: u64,
-    blind_told_ms: Option<u64>,
+    /// By rule, what was lost of its state.
+    blind: BTreeMap<Arc<str>, Blind>,
+    /// About how many entries all correlations keep.
+    entries: usize,
+    /// For each correlation, how far from an entry others may be that matter.
+    reaches: Vec<u64>,
+    /// Spans that must be read again.
+    lanes: BTreeMap<LaneKey, LateLane>,
     /// The row last stored of what is of no stream and no correlation.
     stored_clock: Vec<u8>,
     /// Rows found when restoring that no rule is behind.
@@ -151,6 +197,7 @@ impl Detector {
             .collect();
         let streams = Streams::new(&options);
         let worker = rules.program.worker();
+        let reaches = late::reaches(&rules);
         Self {
             options,
             rules,
@@ -158,9 +205,14 @@ impl Detector {
             feeds,
             worker,
             streams,
+            quotas: Quotas::default(),
+            shadows: BTreeMap::new(),
             counts: Counts::default(),
             swept_ms: 0,
-            blind_told_ms: None,
+            blind: BTreeMap::new(),
+            entries: 0,
+            reaches,
+            lanes: BTreeMap::new(),
             stored_clock: Vec::new(),
             foreign_rows: Vec::new(),
         }
@@ -170,7 +222,7 @@ impl Detector {
     pub fn step(&mut self, now_ms: u64, input: Input, effects: &mut Vec<Effect>) {
         match input {
             Input::Event(event) => self.event(now_ms, event, effects),
-            Input::Tick => self.tick(now_ms),
+            Input::Tick => self.tick(now_ms, effects),
         }
     }
 
@@ -185,189 +237,221 @@ impl Detector {
         &self.rules
     }
 
-    fn tick(&mut self, now_ms: u64) {
+    /// There is no more input: everything that waits for the watermark is judged as it is. For what is read once.
+    pub fn finish(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        let end = Watermark { time_ms: u64::MAX, is_awake: true, quiet_ms: u64::MAX };
+        self.sweep(now_ms, Some(end), effects);
+    }
+
+    fn tick(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         if now_ms < self.swept_ms.saturating_add(SWEEP_EVERY_MS) {
             return;
         }
         self.swept_ms = now_ms;
         self.streams.tick(now_ms);
-        let quiet_ms = self.options.idle_after_ms.saturating_add(self.options.allowed_lateness_ms);
-        let watermarks = |stream| self.streams.watermark(stream);
-        for correlator in &mut self.correlators {
-            correlator.sweep(now_ms, quiet_ms, &watermarks);
+        self.sweep(now_ms, None, effects);
+        let lost = self.streams.take_lost();
+        if !lost.is_none() {
+            self.lose(now_ms, ("streams".into(), "Source streams".into()), lost, effects);
         }
+        self.tell_rest(now_ms, effects);
     }
 
-    fn event(&mut self, now_ms: u64, mut event: Event, effects: &mut Vec<Effect>) {
-        self.counts.events += 1;
-        if event.time_ms > now_ms.saturating_add(self.options.ahead_max_ms) {
-            self.counts.ahead += 1;
-            event.time_ms = event.received_ms.min(now_ms);
+    fn sweep(&mut self, now_ms: u64, watermark: Option<Watermark>, effects: &mut Vec<Effect>) {
+        let quiet_ms = self.options.idle_after_ms.saturating_add(self.options.allowed_lateness_ms);
+        // In an order in which each comes after those that feed it.
+        for correlation in 0..self.correlators.len() {
+            let watermarks = |stream| watermark.or_else(|| self.streams.watermark(stream));
+            let outcomes = self.correlators[correlation].sweep(now_ms, quiet_ms, &watermarks);
+            for (group, streams, outcome) in outcomes {
+                let mut work = Vec::new();
+                self.follow(now_ms, correlation, &group, outcome, &mut work, effects);
+                self.correlate(now_ms, (&streams, false), work, effects);
+            }
         }
-        let (stream, is_late) = self.streams.arrive(now_ms, &event);
-        self.counts.late += u64::from(is_late);
-        let rules = Arc::clone(&self.rules);
-        rules.program.run(&mut self.worker, &event);
-        if self.worker.hits().len() == 0 {
-            return;
-        }
-        if self.streams.is_again(stream, &event) {
+        self.entries = self.correlators.iter().map(Correlator::entry_count).sum();
+    }
+
+    /// What follows from an event that rules matched.
+    fn matched(&mut self, now_ms: u64, arrived: Arrived, event: &Event, effects: &mut Vec<Effect>) {
+        let Arrived { stream, is_late, is_clamped } = arrived;
+        if self.streams.is_again(stream, event) {
             self.counts.duplicates += 1;
             return;
         }
+        let rules = Arc::clone(&self.rules);
         let hits: Vec<usize> = self.worker.hits().collect();
-        let summary = Arc::new(EventSummary::of(&event));
+        let tenant = event.text(TENANT_FIELD);
+        let shows_text = rules.shows_text(tenant.filter(|tenant| **tenant != *self.options.tenant));
+        let summary = Arc::new(if shows_text { EventSummary::of(event) } else { EventSummary::tuple(event) });
         for place in hits {
+            let Some(owner) = rules.owner(place, &self.options.tenant, tenant) else { continue };
             let rule = &rules.rules[place];
             self.counts.matches += 1;
             if rules.rule_alerts[place] {
                 let mut alert = Alert::new(
-                    self.options.tenant.clone(),
+                    owner,
                     rule.header.reference.clone(),
                     rule.header.severity,
                     BTreeMap::new(),
                     vec![summary.as_ref().clone()],
                 );
                 alert.late = is_late;
-                self.counts.alerts += 1;
-                effects.push(Effect::Alert(alert));
+                alert.clamped = is_clamped;
+                self.raise(rule.header.shadow, alert, effects);
             }
-            if !is_late {
-                let key = OrderKey {
-                    time_ms: event.time_ms,
-                    sequence: event.position.as_ref().map_or(0, |position| position.sequence),
-                    id: event.id,
-                    slot: 0,
-                };
-                let events: Arc<[Arc<EventSummary>]> = Arc::new([Arc::clone(&summary)]);
-                let text = |field: &str| text_of(&event.fields, field);
-                let work = self.fed(Origin::Rule(place), key, &events, &text);
-                self.correlate(now_ms, stream, work, effects);
-            }
+            let key = OrderKey {
+                time_ms: event.time_ms,
+                sequence: event.position.as_ref().map_or(0, |position| position.sequence),
+                id: event.id,
+                slot: 0,
+            };
+            let events: Arc<[Arc<EventSummary>]> = Arc::new([Arc::clone(&summary)]);
+            let text = |field: &str| text_of(&event.fields, field);
+            let mut work = Vec::new();
+            self.fed(Origin::Rule(place), Occurrence { key, is_clamped, events }, &text, &mut work);
+            self.correlate(now_ms, (&[stream], is_late), work, effects);
         }
     }
 
     /// What an event or satisfied window puts into the correlations it feeds.
-    fn fed(
-        &self,
-        origin: Origin,
-        key: OrderKey,
-        events: &Arc<[Arc<EventSummary>]>,
-        text: &dyn Fn(&str) -> Option<String>,
-    ) -> Vec<Work> {
-        let feeds = self.feeds.get(&origin).map_or(&[][..], Vec::as_slice);
-        feeds
-            .iter()
-            .filter_map(|&(correlation, place)| {
-                let plan = &self.rules.correlations[correlation];
-                let feed: &Feed = &plan.feeds[place];
-                // An event without one of the fields belongs to no group.
-                let group: GroupKey = feed.group_fields.iter().map(|field| text(field)).collect::<Option<_>>()?;
-                let value = if !feed.value_fields.is_empty() {
-                    let values: Vec<String> = feed.value_fields.iter().map(|f| text(f)).collect::<Option<_>>()?;
-                    Some(values.join("\u{1f}").into())
-                } else if matches!(plan.shape, Shape::Distinct { .. }) {
-                    Some(feed.slot.to_string().into())
-                } else {
-                    None
-                };
-                let key = OrderKey { slot: feed.slot, ..key };
-                Some(Work::Insert { correlation, group, entry: Entry { key, value, events: Arc::clone(events) } })
-            })
-            .collect()
-    }
-
-    /// Does the work and the work that follows from it; ends because correlations do not refer to each other in circles.
-    fn correlate(&mut self, now_ms: u64, stream: u32, mut work: Vec<Work>, effects: &mut Vec<Effect>) {
-        while let Some(next) = work.pop() {
-            let watermarks = |stream| self.streams.watermark(stream);
-            let (correlation, group, outcome) = match next {
-                Work::Insert { correlation, group, entry } => {
-                    let correlator = &mut self.correlators[correlation];
-                    let outcome = correlator.insert(now_ms, &group, stream, &watermarks, entry);
-                    (correlation, group, outcome)
-                }
-                Work::Remove { correlation, group, key } => {
-                    let outcome = self.correlators[correlation].remove(&group, stream, &key);
-                    (correlation, group, outcome)
-                }
-            };
-            self.tell(now_ms, correlation, &outcome, effects);
-            let origin = Origin::Correlation(correlation);
-            if !self.feeds.contains_key(&origin) {
+    fn fed(&mut self, origin: Origin, of: Occurrence, text: &dyn Fn(&str) -> Option<String>, work: &mut Vec<Work>) {
+        for &(correlation, place) in self.feeds.get(&origin).map_or(&[][..], Vec::as_slice) {
+            let plan = &self.rules.correlations[correlation];
+            let feed: &Feed = &plan.feeds[place];
+            // An event without one of the fields belongs to no group, and one without a value counts for nothing.
+            let all = |fields: &[String]| fields.iter().map(|field| text(field)).collect::<Option<Vec<_>>>();
+            let (Some(group), Some(values)) = (all(&feed.group_fields), all(&feed.value_fields)) else { continue };
+            if plan.header.audience.owner(&self.options.tenant, &group).is_none() {
                 continue;
             }
-            let plan = self.rules.correlations[correlation].clone();
-            let text = |field: &str| {
-                let place = plan.group_by.iter().position(|name| name == field)?;
-                group.get(place).cloned()
+            let value = if plan.shape.wants_numbers() {
+                let number: Option<f64> = values.first().and_then(|value| value.trim().parse().ok());
+                match number.filter(|number| number.is_finite()) {
+                    Some(number) => Some(Amount::Number(parts(number))),
+                    None => {
+                        self.counts.not_numbers += 1;
+                        continue;
+                    }
+                }
+            } else if !values.is_empty() {
+                Some(Amount::Text(values.join("\u{1f}").into()))
+            } else {
+                Some(Amount::Number(i128::from(feed.slot)))
             };
-            // Removals are done before insertions: the last pushed is the first done.
-            for occurrence in outcome.appeared {
-                work.extend(self.fed(origin, occurrence.key, &occurrence.events, &text));
-            }
-            for key in outcome.vanished {
-                let none: Arc<[Arc<EventSummary>]> = Arc::new([]);
-                work.extend(self.fed(origin, key, &none, &text).into_iter().map(|work| match work {
-                    Work::Insert { correlation, group, entry } => Work::Remove { correlation, group, key: entry.key },
-                    remove => remove,
-                }));
-            }
+            let key = OrderKey { slot: feed.slot, ..of.key };
+            let entry = Entry { key, value, is_clamped: of.is_clamped, events: Arc::clone(&of.events) };
+            work.push(Work::Insert { correlation, group, entry });
         }
     }
 
+    /// Does the work and the work that follows from it; ends because correlations do not refer to each other in circles.
+    fn correlate(&mut self, now_ms: u64, from: (&[u32], bool), mut work: Vec<Work>, effects: &mut Vec<Effect>) {
+        let (streams, is_late) = from;
+        while let Some(next) = work.pop() {
+            let watermarks = |stream| self.streams.watermark(stream);
+            let (correlation, group, mut outcome) = match next {
+                Work::Insert { correlation, group, entry } => {
+                    let event = (entry.key.time_ms, entry.key.id);
+                    let correlator = &mut self.correlators[correlation];
+                    let before = correlator.entry_count();
+                    let outcome = correlator.insert(now_ms, &group, from, &watermarks, entry);
+                    self.entries = (self.entries + correlator.entry_count()).saturating_sub(before);
+                    if outcome.late {
+                        self.counts.late += u64::from(!is_late);
+                        self.too_late(now_ms, correlation, &group, event, effects);
+                    }
+                    (correlation, group, outcome)
+                }
+                Work::Remove { correlation, group, key } => {
+                    let outcome = self.correlators[correlation].remove(&group, streams, &key);
+                    (correlation, group, outcome)
+                }
+            };
+            outcome.raised.iter_mut().for_each(|alert| alert.late = is_late);
+            self.follow(now_ms, correlation, &group, outcome, &mut work, effects);
+        }
+        self.make_room(now_ms, effects);
+    }
+
+    /// Keeps to the budget of entries: the correlation that has most of them lets keys go.
+    fn make_room(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        while self.entries > self.options.entries_max {
+            let largest = self.correlators.iter_mut().max_by_key(|correlator| correlator.entry_count());
+            let Some(correlator) = largest.filter(|correlator| correlator.key_count() > 0) else { return };
+            let reference = correlator.plan.header.reference.clone();
+            let lost = Lost { keys: correlator.evict_oldest(), ..Lost::default() };
+            self.entries = self.correlators.iter().map(Correlator::entry_count).sum();
+            self.lose(now_ms, (reference.id, reference.title), lost, effects);
+        }
+    }
+
+    /// Tells what an outcome means, and adds what it means for the correlations that are about this one.
+    fn follow(
+        &mut self,
+        now_ms: u64,
+        correlation: usize,
+        group: &GroupKey,
+        outcome: Outcome,
+        work: &mut Vec<Work>,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.tell(now_ms, correlation, &outcome, effects);
+        let origin = Origin::Correlation(correlation);
+        if !self.feeds.contains_key(&origin) {
+            return;
+        }
+        let plan = self.rules.correlations[correlation].clone();
+        let text = |field: &str| {
+            let place = plan.group_by.iter().position(|name| name == field)?;
+            group.get(place).cloned()
+        };
+        // Removals are done before insertions: the last pushed is the first done.
+        for occurrence in outcome.appeared {
+            self.fed(origin, occurrence, &text, work);
+        }
+        let mut removals = Vec::new();
+        for key in outcome.vanished {
+            let gone = Occurrence { key, is_clamped: false, events: Arc::new([]) };
+            self.fed(origin, gone, &text, &mut removals);
+        }
+        work.extend(removals.into_iter().map(|work| match work {
+            Work::Insert { correlation, group, entry } => Work::Remove { correlation, group, key: entry.key },
+            remove => remove,
+        }));
+    }
+
     fn tell(&mut self, now_ms: u64, correlation: usize, outcome: &Outcome, effects: &mut Vec<Effect>) {
-        self.counts.late += u64::from(outcome.late);
-        if outcome.keys_evicted > 0 {
-            self.counts.keys_evicted += outcome.keys_evicted;
-            self.tell_blind(now_ms, correlation, effects);
+        if !outcome.lost.is_none() {
+            let reference = self.rules.correlations[correlation].header.reference.clone();
+            self.lose(now_ms, (reference.id, reference.title), outcome.lost, effects);
         }
         if !self.correlators[correlation].plan.alerts {
             return;
         }
-        self.counts.alerts += outcome.raised.len() as u64;
-        effects.extend(outcome.raised.iter().cloned().map(Effect::Alert));
+        let is_shadow = self.correlators[correlation].plan.header.shadow;
+        let mut held = BTreeSet::new();
+        for alert in &outcome.raised {
+            if !self.raise(is_shadow, alert.clone(), effects) {
+                held.insert(alert.id);
+            }
+        }
+        if is_shadow {
+            return;
+        }
         for (old, by) in &outcome.superseded {
+            // Where the alert that replaces it is held back, the old one stands.
+            if by.is_some_and(|by| held.contains(&by)) {
+                continue;
+            }
             self.counts.superseded += 1;
             effects.push(Effect::Superseded { old: *old, by: by.unwrap_or(*old) });
         }
-        if let Some((alert, count, last_ms)) = outcome.extended {
+        for &(alert, count, last_ms) in &outcome.extended {
             effects.push(Effect::Extended { alert, count, last_ms });
         }
     }
-
-    /// State was evicted: from here on something may be missed, and whoever relies on the detector must know.
-    fn tell_blind(&mut self, now_ms: u64, correlation: usize, effects: &mut Vec<Effect>) {
-        if self.blind_told_ms.is_some_and(|told_ms| now_ms < told_ms.saturating_add(BLIND_EVERY_MS)) {
-            return;
-        }
-        self.blind_told_ms = Some(now_ms);
-        let rule = &self.rules.correlations[correlation].header.reference;
-        let mut hash = Digest::new("holdfast detector blind 1");
-        hash.part(rule.id.as_bytes()).part(&now_ms.to_le_bytes());
-        let event = EventSummary {
-            id: EventId::of(hash),
-            time_ms: now_ms,
-            class_uid: 0,
-            activity_id: 0,
-            text: format!("state of \"{}\" was evicted: it may miss what began before", rule.title),
-            entities: std::collections::BTreeSet::new(),
-        };
-        let reference = RuleReference {
-            id: "holdfast-detector-state-evicted".into(),
-            title: "Detector evicted correlation state".into(),
-            semantic_hash: SemanticHash::of(Digest::new("holdfast-detector-state-evicted")),
-            tags: Vec::new(),
-        };
-        let key = BTreeMap::from([("rule".to_owned(), rule.id.to_string())]);
-        self.counts.alerts += 1;
-        let tenant = self.options.tenant.clone();
-        effects.push(Effect::Alert(Alert::new(tenant, reference, Severity::High, key, vec![event])));
-    }
 }
-
-/// How often the detector repeats that it evicts state.
-const BLIND_EVERY_MS: u64 = 60_000;
 
 fn text_of(fields: &Fields, name: &str) -> Option<String> {
     match fields.get(name)? {

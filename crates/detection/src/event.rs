@@ -14,6 +14,9 @@ pub const RAW_SIZE_BYTES_MAX: usize = 256 * 1024;
 /// Most flattened fields of one event; an event with more is rejected.
 pub const FIELDS_MAX: usize = 512;
 
+/// The field that holds the host that wrote an event.
+pub const HOST_FIELD: &str = "device.hostname";
+
 /// What kind of source a raw event came from: it says how to parse it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -24,6 +27,12 @@ pub enum SourceKind {
     Syslog,
     /// One JSON object a line.
     Ndjson,
+    /// An OpenTelemetry log record with its resource and scope, as one JSON object.
+    Otlp,
+    /// A use of a badge at a door, as one JSON object.
+    Badge,
+    /// What a pipeline made of an event: a flat JSON object with OCSF's names and its log source.
+    Parsed,
 }
 
 /// Where an event lies in its source, so that a redelivered event is recognised.
@@ -137,6 +146,14 @@ pub enum RejectReason {
     /// A frame length that is malformed.
     #[error("the frame length is malformed")]
     BadFrame,
+    /// A row of a table in which a column is missing or malformed.
+    #[error("line {line}: column {column} is missing or malformed")]
+    BadRow {
+        /// Its first line, from 1.
+        line: u64,
+        /// What the column holds.
+        column: String,
+    },
     /// The connection ended in the middle of a frame.
     #[error("the connection ended inside a frame")]
     Truncated,
@@ -157,6 +174,7 @@ impl RejectReason {
             Self::BadTime => "bad_time",
             Self::BadHeader => "bad_header",
             Self::BadFrame => "bad_frame",
+            Self::BadRow { .. } => "bad_row",
             Self::Truncated => "truncated",
         }
     }

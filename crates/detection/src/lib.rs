@@ -10,11 +10,12 @@ pub mod event;
 pub mod id;
 pub mod incident;
 pub mod normalise;
+pub mod packs;
 pub mod program;
 pub mod report;
+pub mod rollout;
 pub mod rules;
 pub mod sigma;
-pub mod sink;
 pub mod source;
 
 pub use alert::{Alert, Entity, EntityKind, EventSummary, RuleReference, Severity};

@@ -2,24 +2,31 @@
 //!
 //! A rule that is wrong is left out and reported with file, line and reason; the others are loaded.
 
+mod bitmap;
+mod build;
+mod files;
 mod shard;
+mod tenancy;
 
+pub use build::{load_texts, load_texts_with};
+pub use files::{load_dir, load_tree};
+pub use tenancy::TENANT_FIELD;
+
+pub(crate) use build::{Builder, Group};
+pub(crate) use files::read_folder;
+pub(crate) use tenancy::{Tenancy, View};
+
+use crate::correlation::Shape;
 use crate::id::{Digest, SemanticHash};
 use crate::program::Program;
-use crate::sigma::{
-    Correlation, CorrelationKind, Document, FieldNames, Filter, FilterTarget, Header, Pipeline, Reason, Rule,
-    RuleError, parse_with,
-};
+use crate::sigma::{Correlation, FieldNames, Header, Reason, Rule, RuleError};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Most files that one folder of rules may hold.
 pub const FILES_MAX: usize = 10_000;
 /// Most rules, correlations and filters of one set.
 pub const RULES_MAX: usize = 50_000;
-/// Most folders within each other that [`load_tree`] reads.
-const FOLDERS_DEEP_MAX: usize = 16;
 
 /// Where a correlation's entries come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,14 +47,6 @@ pub(crate) struct Feed {
     pub(crate) value_fields: Vec<String>,
 }
 
-/// What a correlation waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
-    Count { at_least: u32 },
-    Distinct { at_least: u32 },
-    Ordered,
-}
-
 /// A correlation tied to its rules.
 #[derive(Clone, Debug)]
 pub struct CorrelationPlan {
@@ -63,6 +62,15 @@ pub struct CorrelationPlan {
     pub(crate) alerts: bool,
     /// Whether other correlations are about it.
     pub(crate) feeds_others: bool,
+    /// How far behind the watermark its entries may come: they are windows judged when the watermark has passed them.
+    pub(crate) delay_ms: u64,
+}
+
+impl CorrelationPlan {
+    /// Whether it waits for the watermark to say anything.
+    pub(crate) fn closes(&self) -> bool {
+        self.shape.is_closed() || self.delay_ms > 0
+    }
 }
 
 /// Rules and correlations, ready for a [`crate::engine::Detector`].
@@ -75,13 +83,16 @@ pub struct RuleSet {
     /// In an order in which each comes after those it is about.
     pub(crate) correlations: Vec<Arc<CorrelationPlan>>,
     pub(crate) program: Arc<Program>,
+    /// Which tenant's events meet which rules.
+    pub(crate) tenancy: Tenancy,
 }
 
 impl Default for RuleSet {
     fn default() -> Self {
         let names = FieldNames::default();
         let program = Arc::new(Program::compile(&[], &names));
-        Self { names, rules: Vec::new(), rule_alerts: Vec::new(), correlations: Vec::new(), program }
+        let (rules, rule_alerts, correlations, tenancy) = Default::default();
+        Self { names, rules, rule_alerts, correlations, program, tenancy }
     }
 }
 
@@ -102,142 +113,30 @@ impl RuleSet {
     pub fn raises_alerts(&self, rule: usize) -> bool {
         self.rule_alerts.get(rule).copied().unwrap_or(false)
     }
+    /// What all its rules mean, whatever their order: two sets of the same fingerprint raise the same alerts, as far
+    /// as rules go; quotas and who sees what are not part of it.
+    pub fn fingerprint(&self) -> SemanticHash {
+        let rules = self.rules.iter().map(|rule| &rule.header.reference);
+        let all = rules.chain(self.correlations.iter().map(|plan| &plan.header.reference));
+        let mut parts: Vec<(&str, &[u8; 32])> = all.map(|r| (&*r.id, r.semantic_hash.as_bytes())).collect();
+        parts.sort_unstable();
+        let mut hash = Digest::new("holdfast rule set 1");
+        for (id, meaning) in parts {
+            hash.part(id.as_bytes()).part(meaning);
+        }
+        SemanticHash::of(hash)
+    }
+    /// The same rules, all in shadow.
+    #[must_use]
+    pub fn in_shadow(&self) -> Self {
+        let mut set = self.clone();
+        set.rules.iter_mut().for_each(|rule| rule.header.shadow = true);
+        set.correlations.iter_mut().for_each(|plan| Arc::make_mut(plan).header.shadow = true);
+        set
+    }
     /// The field names that rules use.
     pub fn names(&self) -> &FieldNames {
         &self.names
-    }
-}
-
-/// Reads the `.yml` and `.yaml` files of a folder (not of folders in it), in the order of their names.
-pub fn load_dir(path: &Path) -> (RuleSet, Vec<RuleError>) {
-    load(path, false, &Pipeline::default())
-}
-
-/// Reads the rule files of a folder and all folders in it, through a pipeline.
-pub fn load_tree(path: &Path, pipeline: &Pipeline) -> (RuleSet, Vec<RuleError>) {
-    load(path, true, pipeline)
-}
-
-fn load(path: &Path, nested: bool, pipeline: &Pipeline) -> (RuleSet, Vec<RuleError>) {
-    let (mut files, mut texts, mut errors) = (Vec::new(), Vec::new(), Vec::new());
-    find_files(path, if nested { FOLDERS_DEEP_MAX } else { 0 }, &mut files, &mut errors);
-    files.sort();
-    for file in files {
-        match std::fs::read_to_string(&file) {
-            Ok(text) => {
-                let name = file.strip_prefix(path).unwrap_or(&file).to_string_lossy().into_owned();
-                texts.push((name, text));
-            }
-            Err(error) => errors.push(unreadable(&file, &error)),
-        }
-    }
-    let (rules, more) = load_texts_with(texts, pipeline);
-    errors.extend(more);
-    (rules, errors)
-}
-
-fn unreadable(file: &Path, error: &std::io::Error) -> RuleError {
-    let reason = Reason::Unreadable { cause: error.to_string() };
-    RuleError { file: file.display().to_string().into(), line: 1, reason }
-}
-
-fn find_files(folder: &Path, deeper: usize, files: &mut Vec<PathBuf>, errors: &mut Vec<RuleError>) {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) => return errors.push(unreadable(folder, &error)),
-    };
-    let mut entries: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).take(FILES_MAX).collect();
-    entries.sort();
-    for path in entries {
-        let is_rule = path.extension().is_some_and(|extension| extension == "yml" || extension == "yaml");
-        if path.is_dir() && !path.is_symlink() && deeper > 0 {
-            find_files(&path, deeper - 1, files, errors);
-        } else if path.is_file() && is_rule && files.len() < FILES_MAX {
-            files.push(path);
-        }
-    }
-}
-
-/// Reads rule files given as name and text.
-pub fn load_texts(files: Vec<(String, String)>) -> (RuleSet, Vec<RuleError>) {
-    load_texts_with(files, &Pipeline::default())
-}
-
-/// Reads rule files given as name and text, through a pipeline.
-pub fn load_texts_with(files: Vec<(String, String)>, pipeline: &Pipeline) -> (RuleSet, Vec<RuleError>) {
-    let mut set = RuleSet::default();
-    let (mut correlations, mut filters, mut errors) = (Vec::new(), Vec::new(), Vec::new());
-    let mut taken: BTreeMap<Arc<str>, Option<Origin>> = BTreeMap::new();
-    let mut count = 0;
-    for (file, text) in files {
-        let (documents, wrong) = parse_with(&file.into(), &text, &mut set.names, pipeline);
-        errors.extend(wrong);
-        for document in documents {
-            let header = match &document {
-                Document::Rule(rule) => &rule.header,
-                Document::Correlation(correlation) => &correlation.header,
-                Document::Filter(filter) => &filter.header,
-            };
-            count += 1;
-            if count > RULES_MAX {
-                errors.push(error_at(header, Reason::TooMany));
-                continue;
-            }
-            let keys: Vec<Arc<str>> = keys_of(header);
-            if let Some(name) = keys.iter().find(|key| taken.contains_key(*key)) {
-                errors.push(error_at(header, Reason::Duplicate { name: name.to_string() }));
-                continue;
-            }
-            let origin = match document {
-                Document::Rule(rule) => {
-                    set.rules.push(rule);
-                    Some(Origin::Rule(set.rules.len() - 1))
-                }
-                Document::Correlation(correlation) => {
-                    correlations.push(correlation);
-                    None
-                }
-                Document::Filter(filter) => {
-                    filters.push(filter);
-                    continue;
-                }
-            };
-            taken.extend(keys.into_iter().map(|key| (key, origin)));
-        }
-    }
-    for filter in &filters {
-        narrow(&mut set, filter, &taken, &mut errors);
-    }
-    set.rule_alerts = vec![true; set.rules.len()];
-    resolve(&mut set, correlations, &mut taken, &mut errors);
-    set.program = Arc::new(Program::compile(&set.rules, &set.names));
-    (set, errors)
-}
-
-/// Adds a filter to the rules it is for; those that it names and are not there are errors.
-fn narrow(set: &mut RuleSet, filter: &Filter, taken: &BTreeMap<Arc<str>, Option<Origin>>, errors: &mut Vec<RuleError>) {
-    let places: Vec<usize> = match &filter.target {
-        FilterTarget::Every => (0..set.rules.len()).collect(),
-        FilterTarget::Rules(names) => {
-            let mut places = Vec::new();
-            for name in names {
-                match taken.get(name.as_str()) {
-                    Some(Some(Origin::Rule(place))) => places.push(*place),
-                    // What a correlation is made of is filtered at its rules.
-                    Some(_) => errors.push(error_at(&filter.header, Reason::NotFilterable { name: name.clone() })),
-                    None => errors.push(error_at(&filter.header, Reason::UnknownRule { name: name.clone() })),
-                }
-            }
-            places.sort_unstable();
-            places.dedup();
-            places
-        }
-    };
-    for place in places {
-        let rule = &mut set.rules[place];
-        if filter.source.contains(&rule.source) {
-            rule.narrow(filter);
-        }
     }
 }
 
@@ -296,16 +195,21 @@ fn resolve(
 
 fn plan(set: &mut RuleSet, correlation: Correlation, origins: &[Origin]) -> Result<CorrelationPlan, RuleError> {
     let Correlation { mut header, kind, rules, group_by, aliases, timespan_ms, generate } = correlation;
-    let (shape, values) = match kind {
-        CorrelationKind::EventCount { at_least } => (Shape::Count { at_least }, Vec::new()),
-        CorrelationKind::ValueCount { fields, at_least } => (Shape::Distinct { at_least }, fields),
-        CorrelationKind::Temporal { at_least } => (Shape::Distinct { at_least }, Vec::new()),
-        CorrelationKind::TemporalOrdered => (Shape::Ordered, Vec::new()),
-        CorrelationKind::Count { .. } | CorrelationKind::Value { .. } | CorrelationKind::Expression { .. } => {
-            // These are parsed and checked, but the engine has no operator for them.
-            return Err(error_at(&header, Reason::Unsupported { what: kind.name().to_owned() }));
+    let slot_of = |place: usize| {
+        let first = origins.iter().position(|origin| *origin == origins[place]).unwrap_or(place);
+        if kind.is_about_rules() { u32::try_from(first).unwrap_or(u32::MAX) } else { 0 }
+    };
+    let slots: Vec<u32> = (0..origins.len()).map(slot_of).collect();
+    let shape = Shape::of(&kind, &slots).map_err(|reason| error_at(&header, reason))?;
+    let values = kind.fields();
+    let delay = |origin: &Origin| match origin {
+        Origin::Rule(_) => 0,
+        Origin::Correlation(place) => {
+            let other = &set.correlations[*place];
+            other.delay_ms.saturating_add(if other.shape.is_closed() { other.timespan_ms } else { 0 })
         }
     };
+    let delay_ms = origins.iter().map(delay).max().unwrap_or(0);
     let mut hash = Digest::new("holdfast sigma correlation resolved 1");
     hash.part(header.reference.semantic_hash.as_bytes());
     for origin in origins {
@@ -328,12 +232,6 @@ fn plan(set: &mut RuleSet, correlation: Correlation, origins: &[Origin]) -> Resu
             }
         }
     }
-    let counted_together = matches!(shape, Shape::Count { .. }) || !values.is_empty();
-    let slot_of = |place: usize| {
-        let first = origins.iter().position(|origin| *origin == origins[place]).unwrap_or(place);
-        if counted_together { 0 } else { u32::try_from(first).unwrap_or(u32::MAX) }
-    };
-    let slots: Vec<u32> = (0..origins.len()).map(slot_of).collect();
     let mut feeds: Vec<Feed> = Vec::with_capacity(origins.len());
     for (place, origin) in origins.iter().enumerate() {
         if feeds.iter().any(|feed| feed.origin == *origin) {
@@ -357,5 +255,6 @@ fn plan(set: &mut RuleSet, correlation: Correlation, origins: &[Origin]) -> Resu
             value_fields: values.iter().map(field).collect(),
         });
     }
-    Ok(CorrelationPlan { header, shape, timespan_ms, group_by, feeds, slots, alerts: true, feeds_others: false })
+    let (alerts, feeds_others) = (true, false);
+    Ok(CorrelationPlan { header, shape, timespan_ms, group_by, feeds, slots, alerts, feeds_others, delay_ms })
 }

@@ -354,7 +354,7 @@ fn state_over_its_bound_is_evicted_and_told() {
     });
     let net = feed(&mut detector, events);
     assert!(detector.counts().keys_evicted > 0 && detector.counts().keys <= 8 * 12);
-    assert!(net.alerts.values().any(|alert| &*alert.rule.id == "holdfast-detector-state-evicted"));
+    assert!(net.alerts.values().any(|alert| &*alert.rule.id == detection::engine::COVERAGE_DEGRADED));
 }
 
 #[test]

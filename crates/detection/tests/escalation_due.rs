@@ -3,13 +3,10 @@
 mod incident_support;
 
 use detection::EntityKind::User;
-use detection::escalation::{
-    Book, Due, Notification, Standing, State, Stop, SyncState, Ticket, TicketAct, TicketChange, backoff_ms, due, parse,
-};
+use detection::escalation::{Book, Due, Notification, Standing, State, Stop, due, parse};
 use detection::incident::{Act, Cause, Desk, Input, Status};
 use detection::{IncidentId, NotificationId, Severity};
-use incident_support::{HOUR_MS, NOW_MS, act, alert, desk, step};
-use model::{Hlc, RegionId};
+use incident_support::{HOUR_MS, act, alert, desk, step};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -248,67 +245,4 @@ proptest! {
         // Eve is told by mail and by pager: two ids, one place each in the team's step, in the fallback.
         prop_assert!(received.len() <= places.len() + 3);
     }
-
-    #[test]
-    fn a_ticket_is_the_same_in_whatever_order_its_changes_come(
-        (changes, shuffled) in prop::collection::vec(change(), 0..30)
-            .prop_flat_map(|changes| (Just(changes.clone()), Just(changes).prop_shuffle())),
-    ) {
-        let incident = IncidentId::from_bytes([1; 16]);
-        let ticket = Ticket::fold(incident, "jira", changes);
-        prop_assert_eq!(&Ticket::fold(incident, "jira", shuffled), &ticket);
-        if let SyncState::Pending { attempts, .. } = ticket.sync {
-            prop_assert!(attempts < 12, "never without end");
-        }
-    }
-}
-
-fn change() -> impl Strategy<Value = TicketChange> {
-    let act = prop_oneof![
-        (1..5u64).prop_map(|revision| TicketAct::Revised { revision }),
-        (1..5u64).prop_map(|revision| TicketAct::Sent { revision, reference: "T-1".into() }),
-        (1..5u64, any::<bool>()).prop_map(|(revision, is_final)| TicketAct::Failed {
-            revision,
-            reason: "503".into(),
-            is_final
-        }),
-        Just(TicketAct::Retried),
-    ];
-    (0..50u64, 0..3u16, act).prop_map(|(at_ms, region, act)| TicketChange {
-        hlc: Hlc::new(NOW_MS + at_ms, 0),
-        region: RegionId::new(region),
-        by: "sync".into(),
-        act,
-    })
-}
-
-#[test]
-fn a_ticket_is_tried_with_growing_pauses_so_often_and_again_when_somebody_says_so() {
-    let incident = IncidentId::from_bytes([1; 16]);
-    let mut changes = Vec::new();
-    let mut note = |at_ms, act| {
-        changes.push(TicketChange { hlc: Hlc::new(at_ms, 0), region: RegionId::new(1), by: "sync".into(), act });
-        Ticket::fold(incident, "jira", changes.clone())
-    };
-    let failed = |revision| TicketAct::Failed { revision, reason: "503".into(), is_final: false };
-    let (mut ticket, mut now_ms, mut pauses) = (note(NOW_MS, TicketAct::Revised { revision: 2 }), NOW_MS, Vec::new());
-    let key = ticket.due(NOW_MS).unwrap().idempotency_key;
-    while let Some(sending) = ticket.due(now_ms) {
-        assert_eq!(sending.idempotency_key, key, "one key for all attempts");
-        ticket = note(now_ms, failed(2));
-        let Some(next_ms) = ticket.next_ms() else { break };
-        assert_eq!(ticket.due(next_ms - 1), None);
-        pauses.push(next_ms - now_ms);
-        now_ms = next_ms;
-    }
-    assert_eq!(pauses.len(), 11);
-    assert!(pauses.iter().all(|pause| (15_000..=4_500_000).contains(pause)) && pauses[10] >= 3_600_000);
-    assert!(matches!(ticket.sync, SyncState::Failed { attempts: 12, .. }));
-    let again = note(now_ms + 1, TicketAct::Retried);
-    assert_eq!(again.due(now_ms + 1).unwrap().attempt, 1);
-    let sent = note(now_ms + 2, TicketAct::Sent { revision: 2, reference: "T-1".into() });
-    assert_eq!((sent.reference.as_deref(), sent.due(u64::MAX)), (Some("T-1"), None));
-    let revised = note(now_ms + 3, TicketAct::Revised { revision: 3 });
-    assert_ne!(revised.due(now_ms + 3).unwrap().idempotency_key, key);
-    assert_eq!(backoff_ms(b"x", u32::MAX), backoff_ms(b"x", u32::MAX));
 }

@@ -2,8 +2,7 @@
 
 mod incident_support;
 
-use detection::incident::{Act, Deed, Desk, Effect, Incident, Input, Options, Refusal, Status};
-use detection::sink::{Sink, webhook::Webhook};
+use detection::incident::{Act, Deed, Desk, Effect, Input, Options, Refusal, Status};
 use detection::{EntityKind, Severity};
 use incident_support::{NOW_MS, alert, step};
 
@@ -64,22 +63,4 @@ fn an_incident_lives_from_open_to_closed_and_keeps_its_history() {
     let (joined, _) =
         step(&mut restored, NOW_MS, Input::Alert(alert(3, 1_600, Severity::High, &[(EntityKind::User, "ann")])));
     assert_eq!(joined.id, next.id);
-}
-
-#[test]
-fn a_webhook_is_signed_and_keyed_by_revision() {
-    let mut desk = Desk::new(Options::default());
-    let (incident, change) =
-        step(&mut desk, NOW_MS, Input::Alert(alert(1, 1_000, Severity::High, &[(EntityKind::User, "ann")])));
-    let sign = Box::new(|time_ms: u64, body: &[u8]| format!("{time_ms}:{}", body.len()));
-    let hook =
-        Webhook { name: "soc".into(), url: "https://soc.example/hook".into(), severity_min: Severity::Low, sign };
-    let request = hook.request(&incident, &change).unwrap();
-    assert_eq!(hook.request(&incident, &change).unwrap(), request);
-    assert!(request.headers.contains(&("holdfast-signature", format!("{NOW_MS}:{}", request.body.len()))));
-    let act = Input::Act { incident: incident.id, by: "soc".into(), why: None, seen: None, act: Act::Acknowledge };
-    let (_, later) = step(&mut desk, NOW_MS, act);
-    assert_ne!(hook.request(&incident, &later).unwrap().idempotency_key, request.idempotency_key);
-    let low = Incident { severity: Severity::Informational, ..incident };
-    assert_eq!(hook.request(&low, &change), None);
 }

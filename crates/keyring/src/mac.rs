@@ -28,6 +28,11 @@ impl MacKey {
         Self(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()))
     }
 
+    /// The key of bytes of any length, as RFC 2104 has it: for secrets that are agreed on with others.
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
+    }
+
     /// A new key. Use [`Secret::generate`] and [`MacKey::new`] when it must be stored.
     pub fn generate(entropy: &dyn Entropy) -> Self {
         Self::new(&Secret::generate(entropy))
@@ -111,6 +116,7 @@ mod tests {
             0x3f, 0x08, 0x9d, 0x27, 0x39, 0x83, 0x9d, 0xec, 0x58, 0xb9, 0x64, 0xec, 0x38, 0x43,
         ];
         assert_eq!(tag.as_bytes(), &expected);
+        assert_eq!(MacKey::of_bytes(b"Jefe").sign(b"what do ya want for nothing?").as_bytes(), &expected);
     }
 
     proptest! {

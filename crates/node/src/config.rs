@@ -1,5 +1,6 @@
 //! A node's configuration: one TOML file, unknown keys refused, secrets by path.
 
+use detection::rollout::Care;
 use model::cluster::Cluster;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -81,8 +82,11 @@ impl Default for RaftTiming {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DetectionConfig {
-    /// A folder of Sigma rules; without one nothing is detected.
+    /// A folder of Sigma rules, or a `packs.toml`; without one nothing is detected. Looked at again while it runs.
     pub rules: Option<PathBuf>,
+    /// How rules that changed come into charge: in shadow first, then watched.
+    #[serde(default = "default_care")]
+    pub rollout: Care,
     /// Where syslog comes in over UDP.
     pub syslog_udp: Option<std::net::SocketAddr>,
     /// Where syslog comes in over TCP.
@@ -93,6 +97,11 @@ pub struct DetectionConfig {
     pub file_offset: Option<PathBuf>,
     /// Where incidents are announced.
     pub webhook: Option<Webhook>,
+}
+
+/// Ten minutes in shadow; and a new rule may raise a thousand alerts a day before it is held to be wrong.
+fn default_care() -> Care {
+    Care { shadow_ms: 600_000, alerts_free: 1_000, ..Care::default() }
 }
 
 /// A webhook: each incident's revision is sent once it is stored, at least once.

@@ -3,6 +3,7 @@
 use crate::config::{self, Config, ConfigError};
 use crate::core::NodeCore;
 use crate::driver;
+use crate::host_rules;
 use crate::host_tasks;
 use crate::start::{Running, Start};
 use crate::world::{SystemClock, SystemEntropy, World};
@@ -51,13 +52,7 @@ pub async fn run(
         clear(&config.data)?;
     }
     let (world, link) = open(&config, &cluster, place.id)?;
-    let (rules, errors) = match &config.detection.rules {
-        Some(folder) => detection::rules::load_dir(folder),
-        None => Default::default(),
-    };
-    for error in &errors {
-        tracing::error!(%error, "a rule was refused");
-    }
+    let (tell_rules, rules) = watch::channel(Arc::new(host_rules::read(&config.detection)?));
     let bootstrap = bootstrap.map(crate::command::init::read_bootstrap).transpose()?;
     let webhook = config.detection.webhook.as_ref().map(host_tasks::WebhookOut::new).transpose()?;
     let raft = config.raft;
@@ -75,6 +70,7 @@ pub async fn run(
         session_ms: u64::from(config.sessions.lifetime_minutes) * 60_000,
         password_cost: identity::password::Cost::Standard,
         rules,
+        care: config.detection.rollout.clone(),
         sinks: webhook.into_iter().map(|webhook| Arc::new(webhook) as Arc<dyn pipeline::sink::Sink>).collect(),
         first: first && !born.exists(),
         lost,
@@ -114,6 +110,9 @@ pub async fn run(
     let core = Arc::new(NodeCore(Arc::clone(&running.node)));
     tasks.spawn(api::serve(api, tls, core, until(stopped.clone())));
     tasks.spawn(host_tasks::metrics(metrics, Arc::clone(&running.node), link, until(stopped.clone())));
+    if let Some(path) = config.detection.rules.clone() {
+        tasks.spawn(host_rules::watch(path, tell_rules, Arc::clone(&running.node)));
+    }
     host_tasks::listen(&config.detection, &running.node, &mut tasks).await?;
     tokio::select! {
         biased;
@@ -196,6 +195,6 @@ pub fn check(config: &Config) -> anyhow::Result<Vec<String>> {
         config::read(path)?;
     }
     let Some(folder) = &config.detection.rules else { return Ok(Vec::new()) };
-    let (_, errors) = detection::rules::load_dir(folder);
+    let (_, errors) = detection::packs::load(folder)?;
     Ok(errors.iter().map(ToString::to_string).collect())
 }

@@ -266,11 +266,11 @@ impl Sink for WebhookOut {
         "webhook"
     }
     fn wants(&self, notice: &Notice) -> bool {
-        notice.topic == Topic::Incident
+        matches!(notice.topic, Topic::Incident | Topic::Page | Topic::Ticket)
     }
     async fn deliver(&self, notices: &[Notice]) -> (usize, Result<(), Refused>) {
         for (count, notice) in notices.iter().enumerate() {
-            if !self.post(&notice.key, notice.body.clone().into()).await {
+            if !self.post(notice).await {
                 return (count, Err(Refused::Later("the webhook did not take it".into())));
             }
         }
@@ -279,13 +279,20 @@ impl Sink for WebhookOut {
 }
 
 impl WebhookOut {
-    async fn post(&self, key: &str, body: Bytes) -> bool {
+    async fn post(&self, notice: &Notice) -> bool {
+        let body = Bytes::from(notice.body.clone());
+        let topic = match notice.topic {
+            Topic::Page => "page",
+            Topic::Ticket => "ticket",
+            _ => "incident",
+        };
         let signature = hex::encode(self.key.sign(&body).as_bytes());
         let request = self
             .client
             .post(&self.url)
             .header("content-type", "application/json")
-            .header("idempotency-key", key)
+            .header("idempotency-key", &notice.key)
+            .header("holdfast-topic", topic)
             .header("holdfast-signature", format!("hmac-sha256={signature}"))
             .body(body);
         match request.send().await {

@@ -1,7 +1,7 @@
 //! `holdfast`: the one program of the platform.
 
 use clap::{Parser, Subcommand};
-use node::command::{audit, events, incidents, init, remote, rules};
+use node::command::{audit, escalation, events, incidents, init, remote, rules, soc, tickets};
 use node::config::Config;
 use node::{host, telemetry};
 use std::path::PathBuf;
@@ -57,6 +57,14 @@ enum Command {
     /// What happened: look, decide, work on it, report it, close it.
     #[command(subcommand)]
     Incidents(incidents::IncidentsCommand),
+    /// The incidents, live in the terminal.
+    Soc(soc::Soc),
+    /// Who is called when: the policy, who is on call, and what runs.
+    #[command(subcommand)]
+    Escalation(escalation::EscalationCommand),
+    /// The work on incidents as other systems know it.
+    #[command(subcommand)]
+    Tickets(tickets::TicketsCommand),
     /// Print the one-time code of this moment for a base32 secret.
     Totp {
         /// The secret, from `holdfast init` or the enrolment address.
@@ -129,6 +137,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Events(command) => wait(events::run(&command)),
         Command::Rules(command) => rules::run(&command),
         Command::Incidents(command) => wait(incidents::run(&command)),
+        Command::Soc(soc) => wait(soc::run(&soc)),
+        Command::Escalation(command) => wait(escalation::run(&command)),
+        Command::Tickets(command) => wait(tickets::run(&command)),
         Command::Totp { secret } => {
             println!("{}", remote::totp(&secret)?);
             Ok(())

@@ -5,6 +5,7 @@
 use crate::driver::desk::Filing;
 use crate::driver::detect::Shard;
 use crate::driver::duty::{self, Work};
+use crate::driver::escalate::Escalation;
 use crate::driver::outbox::Outbox;
 use crate::driver::proposer::Proposer;
 use crate::driver::route::{Gate, Router};
@@ -18,6 +19,8 @@ use crate::node::{ControlGroup, DataGroup, Node};
 use crate::telemetry::metrics::Metrics;
 use crate::world::World;
 use consensus::{Group, GroupOptions, StartError, Timing};
+use detection::rollout::Care;
+use detection::rules::RuleSet;
 use identity::{Account, Policy, SessionKey};
 use keyring::SigningKey;
 use model::cluster::{Cluster, Node as Place, Region};
@@ -30,6 +33,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// The control group spans regions: everything takes that much longer there.
@@ -53,8 +57,10 @@ pub struct Start {
     pub session_ms: u64,
     /// How dear passwords are to verify.
     pub password_cost: identity::password::Cost,
-    /// What detection looks for.
-    pub rules: detection::rules::RuleSet,
+    /// What detection looks for, as it changes.
+    pub rules: watch::Receiver<Arc<RuleSet>>,
+    /// How new rules come into charge.
+    pub care: Care,
     /// Who is told outside.
     pub sinks: Vec<Arc<dyn Sink>>,
     /// Only for the first start of a cluster: this node's disk is empty because it is new, not because it was lost.
@@ -199,7 +205,7 @@ impl Running {
         }
         let bootstrap = start.bootstrap.take();
         let sinks = std::mem::take(&mut start.sinks);
-        let rules = std::mem::take(&mut start.rules);
+        let (rules, care) = (start.rules.clone(), start.care.clone());
         let node = Arc::new(Node {
             region: region.clone(),
             place: place.clone(),
@@ -221,14 +227,15 @@ impl Running {
         });
         router.node(&node);
         let mut running = Self { node, router, tasks };
-        running.drive(bootstrap, rules, sinks);
+        running.drive(bootstrap, rules, care, sinks);
         Ok(running)
     }
 
     fn drive(
         &mut self,
         bootstrap: Option<(SessionKey, Account)>,
-        rules: detection::rules::RuleSet,
+        rules: watch::Receiver<Arc<RuleSet>>,
+        care: Care,
         sinks: Vec<Arc<dyn Sink>>,
     ) {
         let node = &self.node;
@@ -239,10 +246,10 @@ impl Running {
         }
         self.tasks.spawn(anchor::run(Arc::clone(node)));
         self.tasks.spawn(silence::run(Arc::clone(node)));
-        let shards = node.cluster.detection_shards;
-        let shard = |number| Shard { number, rules: rules.shard(u32::from(number), u32::from(shards)) };
-        let mut works: Vec<Arc<dyn Work>> = vec![Arc::new(Filing)];
-        works.extend((0..shards).map(|number| Arc::new(shard(number)) as Arc<dyn Work>));
+        let of = node.cluster.detection_shards;
+        let shard = |number| Shard { number, of, rules: rules.clone(), care: care.clone() };
+        let mut works: Vec<Arc<dyn Work>> = vec![Arc::new(Filing), Arc::new(Escalation)];
+        works.extend((0..of).map(|number| Arc::new(shard(number)) as Arc<dyn Work>));
         works.extend(sinks.into_iter().map(|sink| Arc::new(Outbox(sink)) as Arc<dyn Work>));
         self.tasks.spawn(duty::run(Arc::clone(node), works));
         if let Some((key, account)) = bootstrap {

@@ -112,8 +112,14 @@ impl Bed {
 
     /// A cluster that runs, made with these arguments.
     pub async fn start_with(arguments: &[&str]) -> Option<Self> {
+        Self::start_changed(arguments, |_| {}).await
+    }
+
+    /// As [`Bed::start_with`], with something changed between the description and the start.
+    pub async fn start_changed(arguments: &[&str], change: impl Fn(&Self)) -> Option<Self> {
         for _ in 0..ATTEMPTS {
             let mut bed = Self::described(arguments)?;
+            change(&bed);
             let names: Vec<String> = bed.cluster.nodes().map(|(_, node)| node.name.clone()).collect();
             for name in &names {
                 bed.spawn(name, &["--first", "--bootstrap", &bed.path("bootstrap.toml")]);

@@ -31,12 +31,21 @@ pub struct Laboratory {
 
 impl Laboratory {
     pub async fn start(nodes: &str) -> Option<Self> {
+        Self::start_changed(nodes, |_| {}).await
+    }
+
+    pub async fn start_changed(nodes: &str, change: impl Fn(&Bed)) -> Option<Self> {
         let rules = tempfile::TempDir::new().expect("there is room for a folder");
         std::fs::write(rules.path().join("laboratory.yml"), RULES).expect("a rule can be written");
         let path = rules.path().to_str().expect("the path is text");
-        let bed = Bed::start_with(&["--regions", "eu", "--nodes", nodes, "--rules", path]).await?;
+        let bed = Bed::start_changed(&["--regions", "eu", "--nodes", nodes, "--rules", path], change).await?;
         let soc = people::first(&bed, &bed.client("eu-1")).await;
         Some(Self { bed, soc, _rules: rules })
+    }
+
+    /// This SOC at another node.
+    pub fn client(&self, name: &str) -> Client {
+        self.bed.client(name).with(self.soc.token.as_deref().expect("the SOC is logged in"))
     }
 
     /// Something happens.
@@ -69,11 +78,11 @@ impl Laboratory {
     }
 }
 
-fn id_of(incident: &Value) -> String {
+pub fn id_of(incident: &Value) -> String {
     incident["id"].as_str().expect("an incident has an id").to_owned()
 }
 
-fn now_ms() -> u64 {
+pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
@@ -205,6 +214,13 @@ async fn an_incident_is_worked_on_from_the_command_line() {
         assert!(done, "{arguments:?}: {text}");
         text
     };
+    let (done, screen) = laboratory.command(&["soc", "--once"]);
+    assert!(
+        done && screen.contains("2 incidents: open, by priority") && screen.contains("A log was wiped"),
+        "{screen}"
+    );
+    let (done, screen) = laboratory.command(&["soc", "--once", "--incident", &ann[..8]]);
+    assert!(done && screen.contains("A door was forced") && screen.contains("nobody has seen it"), "{screen}");
     let list = run(&["list", "--sort", "severity"]);
     assert!(list.contains("A log was wiped") && list.contains(&ann[..8]), "{list}");
     run(&["ack", &ann[..8]]);

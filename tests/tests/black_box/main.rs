@@ -11,6 +11,7 @@ mod client;
 mod config;
 mod contract;
 mod detection;
+mod escalation;
 mod events;
 mod hostile;
 mod incidents;

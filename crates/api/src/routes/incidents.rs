@@ -162,7 +162,7 @@ impl axum::extract::FromRequestParts<Api> for Id {
         let Path(id) = Path::<String>::from_request_parts(parts, api).await?;
         let fits =
             id.len() <= NAME_BYTES_MAX && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        if fits { Ok(Self(id)) } else { Err(Problem::not_found("incident")) }
+        if fits { Ok(Self(id)) } else { Err(Problem::not_found("object")) }
     }
 }
 

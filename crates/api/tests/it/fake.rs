@@ -156,6 +156,31 @@ fn note(act: &str, text: String) -> IncidentNote {
     IncidentNote { id, time_ms: 4, actor: "alice".into(), act: act.into(), text, why: None, void: None }
 }
 
+fn policy(revision: u64, text: &str) -> PolicyView {
+    let etag = Fake::etag(revision);
+    PolicyView { revision, text: text.into(), by: "alice".into(), applied_ms: 1, why: None, etag }
+}
+
+fn ticket(id: &str) -> TicketView {
+    TicketView {
+        id: id.into(),
+        incident: "i1".into(),
+        queue: "jira".into(),
+        title: "t".into(),
+        description: String::new(),
+        state: TicketState::Open,
+        fields: BTreeMap::new(),
+        comments: vec![],
+        links: vec![],
+        opened_ms: 1,
+        updated_ms: 1,
+        revision: 1,
+        sync: TicketSync::Pending,
+        sinks: vec![],
+        etag: Fake::etag(1),
+    }
+}
+
 fn table(name: &str) -> TableView {
     TableView { id: 1, name: name.into(), version: 1, fields: vec![] }
 }
@@ -502,6 +527,56 @@ impl Core for Fake {
     }
     async fn unmute(&self, _: &Caller, _: &Session, _: &str) -> Answer<()> {
         self.trip()
+    }
+    async fn escalation_policy(&self, _: &Caller, _: &Session) -> Answer<PolicyView> {
+        self.trip()?;
+        Ok(policy(1, "version = 1"))
+    }
+    async fn apply_escalation_policy(
+        &self,
+        _: &Caller,
+        _: &Session,
+        request: ApplyPolicy,
+        precondition: Precondition,
+    ) -> Answer<PolicyView> {
+        self.trip()?;
+        match precondition {
+            Precondition::Matches(tags) if tags.contains(&policy(1, "").etag) => Ok(policy(2, &request.text)),
+            Precondition::Unstated => Err(Problem::PreconditionRequired),
+            _ => Err(Problem::PreconditionFailed { operation: None }),
+        }
+    }
+    async fn on_call(&self, _: &Caller, _: &Session, at_ms: Option<u64>) -> Answer<OnCallList> {
+        self.trip()?;
+        Ok(OnCallList { at_ms: at_ms.unwrap_or(NOW_MS), schedules: vec![] })
+    }
+    async fn escalations(&self, _: &Caller, _: &Session) -> Answer<EscalationList> {
+        self.trip()?;
+        Ok(EscalationList { escalations: vec![] })
+    }
+    async fn tickets(&self, _: &Caller, _: &Session, _: &TicketFilter) -> Answer<TicketList> {
+        self.trip()?;
+        Ok(TicketList { tickets: vec![], next: None })
+    }
+    async fn ticket(&self, _: &Caller, _: &Session, id: &str) -> Answer<TicketView> {
+        self.trip()?;
+        Ok(ticket(id))
+    }
+    async fn open_ticket(&self, _: &Caller, _: &Session, _: NewTicket) -> Answer<TicketView> {
+        self.trip()?;
+        Ok(ticket("t1"))
+    }
+    async fn change_ticket(
+        &self,
+        _: &Caller,
+        _: &Session,
+        id: &str,
+        request: ChangeTicket,
+        _: Precondition,
+    ) -> Answer<TicketView> {
+        self.trip()?;
+        let state = request.state.unwrap_or(TicketState::Open);
+        Ok(TicketView { state, ..ticket(id) })
     }
     async fn cluster_status(&self, _: &Caller, _: &Session) -> Answer<ClusterStatus> {
         self.trip()?;

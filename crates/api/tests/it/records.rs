@@ -335,3 +335,36 @@ async fn events_of_the_past_are_searched_and_jobs_asked_for() {
     assert_eq!(client.get("/v1/events/archive").await.json()["node"], "eu-1");
     assert_eq!(client.get("/v1/events/jobs").await.json()["jobs"].as_array().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn a_policy_is_replaced_only_by_who_has_seen_it() {
+    let client = Client::new();
+    let put = |headers: &'static [(&'static str, &'static str)], body: Value| {
+        let client = &client;
+        async move { client.json("PUT", "/v1/escalation/policy", headers, body).await }
+    };
+    let seen = client.get("/v1/escalation/policy").await;
+    assert_eq!((seen.json()["revision"].clone(), seen.header("etag")), (json!(1), "\"v1\""));
+    assert_eq!(put(&[], json!({"text": "version = 1"})).await.kind(), "precondition-required");
+    assert_eq!(put(&[("if-match", "\"v1\"")], json!({"text": "version = 1"})).await.json()["revision"], 2);
+    assert_eq!(put(&[("if-match", "\"v0\"")], json!({"text": "x"})).await.kind(), "precondition-failed");
+    assert_eq!(put(&[], json!({"text": ""})).await.kind(), "invalid");
+    assert_eq!(client.get("/v1/escalation/on-call?at_ms=5").await.json()["at_ms"], 5);
+    assert_eq!(client.get("/v1/escalations").await.json()["escalations"], json!([]));
+}
+
+#[tokio::test]
+async fn a_ticket_is_opened_changed_and_found() {
+    let client = Client::new();
+    let opened = client.json("POST", "/v1/tickets", &[], json!({"incident": "i1", "queue": "jira"})).await;
+    assert_eq!((opened.status.as_u16(), opened.json()["sync"].clone()), (201, json!("pending")));
+    let patch = |body: Value| {
+        let client = &client;
+        async move { client.json("PATCH", "/v1/tickets/t1", &[], body).await }
+    };
+    assert_eq!(patch(json!({"state": "done", "fields": {"project": null}})).await.json()["state"], "done");
+    assert_eq!(patch(json!({})).await.kind(), "invalid");
+    assert_eq!(patch(json!({"status": "done"})).await.kind(), "invalid");
+    assert_eq!(client.get("/v1/tickets?state=open&queue=jira&limit=3").await.json()["tickets"], json!([]));
+    assert_eq!(client.get("/v1/tickets/t1").await.header("etag"), "\"v1\"");
+}

@@ -98,6 +98,16 @@ actions! {
     IncidentView = "incident.view",
     /// An incident was opened, acknowledged, assigned, commented or closed.
     IncidentUpdate = "incident.update",
+    /// Nobody is called about an entity or a rule for a while.
+    IncidentMute = "incident.mute",
+    /// People are called about it again.
+    IncidentUnmute = "incident.unmute",
+    /// The escalation policy was replaced.
+    EscalationPolicy = "escalation.policy",
+    /// People were called, or are called no more.
+    EscalationStep = "escalation.step",
+    /// A ticket was opened, changed, or told to another system.
+    TicketUpdate = "ticket.update",
     /// A detection raised an alert.
     AlertRaised = "alert.raised",
     /// An alert no longer stands: another covers its events.

@@ -1,77 +1,21 @@
 //! The state of one group key: what is folded, what waits for the watermark, and what was said about it.
 
 use super::delta::Delta;
-use super::sweep::{Chain, Sweep};
+use super::reading::{Of, Outcome, Reading, Said};
+use super::sweep::{Beyond, Chain};
 use super::{Entry, GroupKey, OPEN_MAX, OrderKey, Watermark};
-use crate::alert::{Alert, EventSummary};
+use crate::alert::Alert;
 use crate::id::AlertId;
 use crate::rules::CorrelationPlan;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::ops::Bound::{Excluded, Unbounded};
 
 /// How finely it is known when a key was last touched.
 const TOUCH_EVERY_MS: u64 = 5_000;
 
-/// A satisfied window: what a correlation of correlations counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Occurrence {
-    pub(crate) key: OrderKey,
-    pub(crate) events: Arc<[Arc<EventSummary>]>,
-}
-
-/// What an insertion or removal changed.
-#[derive(Debug, Default)]
-pub(crate) struct Outcome {
-    pub(crate) raised: Vec<Alert>,
-    /// Alerts that no longer stand, each with the one that covers it, if any does.
-    pub(crate) superseded: Vec<(AlertId, Option<AlertId>)>,
-    /// A burst whose count has doubled: alert, count, time of the last event.
-    pub(crate) extended: Option<(AlertId, u64, u64)>,
-    pub(crate) appeared: Vec<Occurrence>,
-    pub(crate) vanished: Vec<OrderKey>,
-    /// The entry came behind what is already folded.
-    pub(crate) late: bool,
-    pub(crate) keys_evicted: u64,
-}
-
-/// A satisfied window that the watermark has not passed, and the alert if a burst begins with it.
-#[derive(Clone, Debug)]
-struct Said {
-    occurrence: Occurrence,
-    alert: Option<Box<Alert>>,
-}
-
-/// The automaton, the burst it is in, and that burst's alert.
-#[derive(Clone, Debug)]
-struct Reading {
-    sweep: Sweep,
-    chain: Chain,
-    alert: Option<AlertId>,
-}
-
-impl Reading {
-    fn step(
-        &mut self,
-        plan: &CorrelationPlan,
-        entry: &Entry,
-        make: &dyn Fn(&[Arc<EventSummary>]) -> Alert,
-        drop: &mut dyn FnMut(OrderKey),
-    ) -> Option<Said> {
-        if !self.sweep.step(plan, entry, drop) {
-            return None;
-        }
-        let begins = self.chain.begins(entry.key.time_ms, plan.timespan_ms);
-        // Only who tells of a window, or feeds others with it, needs to know its events.
-        let events = if begins || plan.feeds_others { self.sweep.events() } else { Arc::new([]) };
-        let alert = begins.then(|| Box::new(make(&events)));
-        if let Some(alert) = &alert {
-            self.alert = Some(alert.id);
-            self.chain.count = events.len() as u64;
-        }
-        Some(Said { occurrence: Occurrence { key: entry.key, events }, alert })
-    }
-}
+/// How many entries at least are read from one reading that is kept to the next; the larger a reading is, the fewer.
+const MARK_EVERY: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct KeyState {
@@ -79,12 +23,17 @@ pub(super) struct KeyState {
     folded: Reading,
     /// Entries before this time are late.
     folded_until_ms: u64,
+    /// The watermark when it began: what was before may be forgotten.
+    since_ms: u64,
     /// What the watermark has not passed.
     open: BTreeMap<OrderKey, Entry>,
     /// After all of `open` too.
     live: Reading,
     /// What was said about `open`.
     said: BTreeMap<OrderKey, Said>,
+    /// What was live after some of `open`, so that only what comes after a late entry is read again.
+    marks: BTreeMap<OrderKey, Reading>,
+    since_mark: usize,
     streams: BTreeSet<u32>,
     touched_ms: u64,
     pub(super) changed: Changed,
@@ -106,21 +55,26 @@ pub(super) struct Changed {
 pub(super) struct KeyRow {
     pub(super) group: GroupKey,
     folded_until_ms: u64,
+    since_ms: u64,
     streams: BTreeSet<u32>,
     touched_ms: u64,
     chain: Chain,
     alert: Option<AlertId>,
+    beyond: Beyond,
 }
 
 impl KeyState {
     pub(super) fn new(plan: &CorrelationPlan) -> Self {
-        let reading = Reading { sweep: Sweep::new(plan), chain: Chain::default(), alert: None };
+        let reading = Reading::new(plan);
         Self {
             folded: reading.clone(),
             folded_until_ms: 0,
+            since_ms: 0,
             open: BTreeMap::new(),
             live: reading,
             said: BTreeMap::new(),
+            marks: BTreeMap::new(),
+            since_mark: 0,
             streams: BTreeSet::new(),
             touched_ms: 0,
             changed: Changed::default(),
@@ -132,36 +86,35 @@ impl KeyState {
         KeyRow {
             group: group.clone(),
             folded_until_ms: self.folded_until_ms,
+            since_ms: self.since_ms,
             streams: self.streams.clone(),
             touched_ms: self.touched_ms,
             chain: self.folded.chain.clone(),
             alert: self.folded.alert,
+            beyond: self.folded.sweep.beyond(),
         }
     }
 
     /// The state that was stored as a row and entries, in order.
-    pub(super) fn restore(
-        plan: &CorrelationPlan,
-        row: KeyRow,
-        entries: impl Iterator<Item = Entry>,
-        make: &dyn Fn(&[Arc<EventSummary>]) -> Alert,
-    ) -> Self {
-        let mut state = Self::new(plan);
+    pub(super) fn restore(of: Of<'_>, row: KeyRow, entries: impl Iterator<Item = Entry>) -> Self {
+        let mut state = Self::new(of.plan);
         for entry in entries {
             if entry.key.time_ms < row.folded_until_ms {
-                let _ = state.folded.sweep.step(plan, &entry, &mut |_| {});
+                let _ = state.folded.sweep.step(of.plan, &entry, &mut |_| {});
             } else {
                 state.open.insert(entry.key, entry);
             }
         }
+        state.folded.sweep.restore(&row.beyond);
         state.folded.chain = row.chain;
         state.folded.alert = row.alert;
         state.folded_until_ms = row.folded_until_ms;
+        state.since_ms = row.since_ms;
         state.streams = row.streams;
         state.touched_ms = row.touched_ms;
         state.changed.is_stored = true;
         // What follows from the entries was told when they came.
-        let _ = state.read_again(plan, make);
+        let _ = state.read_again(of, OrderKey::at(0));
         state
     }
 
@@ -175,10 +128,20 @@ impl KeyState {
         self.folded.sweep.entries().chain(self.open.values())
     }
 
-    pub(super) fn touch(&mut self, now_ms: u64, stream: u32) {
+    /// About how many entries it keeps.
+    pub(super) fn len(&self) -> usize {
+        self.open.len() + self.folded.sweep.len()
+    }
+
+    pub(super) fn touch(&mut self, now_ms: u64, streams: &[u32]) {
         // No finer than it is asked for, so that it seldom changes.
         self.touched_ms = now_ms.next_multiple_of(TOUCH_EVERY_MS);
-        self.streams.insert(stream);
+        self.streams.extend(streams);
+    }
+
+    /// The streams that feed it.
+    pub(super) fn streams(&self) -> Vec<u32> {
+        self.streams.iter().copied().collect()
     }
 
     /// Whether an entry of that time comes too late for this state.
@@ -195,11 +158,13 @@ impl KeyState {
         self.touched_ms
     }
 
-    /// The earliest watermark of the streams that feed this key and are awake; if none is, the latest of them.
-    pub(super) fn watermark(&self, watermarks: &dyn Fn(u32) -> Option<Watermark>) -> u64 {
+    /// The earliest watermark of the streams that feed this key and are awake. If none is, the latest of them; or,
+    /// where windows are judged when they are closed, as late as it would be had they gone on with the clock.
+    pub(super) fn watermark(&self, closes: bool, watermarks: &dyn Fn(u32) -> Option<Watermark>) -> u64 {
         let all = || self.streams.iter().filter_map(|stream| watermarks(*stream));
         let awake = all().filter(|watermark| watermark.is_awake).map(|watermark| watermark.time_ms).min();
-        awake.or_else(|| all().map(|watermark| watermark.time_ms).max()).unwrap_or(0)
+        let asleep = || all().map(|watermark| if closes { watermark.quiet_ms } else { watermark.time_ms }).max();
+        awake.or_else(asleep).unwrap_or(0)
     }
 
     /// Forgets streams that are forgotten everywhere.
@@ -216,120 +181,160 @@ impl KeyState {
     }
 
     /// Whether it was not touched for so long that nothing can be missed any more.
-    pub(super) fn is_abandoned(&self, now_ms: u64, after_ms: u64) -> bool {
-        now_ms > self.touched_ms.saturating_add(after_ms)
+    pub(super) fn is_abandoned(&self, now_ms: u64, after_ms: u64, closes: bool) -> bool {
+        let waits = closes && self.entries().next().is_some();
+        !waits && now_ms > self.touched_ms.saturating_add(after_ms)
     }
 
-    pub(super) fn insert(
-        &mut self,
-        plan: &CorrelationPlan,
-        entry: Entry,
-        make: &dyn Fn(&[Arc<EventSummary>]) -> Alert,
-    ) -> Outcome {
-        if self.is_behind(entry.key.time_ms) {
-            return Outcome { late: true, ..Outcome::default() };
+    /// What was before that time may be forgotten.
+    pub(super) fn begin(&mut self, since_ms: u64) {
+        self.since_ms = since_ms;
+    }
+
+    /// Whether it holds all that matters to windows with something of that time.
+    pub(super) fn knows(&self, plan: &CorrelationPlan, time_ms: u64) -> bool {
+        !self.is_behind(time_ms) && time_ms >= self.since_ms.saturating_add(plan.timespan_ms)
+    }
+
+    /// Takes in an entry behind what is folded: it counts in the windows to come, those that ended are another's care.
+    pub(super) fn take_in(&mut self, of: Of<'_>, entry: &Entry) -> Outcome {
+        if self.folded.sweep.entry(&entry.key).is_some() {
+            return Outcome::default();
         }
+        let entries = &mut self.changed.entries;
+        entries.put(entry.key);
+        self.folded.sweep.take_in(of.plan, entry, &mut |key| entries.drop(key));
+        if of.plan.shape.is_closed() {
+            return Outcome::default();
+        }
+        self.read_again(of, OrderKey::at(0))
+    }
+
+    pub(super) fn insert(&mut self, of: Of<'_>, entry: Entry) -> Outcome {
         if self.open.contains_key(&entry.key) {
             return Outcome::default();
         }
-        self.changed.entries.put(entry.key);
-        let is_newest = self.open.last_key_value().is_none_or(|(last, _)| *last < entry.key);
-        self.open.insert(entry.key, entry.clone());
-        let outcome = if is_newest { self.append(plan, &entry, make) } else { self.read_again(plan, make) };
+        let key = entry.key;
+        self.changed.entries.put(key);
+        let is_newest = self.open.last_key_value().is_none_or(|(last, _)| *last < key);
+        self.open.insert(key, entry);
+        let mut outcome = if of.plan.shape.is_closed() {
+            Outcome::default()
+        } else if is_newest {
+            let mut outcome = Outcome::default();
+            if let Some(said) = self.read(of, key) {
+                outcome.tell(&said, &self.live);
+                self.said.insert(key, said);
+            }
+            outcome
+        } else {
+            self.read_again(of, key)
+        };
         if self.open.len() > OPEN_MAX {
-            let middle = self.open.keys().nth(OPEN_MAX / 2).map_or(0, |key| key.time_ms);
-            self.fold(plan, middle, make);
+            let middle_ms = self.open.keys().nth(OPEN_MAX / 2).map_or(0, |key| key.time_ms);
+            let before = self.open.len();
+            outcome.add(self.fold(of, middle_ms).0);
+            outcome.lost.early += (before - self.open.len()) as u64;
         }
         outcome
     }
 
-    pub(super) fn remove(
-        &mut self,
-        plan: &CorrelationPlan,
-        key: &OrderKey,
-        make: &dyn Fn(&[Arc<EventSummary>]) -> Alert,
-    ) -> Outcome {
+    pub(super) fn remove(&mut self, of: Of<'_>, key: &OrderKey) -> Outcome {
         if self.open.remove(key).is_none() {
             return Outcome::default();
         }
         self.changed.entries.drop(*key);
-        self.read_again(plan, make)
+        if of.plan.shape.is_closed() { Outcome::default() } else { self.read_again(of, *key) }
     }
 
-    fn append(
-        &mut self,
-        plan: &CorrelationPlan,
-        entry: &Entry,
-        make: &dyn Fn(&[Arc<EventSummary>]) -> Alert,
-    ) -> Outcome {
-        let mut outcome = Outcome::default();
-        let Some(said) = self.live.step(plan, entry, make, &mut |_| {}) else { return outcome };
-        outcome.appeared.push(said.occurrence.clone());
-        match (&said.alert, self.live.alert) {
-            (Some(alert), _) => outcome.raised.push(alert.as_ref().clone()),
-            (None, Some(alert)) if self.live.chain.count.is_power_of_two() => {
-                outcome.extended = Some((alert, self.live.chain.count, entry.key.time_ms));
-            }
-            (None, _) => {}
+    /// Reads an open entry, all before which are read.
+    fn read(&mut self, of: Of<'_>, key: OrderKey) -> Option<Said> {
+        let entry = self.open.get(&key)?;
+        let said = self.live.step(of, entry, &mut |_| {});
+        self.since_mark += 1;
+        if self.since_mark >= MARK_EVERY.max(self.live.sweep.len()) {
+            self.since_mark = 0;
+            self.marks.insert(key, self.live.clone());
         }
-        self.said.insert(entry.key, said);
-        outcome
+        said
     }
 
-    /// Reads all open entries again and says what is different now.
-    fn read_again(&mut self, plan: &CorrelationPlan, make: &dyn Fn(&[Arc<EventSummary>]) -> Alert) -> Outcome {
-        let mut live = self.folded.clone();
-        let mut said = BTreeMap::new();
-        for (key, entry) in &self.open {
-            if let Some(now) = live.step(plan, entry, make, &mut |_| {}) {
-                said.insert(*key, now);
-            }
-        }
-        let before = std::mem::replace(&mut self.said, said);
+    /// Reads the open entries from a place on again and says what is different now.
+    fn read_again(&mut self, of: Of<'_>, from: OrderKey) -> Outcome {
+        self.marks.split_off(&from);
+        let mark = self.marks.last_key_value().map(|(key, reading)| (*key, reading.clone()));
+        let (begin, live) = match mark {
+            Some((key, reading)) => (Excluded(key), reading),
+            None => (Unbounded, self.folded.clone()),
+        };
         self.live = live;
+        self.since_mark = 0;
+        let before = self.said.split_off(&from);
+        let keys: Vec<OrderKey> = self.open.range((begin, Unbounded)).map(|(key, _)| *key).collect();
+        for key in keys {
+            // What was said about those between the mark and the place is the same again.
+            if let Some(said) = self.read(of, key).filter(|_| key >= from) {
+                self.said.insert(key, said);
+            }
+        }
         let mut outcome = Outcome::default();
         for (key, was) in &before {
             if self.said.get(key).is_none_or(|now| now.occurrence != was.occurrence) {
                 outcome.vanished.push(*key);
             }
         }
-        for (key, now) in &self.said {
+        let now = || self.said.range(from..);
+        for (key, now) in now() {
             if before.get(key).is_none_or(|was| was.occurrence != now.occurrence) {
                 outcome.appeared.push(now.occurrence.clone());
             }
         }
-        let stood = alerts(&before);
-        let stand = alerts(&self.said);
+        let stood = alerts(before.iter());
+        let stand = alerts(now());
         outcome.raised = stand.values().filter(|alert| !stood.contains_key(&alert.id)).map(|a| (*a).clone()).collect();
         for alert in stood.values().filter(|alert| !stand.contains_key(&alert.id)) {
-            let covering =
-                stand.values().filter(|by| by.first_ms <= alert.last_ms).max_by_key(|by| (by.last_ms, by.id));
+            let all = self.said.values().filter_map(|said| said.alert.as_deref());
+            let covering = all.filter(|by| by.first_ms <= alert.last_ms).max_by_key(|by| (by.last_ms, by.id));
             let by = covering.map(|by| by.id).or(self.folded.alert).or(self.live.alert);
             outcome.superseded.push((alert.id, by));
         }
         outcome
     }
 
-    /// Folds entries before the watermark: what was said about them stays said. Whether there were any.
-    pub(super) fn fold(
-        &mut self,
-        plan: &CorrelationPlan,
-        watermark_ms: u64,
-        make: &dyn Fn(&[Arc<EventSummary>]) -> Alert,
-    ) -> bool {
-        let mut folded = false;
+    /// Folds entries before the watermark and judges windows that ended before it: what was said about them stays
+    /// said. What follows, and whether anything changed.
+    pub(super) fn fold(&mut self, of: Of<'_>, watermark_ms: u64) -> (Outcome, bool) {
+        let (mut outcome, mut changed) = (Outcome::default(), false);
+        let before_lost = self.folded.lost;
+        let is_closed = of.plan.shape.is_closed();
+        let entries = &mut self.changed.entries;
         while let Some(first) = self.open.first_entry().filter(|first| first.key().time_ms < watermark_ms) {
             let entry = first.remove();
+            if is_closed {
+                while let Some(said) = self.folded.close(of, entry.key.time_ms, &mut |key| entries.drop(key)) {
+                    outcome.tell(&said, &self.folded);
+                }
+            }
             self.said.remove(&entry.key);
-            let entries = &mut self.changed.entries;
-            let _ = self.folded.step(plan, &entry, make, &mut |key| entries.drop(key));
-            self.folded_until_ms = self.folded_until_ms.max(watermark_ms);
-            folded = true;
+            self.marks.remove(&entry.key);
+            let _ = self.folded.step(of, &entry, &mut |key| entries.drop(key));
+            changed = true;
         }
-        folded
+        if is_closed {
+            let before = self.folded.sweep.beyond();
+            while let Some(said) = self.folded.close(of, watermark_ms, &mut |key| entries.drop(key)) {
+                outcome.tell(&said, &self.folded);
+            }
+            changed |= self.folded.sweep.beyond() != before;
+        }
+        if changed {
+            self.folded_until_ms = self.folded_until_ms.max(watermark_ms);
+        }
+        outcome.lost.entries += self.folded.lost - before_lost;
+        (outcome, changed)
     }
 }
 
-fn alerts(said: &BTreeMap<OrderKey, Said>) -> BTreeMap<AlertId, &Alert> {
-    said.values().filter_map(|said| said.alert.as_deref()).map(|alert| (alert.id, alert)).collect()
+fn alerts<'a>(said: impl Iterator<Item = (&'a OrderKey, &'a Said)>) -> BTreeMap<AlertId, &'a Alert> {
+    said.filter_map(|(_, said)| said.alert.as_deref()).map(|alert| (alert.id, alert)).collect()
 }

@@ -3,7 +3,8 @@
 //! A key's row and its entries' begin alike, the key's first; an entry is written once and never changed.
 
 use super::key::{KeyRow, KeyState};
-use super::{Correlator, Entry, GroupKey, OrderKey, alert_maker};
+use super::reading::Of;
+use super::{Amount, Correlator, Entry, GroupKey, OrderKey, alert_maker};
 use crate::alert::{EventSummary, RuleReference};
 use crate::id::{Digest, EventId};
 use model::codec::{CodecError, decode, encode};
@@ -22,7 +23,8 @@ pub(crate) type Name = [u8; NAME_BYTES];
 /// An entry besides its place.
 #[derive(Debug, Serialize, Deserialize)]
 struct EntryRow {
-    value: Option<Arc<str>>,
+    value: Option<Amount>,
+    is_clamped: bool,
     events: Vec<Arc<EventSummary>>,
 }
 
@@ -79,8 +81,8 @@ impl Stored {
             return Ok(());
         }
         let key = OrderKey::from_bytes(place).ok_or(CodecError::Malformed)?;
-        let EntryRow { value, events } = decode(bytes)?;
-        self.entries.insert(key, Entry { key, value, events: events.into() });
+        let EntryRow { value, is_clamped, events } = decode(bytes)?;
+        self.entries.insert(key, Entry { key, value, is_clamped, events: events.into() });
         Ok(())
     }
 }
@@ -98,8 +100,9 @@ impl Correlator {
         let group = row.group.clone();
         let state = {
             let make = alert_maker(&self.plan, &self.tenant, &group);
-            KeyState::restore(&self.plan, row, stored.entries.into_values(), &make)
+            KeyState::restore(Of { plan: &self.plan, make: &make }, row, stored.entries.into_values())
         };
+        self.entries += state.len();
         self.keys.insert(group, state);
         Ok(())
     }
@@ -107,6 +110,7 @@ impl Correlator {
     /// Forgets a key.
     pub(super) fn forget(&mut self, group: &GroupKey) {
         let Some(state) = self.keys.remove(group) else { return };
+        self.entries = self.entries.saturating_sub(state.len());
         self.changed.remove(group);
         if !state.changed.is_stored {
             return;
@@ -132,8 +136,10 @@ impl Correlator {
             let mut entries = std::mem::take(&mut state.changed.entries);
             entries.take(|key, is_there| {
                 let entry = state.entry(&key).filter(|_| is_there);
-                let row =
-                    entry.map(|entry| encode(&EntryRow { value: entry.value.clone(), events: entry.events.to_vec() }));
+                let row = entry.map(|entry| {
+                    let (value, is_clamped) = (entry.value.clone(), entry.is_clamped);
+                    encode(&EntryRow { value, is_clamped, events: entry.events.to_vec() })
+                });
                 rows.insert([&prefix[..], &key.to_bytes()].concat(), row);
             });
             rows.insert(prefix, Some(encode(&state.row(&group))));

@@ -3,8 +3,10 @@
 //! Only what cannot be derived is a row: streams, remembered events, and of each correlation its keys and their
 //! entries. Restoring reads those again; it tells nothing a second time.
 
+use super::blind::Blind;
 use super::streams::Stream;
 use super::{Detector, Options};
+use crate::correlation::Correlator;
 use crate::correlation::rows::{Name, ROW_KIND, Stored};
 use crate::id::EventId;
 use crate::rules::RuleSet;
@@ -19,6 +21,7 @@ pub type Row = (Vec<u8>, Option<Vec<u8>>);
 const CLOCK: u8 = 0;
 const STREAM: u8 = 1;
 const REMEMBERED: u8 = 2;
+const QUOTA: u8 = 4;
 
 /// What restoring found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,7 +52,7 @@ pub enum RestoreError {
 #[derive(Debug, Serialize, Deserialize)]
 struct Clock {
     swept_ms: u64,
-    blind_told_ms: Option<u64>,
+    blind: BTreeMap<Arc<str>, Blind>,
     next_number: u32,
 }
 
@@ -61,7 +64,7 @@ impl Detector {
             std::mem::take(&mut self.foreign_rows).into_iter().map(|key| (key, None)).collect();
         let clock = encode(&Clock {
             swept_ms: self.swept_ms,
-            blind_told_ms: self.blind_told_ms,
+            blind: self.blind.clone(),
             next_number: self.streams.next_number,
         });
         if clock != self.stored_clock {
@@ -79,6 +82,9 @@ impl Detector {
             },
         );
         rows.extend(memory);
+        for (name, used) in self.quotas.take() {
+            rows.insert([&[QUOTA][..], &name].concat(), used.as_ref().map(encode));
+        }
         for correlator in &mut self.correlators {
             correlator.take_rows(&mut rows);
         }
@@ -103,7 +109,7 @@ impl Detector {
                 CLOCK => {
                     let clock: Clock = decode(&bytes)?;
                     detector.swept_ms = clock.swept_ms;
-                    detector.blind_told_ms = clock.blind_told_ms;
+                    detector.blind = clock.blind;
                     detector.streams.next_number = clock.next_number;
                     detector.stored_clock = bytes;
                 }
@@ -115,6 +121,7 @@ impl Detector {
                     decode::<()>(&bytes)?;
                     memory.push(remembered(place).ok_or(RestoreError::UnknownKind)?);
                 }
+                QUOTA => detector.quotas.restore(decode(&bytes)?),
                 ROW_KIND => {
                     let names = place.split_first_chunk().and_then(|(correlation, rest)| {
                         let (group, rest) = rest.split_first_chunk()?;
@@ -141,6 +148,7 @@ impl Detector {
             restored.carried += usize::from(last.replace(place) != Some(place));
             detector.correlators[place].restore(stored).map_err(|_| RestoreError::Orphan)?;
         }
+        detector.entries = detector.correlators.iter().map(Correlator::entry_count).sum();
         detector.streams.tick(detector.swept_ms);
         Ok((detector, restored))
     }

@@ -5,7 +5,7 @@
 //! those may come again under another place.
 
 use super::Options;
-use crate::correlation::{Delta, Watermark};
+use crate::correlation::{Delta, Lost, Watermark};
 use crate::event::Event;
 use crate::id::{Digest, EventId};
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,7 @@ pub(super) struct Stream {
 struct Known {
     stream: Stream,
     is_awake: bool,
+    quiet_ms: u64,
     is_stored: bool,
     remembered: BTreeSet<(u64, EventId)>,
 }
@@ -57,6 +58,7 @@ pub(super) struct Streams {
     changed: BTreeSet<u32>,
     forgotten: BTreeSet<u32>,
     memory: Delta<Remembered>,
+    lost: Lost,
 }
 
 impl Streams {
@@ -72,6 +74,7 @@ impl Streams {
             changed: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             memory: Delta::default(),
+            lost: Lost::default(),
         }
     }
 
@@ -82,16 +85,11 @@ impl Streams {
     /// The watermark of a stream, unless it is forgotten.
     pub(super) fn watermark(&self, number: u32) -> Option<Watermark> {
         let known = self.known.get(&number)?;
-        Some(Watermark { time_ms: known.stream.watermark_ms, is_awake: known.is_awake })
+        Some(Watermark { time_ms: known.stream.watermark_ms, is_awake: known.is_awake, quiet_ms: known.quiet_ms })
     }
 
     /// Takes an event in: the number of its stream, and whether it comes behind the stream's watermark.
-    pub(super) fn arrive(&mut self, now_ms: u64, event: &Event) -> (u32, bool) {
-        let name = match &event.position {
-            Some(position) => &*position.stream,
-            None => event.logsource.product.as_deref().unwrap_or_default(),
-        };
-        let host = event.text("device.hostname").unwrap_or_default();
+    pub(super) fn arrive(&mut self, now_ms: u64, name: &str, host: &str, time_ms: u64) -> (u32, bool) {
         let number = match self.numbers.get(name).and_then(|hosts| hosts.get(host)) {
             Some(number) => *number,
             None => self.begin(name.into(), host.into()),
@@ -101,8 +99,8 @@ impl Streams {
         known.is_awake = true;
         let stream = &mut known.stream;
         stream.seen_ms = now_ms;
-        let is_late = event.time_ms < stream.watermark_ms;
-        stream.newest_ms = stream.newest_ms.max(event.time_ms);
+        let is_late = time_ms < stream.watermark_ms;
+        stream.newest_ms = stream.newest_ms.max(time_ms);
         let watermark_ms = stream.newest_ms.saturating_sub(self.lateness_ms);
         self.move_on(number, watermark_ms);
         (number, is_late)
@@ -123,10 +121,16 @@ impl Streams {
         while self.remembered > self.remembered_max {
             let oldest = self.known.get(&number).and_then(|known| known.remembered.first());
             let Some((time_ms, _)) = oldest else { break };
-            let watermark_ms = *time_ms + 1;
+            let (watermark_ms, before) = (*time_ms + 1, self.remembered);
             self.move_on(number, watermark_ms);
+            self.lost.remembered += (before - self.remembered) as u64;
         }
         false
+    }
+
+    /// What was forgotten because of a budget since this was last called.
+    pub(super) fn take_lost(&mut self) -> Lost {
+        std::mem::take(&mut self.lost)
     }
 
     /// Moves a stream's watermark on and forgets what lies behind it.
@@ -146,7 +150,10 @@ impl Streams {
     /// Time passed: streams that are silent stop holding windows open.
     pub(super) fn tick(&mut self, now_ms: u64) {
         for known in self.known.values_mut() {
-            known.is_awake = now_ms <= known.stream.seen_ms.saturating_add(self.idle_after_ms);
+            let stream = &known.stream;
+            known.is_awake = now_ms <= stream.seen_ms.saturating_add(self.idle_after_ms);
+            let on_ms = stream.newest_ms.saturating_add(now_ms.saturating_sub(stream.seen_ms));
+            known.quiet_ms = on_ms.saturating_sub(self.lateness_ms).max(stream.watermark_ms);
         }
     }
 
@@ -154,6 +161,7 @@ impl Streams {
         if self.known.len() >= STREAMS_MAX {
             let oldest = self.known.iter().min_by_key(|(_, known)| known.stream.seen_ms).map(|(number, _)| *number);
             oldest.into_iter().for_each(|number| self.forget(number));
+            self.lost.streams += 1;
         }
         let number = self.next_number;
         self.next_number = self.next_number.wrapping_add(1);
@@ -163,7 +171,7 @@ impl Streams {
 
     fn put(&mut self, number: u32, stream: Stream, is_stored: bool) {
         self.numbers.entry(stream.name.clone()).or_default().insert(stream.host.clone(), number);
-        let known = Known { stream, is_awake: true, is_stored, remembered: BTreeSet::new() };
+        let known = Known { stream, is_awake: true, quiet_ms: 0, is_stored, remembered: BTreeSet::new() };
         self.known.insert(number, known);
     }
 

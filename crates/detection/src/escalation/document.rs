@@ -228,7 +228,7 @@ impl Reader<'_> {
         let within = &raw.acknowledge_within;
         let Some(acknowledge_within_ms) = span_ms(within.get_ref()).filter(|span_ms| ACKNOWLEDGE_MS.contains(span_ms))
         else {
-            let range = "1m to 24h, written as 90s, 15m or 1h";
+            let range = "5s to 24h, written as 90s, 15m or 1h";
             self.fault(within.span(), Reason::OutOfRange { what: "acknowledge_within", range });
             return None;
         };

@@ -7,12 +7,13 @@ use super::book::{Book, Channel, Policy, Target};
 use crate::alert::Severity;
 use crate::id::{Digest, IncidentId, NotificationId};
 use crate::incident::{Cause, Incident, Status};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Why nobody is called any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Stop {
     /// Somebody has seen it.
     Acknowledged,
@@ -92,7 +93,8 @@ pub struct Notification {
 }
 
 /// How the escalation of an incident stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// Nobody is called any more.
     Stopped(Stop),
@@ -106,6 +108,19 @@ pub enum Standing {
     Exhausted,
 }
 
+/// A step whose time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// The round of the policy's steps, from 0.
+    pub round: u32,
+    /// The step, from 0.
+    pub step: u32,
+    /// Since when.
+    pub at_ms: u64,
+    /// Until when somebody should acknowledge.
+    pub acknowledge_by_ms: u64,
+}
+
 /// What to do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
@@ -115,6 +130,8 @@ pub struct Due {
     pub next_ms: Option<u64>,
     /// How it stands.
     pub standing: Standing,
+    /// The last step whose time has come; `None` where nobody is called.
+    pub reached: Option<Reached>,
 }
 
 /// One time of a policy at which people are told.
@@ -130,7 +147,7 @@ struct Slot<'a> {
 /// What is due for an incident at a time: the steps whose time has come, each person or receiver only by the
 /// latest of them, without what was sent. Where nobody is on call, the fallback is told instead.
 pub fn due(book: &Book, state: &State, now_ms: u64) -> Due {
-    let nothing = |standing, next_ms| Due { notifications: Vec::new(), next_ms, standing };
+    let nothing = |standing, next_ms| Due { notifications: Vec::new(), next_ms, standing, reached: None };
     if let Some(stop) = state.stop {
         return nothing(Standing::Stopped(stop), None);
     }
@@ -167,7 +184,13 @@ pub fn due(book: &Book, state: &State, now_ms: u64) -> Due {
     }
     notifications.sort_by_key(|one| (one.due_ms, one.id));
     let standing = if next_ms.is_some() { Standing::Running } else { Standing::Exhausted };
-    Due { notifications, next_ms, standing }
+    let reached = slots.iter().rev().find(|slot| slot.at_ms <= now_ms).map(|slot| Reached {
+        round: slot.round,
+        step: slot.step,
+        at_ms: slot.at_ms,
+        acknowledge_by_ms: slot.at_ms.saturating_add(slot.within_ms),
+    });
+    Due { notifications, next_ms, standing, reached }
 }
 
 /// All times of a policy, in order; the last is the fallback after all rounds.

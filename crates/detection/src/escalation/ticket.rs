@@ -1,50 +1,141 @@
-//! Tickets: what other systems are to know of an incident, and whether they do.
+//! Tickets: the work on an incident as other systems are to know it, and whether they do.
 //!
-//! Event-sourced like incidents: a ticket is a fold over what was done to it, in order of clock and region.
-//! Sending is retried with growing pauses, so often and no more; then a person says "again". Pure: it sends nothing.
+//! Event-sourced like incidents: a ticket is a fold over what was done to it, in order of clock and region. What
+//! others are told of is a revision; each sink says which it took, or why it never will. Pure: it sends nothing.
 
 use crate::id::{Digest, IncidentId, TicketId};
 use model::{Hlc, RegionId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Attempts to send one revision before it counts as failed.
-pub const ATTEMPTS_MAX: u32 = 12;
-/// The first pause after a failure.
-pub const PAUSE_MIN_MS: u64 = 15_000;
-/// The longest pause between attempts, before a quarter at most is added to spread them.
-pub const PAUSE_MAX_MS: u64 = 3_600_000;
-/// Most bytes of a reference or a reason that are kept.
-pub const TEXT_SIZE_BYTES_MAX: usize = 1_024;
+/// The version of the stored form that is written.
+pub const VERSION: u32 = 1;
+/// Most things done to one ticket by people.
+pub const CHANGES_MAX: usize = 1_024;
+/// Most bytes of a description, a comment or a field's value.
+pub const TEXT_SIZE_BYTES_MAX: usize = 8 * 1024;
+/// Most bytes of a title, a queue, a link, a field's name or a sink's reason.
+pub const NAME_SIZE_BYTES_MAX: usize = 512;
+/// Most fields, and most links, of a ticket.
+pub const ITEMS_MAX: usize = 64;
+/// Who the program is in changes.
+pub const OUTBOX: &str = "outbox";
+
+/// Where the work on a ticket stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TicketState {
+    /// To be done.
+    Open,
+    /// Somebody does it.
+    InProgress,
+    /// It waits for somebody else.
+    Waiting,
+    /// Done.
+    Done,
+}
 
 /// What was done to a ticket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum TicketAct {
-    /// The incident changed: the other side is to know.
-    Revised {
-        /// The incident's revision.
-        revision: u64,
+    /// It was opened.
+    Opened {
+        /// About what.
+        incident: IncidentId,
+        /// In which queue of the other system.
+        queue: String,
+        /// In one line.
+        title: String,
+        /// At length.
+        description: String,
     },
-    /// The other side knows.
+    /// It has another title.
+    Titled {
+        /// The title.
+        title: String,
+    },
+    /// The work stands elsewhere.
+    StateSet {
+        /// Where.
+        to: TicketState,
+    },
+    /// A field of the other system has a value.
+    FieldSet {
+        /// Its name.
+        name: String,
+        /// The value; `None` for none.
+        value: Option<String>,
+    },
+    /// Somebody remarked.
+    Commented {
+        /// What.
+        text: String,
+    },
+    /// It has to do with something else.
+    Linked {
+        /// An address, or the id of another ticket or incident.
+        to: String,
+    },
+    /// It has not.
+    Unlinked {
+        /// What it was linked to.
+        to: String,
+    },
+    /// A person wants it told again to those that refused it.
+    Retried,
+    /// A sink took a revision.
     Sent {
+        /// Which sink.
+        sink: String,
         /// Which revision.
         revision: u64,
-        /// What the other side calls the ticket.
-        reference: String,
     },
-    /// It could not be told.
+    /// A sink refused a revision for good.
     Failed {
+        /// Which sink.
+        sink: String,
         /// Which revision.
         revision: u64,
         /// Why.
         reason: String,
-        /// Whether trying again is of no use.
-        is_final: bool,
     },
-    /// A person wants it tried again.
-    Retried,
+}
+
+impl TicketAct {
+    /// Whether others are to know of it.
+    const fn is_content(&self) -> bool {
+        !matches!(self, Self::Sent { .. } | Self::Failed { .. })
+    }
+
+    /// Whether its texts are there and short enough.
+    pub fn check(&self) -> Result<(), NotDone> {
+        let long = |text: &str| text.len() <= TEXT_SIZE_BYTES_MAX;
+        let name = |text: &str| !text.trim().is_empty() && text.len() <= NAME_SIZE_BYTES_MAX;
+        let fits = match self {
+            Self::Opened { queue, title, description, .. } => name(queue) && name(title) && long(description),
+            Self::Titled { title } => name(title),
+            Self::FieldSet { name: field, value } => name(field) && value.as_deref().is_none_or(long),
+            Self::Commented { text } => !text.trim().is_empty() && long(text),
+            Self::Linked { to } | Self::Unlinked { to } => name(to),
+            Self::StateSet { .. } | Self::Retried | Self::Sent { .. } | Self::Failed { .. } => true,
+        };
+        if fits { Ok(()) } else { Err(NotDone::BadText) }
+    }
+}
+
+/// Why something is not done to a ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotDone {
+    /// A text that is empty or too long.
+    #[error("a text is empty or too long")]
+    BadText,
+    /// It is so already.
+    #[error("nothing would change")]
+    NoEffect,
+    /// There are as many fields, links or changes as there may be.
+    #[error("the ticket is full")]
+    Full,
 }
 
 /// One thing done to a ticket: immutable.
@@ -54,37 +145,66 @@ pub struct TicketChange {
     pub hlc: Hlc,
     /// Where.
     pub region: RegionId,
-    /// Who: a login, or `sync`.
+    /// The version of the stored form.
+    pub version: u32,
+    /// Who: a login, or [`OUTBOX`].
     pub by: String,
     /// What.
     pub act: TicketAct,
 }
 
-/// Whether the other side knows.
+impl TicketChange {
+    /// A key under which it can be stored: those of one ticket lie together, in order.
+    pub fn key(&self, ticket: TicketId) -> String {
+        let mut hash = Digest::new("holdfast ticket change 1");
+        hash.part(&serde_json::to_vec(self).expect("a change has text keys only and its numbers are finite"));
+        format!("{ticket}/{:016x}-{:05}-{}", self.hlc.bits(), self.region.get(), TicketId::of(hash))
+    }
+}
+
+/// What a sink knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum SyncState {
-    /// It is to be told.
-    Pending {
-        /// Attempts that failed.
-        attempts: u32,
-        /// Not before then.
-        next_ms: u64,
-    },
-    /// It knows all there is.
+    /// It took a revision.
     Sent {
-        /// Since when.
+        /// Which.
+        revision: u64,
+        /// When.
         at_ms: u64,
     },
-    /// It was not told, and will not be unless a person says so or the incident changes.
+    /// It refused a revision for good.
     Failed {
-        /// Attempts that failed.
-        attempts: u32,
-        /// Since when.
+        /// Which.
+        revision: u64,
+        /// When.
         at_ms: u64,
-        /// Why the last of them failed.
+        /// Why.
         reason: String,
     },
+}
+
+/// Whether the others know the newest revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sync {
+    /// No sink has taken or refused it yet.
+    Pending,
+    /// Every sink that answered has taken it.
+    Sent,
+    /// One has refused it.
+    Failed,
+}
+
+/// A remark.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Comment {
+    /// When.
+    pub at_ms: u64,
+    /// Who.
+    pub by: String,
+    /// What.
+    pub text: String,
 }
 
 /// A ticket as it stands.
@@ -95,114 +215,132 @@ pub struct Ticket {
     /// About what.
     pub incident: IncidentId,
     /// The queue of the other system.
-    pub queue: Arc<str>,
-    /// The incident's revision that the other side is to know.
+    pub queue: String,
+    /// In one line.
+    pub title: String,
+    /// At length.
+    pub description: String,
+    /// Where the work stands.
+    pub state: TicketState,
+    /// Fields of the other system.
+    pub fields: BTreeMap<String, String>,
+    /// Remarks, oldest first.
+    pub comments: Vec<Comment>,
+    /// What it has to do with.
+    pub links: BTreeSet<String>,
+    /// When it was opened.
+    pub opened_ms: u64,
+    /// When somebody last did something.
+    pub updated_ms: u64,
+    /// How many things were done that others are to know of.
     pub revision: u64,
-    /// The one it knows; 0 for none.
-    pub sent_revision: u64,
-    /// What the other side calls it.
-    pub reference: Option<String>,
-    /// Whether it knows.
-    pub sync: SyncState,
+    /// What each sink knows.
+    pub sync: BTreeMap<String, SyncState>,
 }
 
-/// One attempt to make.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sending {
-    /// The same for every attempt at this revision: the other side tells repetitions by it.
-    pub idempotency_key: String,
-    /// The incident's revision to tell.
-    pub revision: u64,
-    /// Which attempt, from 1.
-    pub attempt: u32,
+/// The id of the ticket about an incident in a queue.
+pub fn ticket_id(incident: IncidentId, queue: &str) -> TicketId {
+    let mut hash = Digest::new("holdfast ticket 1");
+    hash.part(incident.as_bytes()).part(queue.as_bytes());
+    TicketId::of(hash)
 }
 
 impl Ticket {
-    /// The ticket of an incident in a queue, after all that was done to it, in whatever order it is told.
-    pub fn fold(incident: IncidentId, queue: &str, changes: impl IntoIterator<Item = TicketChange>) -> Self {
-        let mut hash = Digest::new("holdfast ticket 1");
-        hash.part(incident.as_bytes()).part(queue.as_bytes());
-        let id = TicketId::of(hash);
-        let sync = SyncState::Pending { attempts: 0, next_ms: 0 };
-        let mut ticket =
-            Self { id, incident, queue: queue.into(), revision: 1, sent_revision: 0, reference: None, sync };
+    /// The ticket after all that was done to it, in whatever order it is told; `None` where it was never opened.
+    /// What is impossible where it stands has no effect.
+    pub fn fold(changes: impl IntoIterator<Item = TicketChange>) -> Option<Self> {
         let sorted: BTreeSet<TicketChange> = changes.into_iter().collect();
-        for change in sorted {
-            ticket.apply(change.hlc.wall_ms(), change.act);
+        let mut ticket: Option<Self> = None;
+        for change in &sorted {
+            match (&mut ticket, &change.act) {
+                (Some(ticket), _) => drop(ticket.apply(change)),
+                (None, TicketAct::Opened { incident, queue, title, description }) => {
+                    let at_ms = change.hlc.wall_ms();
+                    ticket = Some(Self {
+                        id: ticket_id(*incident, queue),
+                        incident: *incident,
+                        queue: queue.clone(),
+                        title: title.clone(),
+                        description: description.clone(),
+                        state: TicketState::Open,
+                        fields: BTreeMap::new(),
+                        comments: Vec::new(),
+                        links: BTreeSet::new(),
+                        opened_ms: at_ms,
+                        updated_ms: at_ms,
+                        revision: 1,
+                        sync: BTreeMap::new(),
+                    });
+                }
+                (None, _) => {}
+            }
         }
         ticket
     }
 
-    /// The attempt to make now, if one is due.
-    pub fn due(&self, now_ms: u64) -> Option<Sending> {
-        match &self.sync {
-            SyncState::Pending { attempts, next_ms } if *next_ms <= now_ms => Some(Sending {
-                idempotency_key: format!("{}-{}", self.id, self.revision),
-                revision: self.revision,
-                attempt: attempts + 1,
-            }),
-            _ => None,
+    /// Whether the others know the newest revision.
+    pub fn sync(&self) -> Sync {
+        let newest = |state: &&SyncState| match state {
+            SyncState::Sent { revision, .. } | SyncState::Failed { revision, .. } => *revision >= self.revision,
+        };
+        let known: Vec<&SyncState> = self.sync.values().filter(newest).collect();
+        match known.as_slice() {
+            [] => Sync::Pending,
+            known if known.iter().any(|state| matches!(state, SyncState::Failed { .. })) => Sync::Failed,
+            _ => Sync::Sent,
         }
     }
 
-    /// When to ask again.
-    pub fn next_ms(&self) -> Option<u64> {
-        match &self.sync {
-            SyncState::Pending { next_ms, .. } => Some(*next_ms),
-            _ => None,
+    /// Does one more thing, or says why it has no effect.
+    pub fn apply(&mut self, change: &TicketChange) -> Result<(), NotDone> {
+        if change.act.is_content() && self.revision >= CHANGES_MAX as u64 {
+            return Err(NotDone::Full);
         }
-    }
-
-    fn apply(&mut self, at_ms: u64, act: TicketAct) {
-        match act {
-            TicketAct::Revised { revision } if revision > self.revision => {
-                self.revision = revision;
-                self.sync = SyncState::Pending { attempts: 0, next_ms: at_ms };
-            }
-            TicketAct::Sent { revision, reference } => {
-                self.sent_revision = self.sent_revision.max(revision);
-                self.reference = Some(short(reference));
-                if self.sent_revision >= self.revision {
-                    self.sync = SyncState::Sent { at_ms };
+        let at_ms = change.hlc.wall_ms();
+        let changed = |is_changed: bool| if is_changed { Ok(()) } else { Err(NotDone::NoEffect) };
+        match &change.act {
+            TicketAct::Opened { .. } => return Err(NotDone::NoEffect),
+            TicketAct::Titled { title } => changed(std::mem::replace(&mut self.title, title.clone()) != *title)?,
+            TicketAct::StateSet { to } => changed(std::mem::replace(&mut self.state, *to) != *to)?,
+            TicketAct::FieldSet { name, value: Some(value) } => {
+                if self.fields.len() >= ITEMS_MAX && !self.fields.contains_key(name) {
+                    return Err(NotDone::Full);
                 }
+                changed(self.fields.insert(name.clone(), value.clone()).as_ref() != Some(value))?;
             }
-            TicketAct::Failed { revision, reason, is_final } if revision == self.revision => {
-                let SyncState::Pending { attempts, .. } = self.sync else { return };
-                let attempts = attempts.saturating_add(1);
-                self.sync = if is_final || attempts >= ATTEMPTS_MAX {
-                    SyncState::Failed { attempts, at_ms, reason: short(reason) }
-                } else {
-                    SyncState::Pending {
-                        attempts,
-                        next_ms: at_ms.saturating_add(backoff_ms(self.id.as_bytes(), attempts)),
-                    }
-                };
+            TicketAct::FieldSet { name, value: None } => changed(self.fields.remove(name).is_some())?,
+            TicketAct::Commented { text } => {
+                self.comments.push(Comment { at_ms, by: change.by.clone(), text: text.clone() });
             }
-            TicketAct::Retried if matches!(self.sync, SyncState::Failed { .. }) => {
-                self.sync = SyncState::Pending { attempts: 0, next_ms: at_ms };
+            TicketAct::Linked { .. } if self.links.len() >= ITEMS_MAX => return Err(NotDone::Full),
+            TicketAct::Linked { to } => changed(self.links.insert(to.clone()))?,
+            TicketAct::Unlinked { to } => changed(self.links.remove(to))?,
+            TicketAct::Retried => changed(self.sync() == Sync::Failed)?,
+            TicketAct::Sent { sink, revision } => {
+                return self.heard(sink, SyncState::Sent { revision: *revision, at_ms });
             }
-            // Of an older revision, or of no effect where it stands.
-            TicketAct::Revised { .. } | TicketAct::Failed { .. } | TicketAct::Retried => {}
+            TicketAct::Failed { sink, revision, reason } => {
+                let reason = reason.chars().take(NAME_SIZE_BYTES_MAX / 4).collect();
+                return self.heard(sink, SyncState::Failed { revision: *revision, at_ms, reason });
+            }
         }
+        self.updated_ms = at_ms;
+        self.revision += 1;
+        Ok(())
     }
-}
 
-/// The pause after so many failed attempts: doubles up to [`PAUSE_MAX_MS`], and up to a quarter more, which
-/// depends on what is sent, so that what failed together does not come back together.
-pub fn backoff_ms(what: &[u8], attempts: u32) -> u64 {
-    let doubled = 1u64.checked_shl(attempts.saturating_sub(1)).and_then(|by| PAUSE_MIN_MS.checked_mul(by));
-    let pause_ms = doubled.map_or(PAUSE_MAX_MS, |pause_ms| pause_ms.min(PAUSE_MAX_MS));
-    let mut hash = Digest::new("holdfast backoff 1");
-    hash.part(what).part(&attempts.to_le_bytes());
-    let spread = TicketId::of(hash).as_bytes()[0];
-    pause_ms + pause_ms / 4 * u64::from(spread) / 255
-}
-
-fn short(mut text: String) -> String {
-    let mut end = text.len().min(TEXT_SIZE_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
+    /// A sink said something: the newest revision it spoke of counts.
+    fn heard(&mut self, sink: &str, state: SyncState) -> Result<(), NotDone> {
+        let of = |state: &SyncState| match state {
+            SyncState::Sent { revision, .. } | SyncState::Failed { revision, .. } => *revision,
+        };
+        if self.sync.len() >= ITEMS_MAX && !self.sync.contains_key(sink) {
+            return Err(NotDone::Full);
+        }
+        if self.sync.get(sink).is_some_and(|known| of(known) >= of(&state)) {
+            return Err(NotDone::NoEffect);
+        }
+        self.sync.insert(sink.to_owned(), state);
+        Ok(())
     }
-    text.truncate(end);
-    text
 }

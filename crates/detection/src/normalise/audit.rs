@@ -36,6 +36,8 @@ fn fill(draft: &mut Draft, event: &AuditEvent, failed: bool) {
     draft.set("metadata.version", OCSF_VERSION);
     draft.set("metadata.product.name", "Holdfast");
     draft.set("metadata.log_name", "audit");
+    draft.set("service.name", "Holdfast");
+    draft.set("database.name", "Holdfast");
     draft.set("unmapped.group", event.group);
     draft.text("api.operation", Some(&event.action));
     draft.text("status_detail", event.reason.as_deref());
@@ -55,6 +57,10 @@ fn fill(draft: &mut Draft, event: &AuditEvent, failed: bool) {
     if draft.class_uid == class::AUTHENTICATION {
         draft.text("user.name", event.user.as_deref());
         draft.text("session.uid", event.session.as_deref());
+    }
+    if draft.class_uid == class::USER_ACCESS {
+        let named = if event.fields.is_empty() { vec!["unknown".to_owned()] } else { event.fields.clone() };
+        draft.set("privileges", named);
     }
     if draft.class_uid == class::ACCOUNT_CHANGE || draft.class_uid == class::USER_ACCESS {
         // Whose account it is: the last segment of the resource.

@@ -9,7 +9,10 @@ const DEPTH_MAX: usize = 24;
 const ARRAY_MAX: usize = 256;
 
 /// Flattens an object into fields.
-pub(super) fn flatten(object: &serde_json::Map<String, Value>, fields: &mut Fields) -> Result<(), RejectReason> {
+///
+/// # Errors
+/// [`RejectReason::TooManyFields`] where it is too large or nested too deep.
+pub fn flatten(object: &serde_json::Map<String, Value>, fields: &mut Fields) -> Result<(), RejectReason> {
     for (name, value) in object {
         walk(name, value, false, 0, fields)?;
     }

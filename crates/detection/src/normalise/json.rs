@@ -1,9 +1,9 @@
 //! Events that are JSON already: flattened, with time, class and log source read from the fields that hold them.
 
 use super::{Draft, class, flat};
-use crate::event::{LogSource, RejectReason};
+use crate::event::{Fields, LogSource, RejectReason};
 use crate::source::syslog::rfc3339_ms;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// Fields that hold the time, the first found counts: milliseconds or RFC 3339.
@@ -12,12 +12,24 @@ pub(crate) const TIME_FIELDS: [&str; 6] = ["time", "time_ms", "@timestamp", "tim
 const SECONDS_BELOW: f64 = 1e11;
 
 pub(super) fn draft(bytes: &[u8], received_ms: u64) -> Result<Draft, RejectReason> {
+    of_object(&parse(bytes)?, received_ms)
+}
+
+/// The object that bytes hold.
+pub(super) fn parse(bytes: &[u8]) -> Result<Map<String, Value>, RejectReason> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(RejectReason::Empty);
     }
     let value: Value =
         serde_json::from_slice(bytes).map_err(|error| RejectReason::NotJson { column: error.column() as u64 })?;
-    let Value::Object(object) = &value else { return Err(RejectReason::NotAnObject) };
+    match value {
+        Value::Object(object) => Ok(object),
+        _ => Err(RejectReason::NotAnObject),
+    }
+}
+
+/// An event whose fields are those of an object.
+pub(super) fn of_object(object: &Map<String, Value>, received_ms: u64) -> Result<Draft, RejectReason> {
     let mut draft = Draft { time_ms: received_ms, ..Draft::default() };
     flat::flatten(object, &mut draft.fields)?;
     if let Some((field, value)) = TIME_FIELDS.iter().find_map(|field| Some((field, draft.fields.get(*field)?))) {
@@ -40,11 +52,8 @@ pub(super) fn draft(bytes: &[u8], received_ms: u64) -> Result<Draft, RejectReaso
         let value = draft.fields.get(&nested).or_else(|| draft.fields.get(field))?;
         value.as_str().map(Arc::from)
     };
-    draft.logsource = LogSource {
-        product: text("product"),
-        category: text("category"),
-        services: text("service").into_iter().collect(),
-    };
+    draft.logsource =
+        LogSource { product: text("product"), category: text("category"), services: services(&draft.fields) };
     // Only the audit stream speaks for the platform: nobody from outside forges what its rules look at.
     if draft.logsource.product.as_deref() == Some(super::OWN_PRODUCT) {
         return Err(RejectReason::BadField { field: "product".to_owned() });
@@ -52,7 +61,15 @@ pub(super) fn draft(bytes: &[u8], received_ms: u64) -> Result<Draft, RejectReaso
     Ok(draft)
 }
 
-fn time_ms(value: &Value) -> Option<u64> {
+/// One service, or all that the event counts as.
+fn services(fields: &Fields) -> Vec<Arc<str>> {
+    let value = fields.get("logsource.service").or_else(|| fields.get("service"));
+    let values = value.map(|value| value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice));
+    values.unwrap_or_default().iter().filter_map(Value::as_str).map(Arc::from).collect()
+}
+
+/// Milliseconds since 1970 of a number of seconds or milliseconds, or of a text in the manner of RFC 3339.
+pub fn time_ms(value: &Value) -> Option<u64> {
     match value {
         Value::Number(number) => number.as_f64().and_then(time_of_number),
         Value::String(text) => time_of_text(text),

@@ -3,9 +3,14 @@
 //! Pure and total: every raw event becomes an event or a dead letter with its reason.
 
 pub(crate) mod audit;
+mod badge;
 mod flat;
 pub(crate) mod json;
+mod otlp;
 mod syslog;
+
+pub use flat::flatten;
+pub use json::time_ms;
 
 use crate::event::{
     Event, FIELDS_MAX, Fields, LogSource, RAW_SIZE_BYTES_MAX, RawEvent, Reject, RejectReason, SourceKind,
@@ -13,7 +18,7 @@ use crate::event::{
 use serde_json::Value;
 
 /// The version of OCSF that fields are named after.
-pub const OCSF_VERSION: &str = "1.3.0";
+pub const OCSF_VERSION: &str = "1.4.0";
 
 /// The product of the platform's own events, for rules' `logsource`.
 pub const OWN_PRODUCT: &str = "holdfast";
@@ -22,12 +27,20 @@ pub const OWN_PRODUCT: &str = "holdfast";
 pub mod class {
     /// Base Event.
     pub const BASE: u32 = 0;
+    /// Process Activity.
+    pub const PROCESS: u32 = 1007;
+    /// Detection Finding.
+    pub const DETECTION_FINDING: u32 = 2004;
+    /// Incident Finding.
+    pub const INCIDENT_FINDING: u32 = 2005;
     /// Account Change.
     pub const ACCOUNT_CHANGE: u32 = 3001;
     /// Authentication.
     pub const AUTHENTICATION: u32 = 3002;
     /// User Access Management.
     pub const USER_ACCESS: u32 = 3005;
+    /// Network Activity.
+    pub const NETWORK: u32 = 4001;
     /// API Activity.
     pub const API_ACTIVITY: u32 = 6003;
     /// Datastore Activity.
@@ -42,7 +55,9 @@ pub fn normalise(raw: &RawEvent) -> Result<Event, Reject> {
     let draft = match raw.source {
         SourceKind::Audit => audit::draft(&raw.bytes),
         SourceKind::Syslog => syslog::draft(&raw.bytes, raw.received_ms),
-        SourceKind::Ndjson => json::draft(&raw.bytes, raw.received_ms),
+        SourceKind::Ndjson | SourceKind::Parsed => json::draft(&raw.bytes, raw.received_ms),
+        SourceKind::Otlp => otlp::draft(&raw.bytes, raw.received_ms),
+        SourceKind::Badge => badge::draft(&raw.bytes),
     };
     draft.and_then(|draft| draft.finish(raw)).map_err(|reason| Reject::of(raw, reason))
 }
@@ -108,8 +123,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(bytes: Vec<u8>, kind in 0..3_u8) {
-            let source = [SourceKind::Audit, SourceKind::Syslog, SourceKind::Ndjson][usize::from(kind)];
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>, kind in 0..6_usize) {
+            use SourceKind::{Audit, Badge, Ndjson, Otlp, Parsed, Syslog};
+            let source = [Audit, Syslog, Ndjson, Otlp, Badge, Parsed][kind];
             let _ = normalise(&RawEvent { source, received_ms: 1_795_467_600_000, position: None, bytes: bytes.into() });
         }
         #[test]

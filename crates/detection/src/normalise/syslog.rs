@@ -32,6 +32,7 @@ pub(super) fn draft(bytes: &[u8], received_ms: u64) -> Result<Draft, RejectReaso
     };
     draft.set("metadata.version", OCSF_VERSION);
     draft.set("metadata.log_name", "syslog");
+    draft.set("metadata.product.name", "syslog");
     draft.text("message", Some(&line.message));
     draft.text("device.hostname", line.host.as_deref());
     draft.text("process.name", line.program.as_deref());
@@ -45,6 +46,7 @@ pub(super) fn draft(bytes: &[u8], received_ms: u64) -> Result<Draft, RejectReaso
         draft.set(&format!("unmapped.{element}.{parameter}"), value.as_str());
     }
     if let Some(login) = login(&line) {
+        draft.text("service.name", line.program.as_deref());
         login.write(&mut draft);
     }
     Ok(draft)

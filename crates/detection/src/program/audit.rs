@@ -1,6 +1,6 @@
 //! The platform's own audit events straight into slots: the same fields as [`crate::normalise`] makes of them.
 
-use super::intake::Intake;
+use super::intake::{Intake, Origin};
 use super::scan::{self, Sink};
 use super::slots::{FieldIndex, Item, Kind, Odd, Slots};
 use crate::normalise::{OCSF_VERSION, OWN_PRODUCT, audit as ocsf, class};
@@ -79,8 +79,13 @@ impl AuditFields {
             };
             names.iter().filter_map(|name| id(name)).collect()
         });
-        let constants =
-            [("metadata.version", OCSF_VERSION), ("metadata.product.name", "Holdfast"), ("metadata.log_name", "audit")];
+        let constants = [
+            ("metadata.version", OCSF_VERSION),
+            ("metadata.product.name", "Holdfast"),
+            ("metadata.log_name", "audit"),
+            ("service.name", "Holdfast"),
+            ("database.name", "Holdfast"),
+        ];
         Self {
             copies,
             fields: id("unmapped.fields"),
@@ -144,7 +149,7 @@ pub(crate) fn audit(
     fields: &AuditFields,
     path: &mut String,
     slots: &mut Slots,
-    source: &mut String,
+    origin: &mut Origin,
 ) -> Result<Intake, Odd> {
     let line = std::str::from_utf8(line).map_err(|_| Odd)?.trim_end_matches([' ', '\n', '\r']);
     slots.begin(line);
@@ -170,6 +175,10 @@ pub(crate) fn audit(
         }
     }
     let (class_uid, activity_id) = ocsf::class_of(action);
+    if class_uid == class::USER_ACCESS {
+        // Rare, and with a list of its own.
+        return Err(Odd);
+    }
     numbers(slots, fields, [class_uid, activity_id, ocsf::severity_of(action, failed)], time_ms, group);
     for (field, value) in &fields.constants {
         slots.push_text(Some(*field), value, Kind::Text);
@@ -187,7 +196,7 @@ pub(crate) fn audit(
             }
         }
     }
-    if let (class::ACCOUNT_CHANGE | class::USER_ACCESS, Some(field)) = (class_uid, fields.user_name) {
+    if let (class::ACCOUNT_CHANGE, Some(field)) = (class_uid, fields.user_name) {
         let resource = items[key::RESOURCE].filter(|item| item.kind != Kind::Null);
         if resource.is_some_and(|item| item.kind == Kind::Escaped) {
             return Err(Odd);
@@ -197,8 +206,8 @@ pub(crate) fn audit(
             slots.push_text(Some(field), last, Kind::Text);
         }
     }
-    source.clear();
-    source.extend(["=", OWN_PRODUCT, "\0\0=audit\0"]);
+    origin.source.clear();
+    origin.source.extend(["=", OWN_PRODUCT, "\0\0=audit\0"]);
     Ok(Intake { time_ms })
 }
 

@@ -5,6 +5,7 @@
 
 use super::scan::{self, Sink};
 use super::slots::{FieldIndex, Item, Kind, Odd, Slots};
+use crate::event::HOST_FIELD;
 use crate::normalise::{OWN_PRODUCT, class, json};
 use crate::sigma::{FieldId, FieldNames};
 use rustc_hash::FxHashSet;
@@ -23,6 +24,7 @@ pub(crate) struct SystemFields {
     type_uid: FieldId,
     /// Product, category and service; the nested name first.
     source: [[FieldId; 2]; 3],
+    host: FieldId,
 }
 
 impl SystemFields {
@@ -40,6 +42,7 @@ impl SystemFields {
                 ["logsource.service", "service"],
             ]
             .map(|pair| pair.map(|name| names.intern(name))),
+            host: names.intern(HOST_FIELD),
         }
     }
 }
@@ -48,6 +51,15 @@ impl SystemFields {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Intake {
     pub(crate) time_ms: u64,
+}
+
+/// What an event's line says of where it came from.
+#[derive(Debug, Default)]
+pub(crate) struct Origin {
+    /// The key of its log source, as [`super::write_source_key`] writes it.
+    pub(crate) source: String,
+    /// The host that wrote it, empty where it names none.
+    pub(crate) host: String,
 }
 
 /// Paths of containers, to notice a name that is given twice.
@@ -120,7 +132,7 @@ pub(crate) fn ndjson(
     system: &SystemFields,
     paths: &mut Paths,
     slots: &mut Slots,
-    source: &mut String,
+    origin: &mut Origin,
 ) -> Result<Intake, Odd> {
     let line = std::str::from_utf8(line).map_err(|_| Odd)?.trim_end_matches([' ', '\n', '\r']);
     slots.begin(line);
@@ -147,7 +159,14 @@ pub(crate) fn ndjson(
             slots.push_number(Some(field), value);
         }
     }
-    write_source(slots, system, source)?;
+    write_source(slots, system, &mut origin.source)?;
+    if slots.is_present(system.host) && !slots.is_array(system.host) {
+        match slots.single(system.host).ok_or(Odd)? {
+            (Kind::Text, text) => origin.host.push_str(text),
+            // Not a text, so not a name.
+            _ => {}
+        }
+    }
     Ok(Intake { time_ms })
 }
 
@@ -172,7 +191,7 @@ fn number(slots: &Slots, field: FieldId, default: u32) -> Result<u32, Odd> {
     }
 }
 
-/// Writes the key of the event's log source, as [`super::source_key`] does.
+/// Writes the key of the event's log source, as [`super::write_source_key`] does.
 fn write_source(slots: &Slots, system: &SystemFields, key: &mut String) -> Result<(), Odd> {
     key.clear();
     for [nested, plain] in system.source {

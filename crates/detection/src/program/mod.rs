@@ -20,7 +20,7 @@ use crate::sigma::matcher::Node;
 use crate::sigma::{FieldId, FieldNames, LogSourceFilter, Rule};
 use audit::AuditFields;
 use flat::{NO, Steps, YES};
-use intake::{Intake, Paths, SystemFields};
+use intake::{Intake, Origin, Paths, SystemFields};
 use predicate::Predicates;
 use probe::Probes;
 use rustc_hash::FxHashMap;
@@ -85,7 +85,7 @@ pub struct Worker {
     event: u32,
     candidates: Vec<u32>,
     hits: Vec<u32>,
-    source: String,
+    origin: Origin,
     paths: Paths,
     path: String,
     groups: FxHashMap<Box<str>, Arc<[u32]>>,
@@ -101,6 +101,14 @@ impl Worker {
     /// How many rules were evaluated so far, as candidates.
     pub fn evaluated(&self) -> u64 {
         self.evaluated
+    }
+    /// The product of the last raw event; only where no event had to be made of it.
+    pub(crate) fn product(&self) -> Option<&str> {
+        self.origin.source.split('\0').next().and_then(|product| product.strip_prefix('='))
+    }
+    /// The host that wrote the last raw event, empty where it names none; only where no event had to be made of it.
+    pub(crate) fn host(&self) -> &str {
+        &self.origin.host
     }
     /// How many raw events were not read by the fast reader.
     pub fn read_slowly(&self) -> u64 {
@@ -195,10 +203,10 @@ impl Program {
     pub fn run_raw(&self, worker: &mut Worker, raw: &RawEvent) -> Result<Look, Reject> {
         match self.take_in(worker, raw) {
             Ok(Intake { time_ms }) => {
-                let groups = match worker.groups.get(worker.source.as_str()) {
+                let groups = match worker.groups.get(worker.origin.source.as_str()) {
                     Some(groups) => Arc::clone(groups),
                     None => {
-                        let source = source_of_key(&worker.source);
+                        let source = source_of_key(&worker.origin.source);
                         self.remember(worker, &source)
                     }
                 };
@@ -216,14 +224,17 @@ impl Program {
     }
 
     fn take_in(&self, worker: &mut Worker, raw: &RawEvent) -> Result<Intake, Odd> {
-        let Worker { slots, paths, path, source, .. } = worker;
+        let Worker { slots, paths, path, origin, .. } = worker;
+        origin.host.clear();
         match raw.source {
             _ if raw.bytes.len() > RAW_SIZE_BYTES_MAX => Err(Odd),
-            SourceKind::Audit if !self.audit_needs_all => audit::audit(&raw.bytes, &self.audit, path, slots, source),
+            SourceKind::Audit if !self.audit_needs_all => audit::audit(&raw.bytes, &self.audit, path, slots, origin),
             SourceKind::Ndjson => {
-                intake::ndjson(&raw.bytes, raw.received_ms, &self.index, &self.system, paths, slots, source)
+                intake::ndjson(&raw.bytes, raw.received_ms, &self.index, &self.system, paths, slots, origin)
             }
-            SourceKind::Audit | SourceKind::Syslog => Err(Odd),
+            SourceKind::Audit | SourceKind::Syslog | SourceKind::Otlp | SourceKind::Badge | SourceKind::Parsed => {
+                Err(Odd)
+            }
         }
     }
 
@@ -276,7 +287,7 @@ impl Program {
     }
 
     fn groups_of(&self, worker: &mut Worker, source: &LogSource) -> Arc<[u32]> {
-        let Worker { source: key, groups, .. } = worker;
+        let Worker { origin: Origin { source: key, .. }, groups, .. } = worker;
         if !write_source_key(source, key) {
             return self.admitting(source);
         }
@@ -291,7 +302,7 @@ impl Program {
             worker.groups.clear();
         }
         let groups = self.admitting(source);
-        worker.groups.insert(worker.source.as_str().into(), Arc::clone(&groups));
+        worker.groups.insert(worker.origin.source.as_str().into(), Arc::clone(&groups));
         groups
     }
 

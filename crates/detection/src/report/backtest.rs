@@ -1,19 +1,35 @@
-//! Backtests: what rules would have matched among events of the past, with the program that live events meet.
+//! Backtests: what rules would have raised among events of the past, with the program and the detector that live events
+//! meet, and what is to be expected of them from now on.
 
+use crate::AlertId;
+use crate::engine::{Detector, Effect, Options};
 use crate::event::RawEvent;
 use crate::rules::RuleSet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Most alerts that are remembered to be taken back when they are superseded.
+const ALERTS_MAX: usize = 1_000_000;
+/// A time after all events: nothing of the past is ahead of it.
+const NOW_MS: u64 = u64::MAX / 4;
+const DAY_MS: f64 = 86_400_000.0;
+/// Events of less than an hour are taken for an hour's.
+const SPAN_MIN_MS: u64 = 3_600_000;
 
 /// What rules matched.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Backtest {
     /// Events read.
     pub events: u64,
     /// Events that could not be read, by reason.
     pub rejected: BTreeMap<String, u64>,
+    /// From the first event to the last.
+    pub span_ms: u64,
     /// Rules that matched, the most frequent first.
     pub rules: Vec<RuleHits>,
+    /// Alerts by the ids of rules and correlations: how many, and how many are to be expected.
+    pub alerts: BTreeMap<String, Forecast>,
 }
 
 /// How often a rule matched.
@@ -33,26 +49,72 @@ pub struct RuleHits {
     pub alerts: bool,
 }
 
-/// Runs the rules on single events over events of the past.
+/// How many alerts a rule raises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// Alerts of the past.
+    pub alerts: u64,
+    /// Alerts a day, if it goes on so.
+    pub per_day: f64,
+    /// With a confidence of 99 %, there are no more than that a day on average, if they come independently.
+    pub at_most_per_day: f64,
+}
+
+impl Forecast {
+    /// What so many alerts in that time let expect.
+    pub fn of(alerts: u64, span_ms: u64) -> Self {
+        let days = span_ms.max(SPAN_MIN_MS) as f64 / DAY_MS;
+        // The upper bound of a Poisson mean, as Wilson and Hilferty approximate it.
+        let count = alerts as f64 + 1.0;
+        let root = 1.0 - 1.0 / (9.0 * count) + 2.326 / (3.0 * count.sqrt());
+        Self { alerts, per_day: alerts as f64 / days, at_most_per_day: count * root * root * root / days }
+    }
+}
+
+impl Backtest {
+    /// What is to be expected of each rule, for a rollout.
+    pub fn forecast(&self) -> BTreeMap<Arc<str>, Forecast> {
+        self.alerts.iter().map(|(rule, forecast)| (rule.as_str().into(), *forecast)).collect()
+    }
+}
+
+/// Runs rules over events of the past.
 pub fn backtest<'a>(rules: &RuleSet, events: impl IntoIterator<Item = &'a RawEvent>) -> Backtest {
     let program = rules.program();
     let mut worker = program.worker();
+    // No event of the past is late.
+    let options = Options { allowed_lateness_ms: u64::MAX / 8, ..Options::default() };
+    let mut detector = Detector::new(rules.clone(), options);
     let mut report = Backtest::default();
     let mut hits: BTreeMap<usize, (u64, u64, u64)> = BTreeMap::new();
+    let mut alerts = Alerts::default();
+    let (mut effects, mut first_ms, mut last_ms) = (Vec::new(), u64::MAX, 0);
     for raw in events {
         report.events += 1;
         match program.run_raw(&mut worker, raw) {
             Ok(look) => {
+                (first_ms, last_ms) = (look.time_ms.min(first_ms), look.time_ms.max(last_ms));
                 for rule in worker.hits() {
                     let (count, first_ms, last_ms) = hits.entry(rule).or_insert((0, u64::MAX, 0));
                     *count += 1;
                     *first_ms = look.time_ms.min(*first_ms);
                     *last_ms = look.time_ms.max(*last_ms);
                 }
+                if worker.hits().len() > 0 && detector.raw(NOW_MS, raw, &mut effects).is_ok() {
+                    alerts.take(&mut effects);
+                }
             }
             Err(reject) => *report.rejected.entry(reject.reason.label().to_owned()).or_default() += 1,
         }
     }
+    detector.finish(NOW_MS, &mut effects);
+    alerts.take(&mut effects);
+    report.span_ms = last_ms.saturating_sub(first_ms);
+    for (rule, shadow) in detector.shadows() {
+        *alerts.counts.entry(rule.clone()).or_default() += shadow.alerts;
+    }
+    report.alerts =
+        alerts.counts.iter().map(|(rule, count)| (rule.to_string(), Forecast::of(*count, report.span_ms))).collect();
     report.rules = hits
         .into_iter()
         .map(|(place, (hits, first_ms, last_ms))| {
@@ -63,4 +125,32 @@ pub fn backtest<'a>(rules: &RuleSet, events: impl IntoIterator<Item = &'a RawEve
         .collect();
     report.rules.sort_by(|a, b| b.hits.cmp(&a.hits).then_with(|| a.rule.cmp(&b.rule)));
     report
+}
+
+/// Alerts that stand, by rule.
+#[derive(Default)]
+struct Alerts {
+    counts: BTreeMap<Arc<str>, u64>,
+    rules: BTreeMap<AlertId, Arc<str>>,
+}
+
+impl Alerts {
+    fn take(&mut self, effects: &mut Vec<Effect>) {
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Alert(alert) => {
+                    *self.counts.entry(alert.rule.id.clone()).or_default() += 1;
+                    if self.rules.len() < ALERTS_MAX {
+                        self.rules.insert(alert.id, alert.rule.id);
+                    }
+                }
+                Effect::Superseded { old, .. } => {
+                    if let Some(count) = self.rules.remove(&old).and_then(|rule| self.counts.get_mut(&rule)) {
+                        *count = count.saturating_sub(1);
+                    }
+                }
+                Effect::Extended { .. } => {}
+            }
+        }
+    }
 }

@@ -120,7 +120,7 @@ fn run(rules: &RuleSet, file: &str, case: &Case) -> CaseResult {
         }
         Err(error) => result.error = Some(error),
     }
-    detector.step(NOW_MS, Input::Tick, &mut effects);
+    detector.finish(NOW_MS, &mut effects);
     for effect in effects {
         match effect {
             Effect::Alert(alert) => {

@@ -9,7 +9,7 @@ mod coverage;
 mod explain;
 mod never;
 
-pub use backtest::{Backtest, RuleHits, backtest};
+pub use backtest::{Backtest, Forecast, RuleHits, backtest};
 pub use cases::{CASES_MAX, CaseResult, TestReport, test};
 pub use check::{CheckReport, Finding, FindingKind, Known, Problem, Schema, check};
 pub use coverage::{CoverageReport, Covered, coverage};

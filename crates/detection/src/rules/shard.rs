@@ -71,7 +71,8 @@ impl RuleSet {
             },
             ..feed.clone()
         };
-        let mut part = Self { names: self.names.clone(), ..Self::default() };
+        let tenancy = self.tenancy.only(rules);
+        let mut part = Self { names: self.names.clone(), tenancy, ..Self::default() };
         for (place, rule) in self.rules.iter().enumerate().filter(|(place, _)| rules[*place]) {
             part.rules.push(rule.clone());
             part.rule_alerts.push(self.rule_alerts[place]);

@@ -87,31 +87,31 @@ fn correlation_kind(kind: &str, condition: Option<&Value>, rules: &[String]) -> 
             }
             let at_least = match bounds.filter(|bounds| !bounds.is_empty()) {
                 None => count,
-                Some(bounds) => at_least(&bounds)?
-                    .ok_or_else(|| at("condition")(Reason::Unsupported { what: format!("this bound of {kind}") }))?,
+                Some(bounds) => match at_least(&bounds)? {
+                    Some(at_least) => at_least,
+                    None => return Ok(CorrelationKind::Rules { ordered, bounds }),
+                },
             };
-            match (ordered, at_least) {
-                (_, at_least) if at_least > count => Err(wrong("condition", "at most the number of rules")),
-                (false, at_least) => Ok(CorrelationKind::Temporal { at_least }),
-                (true, at_least) if at_least == count => Ok(CorrelationKind::TemporalOrdered),
-                (true, _) => {
-                    Err(at("condition")(Reason::Unsupported { what: "some of the rules in order".to_owned() }))
-                }
+            match ordered {
+                _ if at_least > count => Err(wrong("condition", "at most the number of rules")),
+                false => Ok(CorrelationKind::Temporal { at_least }),
+                true => Ok(CorrelationKind::TemporalOrdered { at_least }),
             }
         }
         "value_sum" => aggregate(Aggregate::Sum),
         "value_avg" => aggregate(Aggregate::Average),
         "value_median" => aggregate(Aggregate::Percentile(50.0)),
         "value_percentile" => {
-            let percentile = match condition.and_then(|condition| condition.get("percentile")) {
-                // As in the specification's first form: the bound is of the median unless it says otherwise.
-                None => 50.0,
+            // As in the specification's example: the bound is of each value's share, unless a percentile is named.
+            let of = match condition.and_then(|condition| condition.get("percentile")) {
+                None => Aggregate::Share,
                 Some(value) => value
                     .as_f64()
                     .filter(|percentile| (0.0..=100.0).contains(percentile))
+                    .map(Aggregate::Percentile)
                     .ok_or_else(|| wrong("percentile", "a number from 0 to 100"))?,
             };
-            aggregate(Aggregate::Percentile(percentile))
+            aggregate(of)
         }
         _ => Err(wrong("type", "a type of correlation")),
     }
@@ -145,7 +145,7 @@ fn at_least(bounds: &[Bound]) -> Result<Option<u32>, Failure> {
         _ => return Ok(None),
     };
     let whole = (1.0..=f64::from(THRESHOLD_MAX)).contains(&value).then_some(value.ceil() as u32);
-    whole.map(Some).ok_or_else(|| wrong(key, "a whole number from 1 to 10000"))
+    whole.map(Some).ok_or_else(|| wrong(key, "a whole number from 1 to 100000"))
 }
 
 /// An extended condition: `and`, `or`, `not` and parentheses over the correlation's rules.

@@ -8,7 +8,9 @@ use super::modifier::{self, Reading};
 use super::pipeline::Pipeline;
 use super::view::FieldNames;
 use super::yaml::{canonical, log_source, strings};
-use super::{Correlation, DEPTH_MAX, FILE_SIZE_BYTES_MAX, Filter, FilterTarget, Header, LogSourceFilter, Rule, scan};
+use super::{
+    Audience, Correlation, DEPTH_MAX, FILE_SIZE_BYTES_MAX, Filter, FilterTarget, Header, LogSourceFilter, Rule, scan,
+};
 use crate::alert::{RuleReference, Severity};
 use crate::id::{Digest, SemanticHash};
 use serde_yaml_ng::{Mapping, Value};
@@ -136,7 +138,17 @@ pub(super) fn header(
     };
     let reference = RuleReference { id, title, semantic_hash, tags };
     let always_alerts = root.get("generate").and_then(Value::as_bool) == Some(true);
-    Ok(Header { reference, name, severity, always_alerts, file: file.clone(), line })
+    let shadow = root.get("shadow").and_then(Value::as_bool) == Some(true);
+    Ok(Header {
+        reference,
+        name,
+        severity,
+        always_alerts,
+        shadow,
+        audience: Audience::Platform,
+        file: file.clone(),
+        line,
+    })
 }
 
 fn rule(file: &Arc<str>, line: u32, root: &Mapping, reading: &mut Reading<'_>) -> Result<Rule, Failure> {

@@ -116,6 +116,18 @@ pub enum Reason {
     /// More rules than [`crate::rules::RULES_MAX`].
     #[error("more rules than one set holds")]
     TooMany,
+    /// More rules than the tenant's quota allows, copies of those that its filters narrow included.
+    #[error("more than the {max} rules that the tenant may have")]
+    OverQuota {
+        /// How many it may have.
+        max: usize,
+    },
+    /// The configuration of packs and tenants is wrong.
+    #[error("{why}")]
+    Configuration {
+        /// Why.
+        why: String,
+    },
     /// A correlation of a rule that is not loaded.
     #[error("refers to {name}, which no rule is called")]
     UnknownRule {

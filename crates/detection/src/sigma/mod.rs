@@ -49,10 +49,26 @@ pub struct Header {
     pub severity: Severity,
     /// `generate: true` beside the title: it raises alerts also where a correlation is about it.
     pub always_alerts: bool,
+    /// `shadow: true` beside the title: it counts what it would raise, and raises nothing.
+    pub shadow: bool,
+    /// Whose events it looks at.
+    pub audience: Audience,
     /// The file it came from.
     pub file: Arc<str>,
     /// The line its document begins at.
     pub line: u32,
+}
+
+/// Whose events a rule looks at, and whose alerts it raises.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Audience {
+    /// The platform's: all events, whoever they are of.
+    #[default]
+    Platform,
+    /// All tenants that see it, each tenant's events apart.
+    Tenants,
+    /// One tenant.
+    Tenant(Arc<str>),
 }
 
 /// Which events a rule is for; what it leaves out matches everything.
@@ -161,8 +177,18 @@ pub enum CorrelationKind {
         /// How many.
         at_least: u32,
     },
-    /// All of the rules, in their order.
-    TemporalOrdered,
+    /// At least so many of the rules, in their order.
+    TemporalOrdered {
+        /// How many.
+        at_least: u32,
+    },
+    /// A number of the rules within bounds that more of them may leave again.
+    Rules {
+        /// Whether those count that match in their order.
+        ordered: bool,
+        /// All must hold.
+        bounds: Vec<Bound>,
+    },
     /// Events, or distinct values of fields, within bounds that more of them may leave again.
     Count {
         /// The fields whose values are counted; none to count events.
@@ -195,14 +221,33 @@ impl CorrelationKind {
             Self::EventCount { .. } => "event_count",
             Self::ValueCount { .. } => "value_count",
             Self::Temporal { .. } => "temporal",
-            Self::TemporalOrdered => "temporal_ordered",
+            Self::TemporalOrdered { .. } => "temporal_ordered",
+            Self::Rules { ordered: false, .. } => "temporal with bounds other than gt or gte",
+            Self::Rules { ordered: true, .. } => "temporal_ordered with bounds other than gt or gte",
             Self::Count { fields, .. } if fields.is_empty() => "event_count with bounds other than gt or gte",
             Self::Count { .. } => "value_count with bounds other than gt or gte",
             Self::Value { of: Aggregate::Sum, .. } => "value_sum",
             Self::Value { of: Aggregate::Average, .. } => "value_avg",
-            Self::Value { of: Aggregate::Percentile(_), .. } => "value_percentile",
+            Self::Value { of: Aggregate::Percentile(_) | Aggregate::Share, .. } => "value_percentile",
             Self::Expression { ordered: false, .. } => "temporal with an extended condition",
             Self::Expression { ordered: true, .. } => "temporal_ordered with an extended condition",
+        }
+    }
+
+    /// Whether it tells its rules apart, rather than to count what any of them match.
+    pub(crate) fn is_about_rules(&self) -> bool {
+        match self {
+            Self::Temporal { .. } | Self::TemporalOrdered { .. } | Self::Rules { .. } | Self::Expression { .. } => true,
+            Self::EventCount { .. } | Self::ValueCount { .. } | Self::Count { .. } | Self::Value { .. } => false,
+        }
+    }
+
+    /// The fields whose values it reckons with.
+    pub(crate) fn fields(&self) -> Vec<String> {
+        match self {
+            Self::ValueCount { fields, .. } | Self::Count { fields, .. } => fields.clone(),
+            Self::Value { field, .. } => vec![field.clone()],
+            _ => Vec::new(),
         }
     }
 }
@@ -216,6 +261,8 @@ pub enum Aggregate {
     Average,
     /// The value that so many in a hundred are not above; the median is 50.
     Percentile(f64),
+    /// How many in a hundred of the events have the same value.
+    Share,
 }
 
 /// A bound of a correlation.
@@ -277,4 +324,4 @@ pub struct Correlation {
 }
 
 /// Most events, values or rules that a correlation may demand: its state for each group key is that large.
-pub const THRESHOLD_MAX: u32 = 10_000;
+pub const THRESHOLD_MAX: u32 = 100_000;

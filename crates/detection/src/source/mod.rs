@@ -3,6 +3,7 @@
 //! Pure: bytes in, raw events and dead letters out.
 
 pub mod audit;
+pub mod badge;
 pub mod framing;
 pub mod ndjson;
 pub mod syslog;

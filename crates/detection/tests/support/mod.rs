@@ -50,7 +50,7 @@ pub fn feed(detector: &mut Detector, events: impl IntoIterator<Item = Event>) ->
     for event in events {
         detector.step(NOW_MS, Input::Event(event), &mut effects);
     }
-    detector.step(NOW_MS, Input::Tick, &mut effects);
+    detector.finish(NOW_MS, &mut effects);
     net.told = effects.len();
     for effect in effects {
         match effect {

@@ -1,9 +1,9 @@
 //! `holdfast incidents`: what happened, worked on from the command line over the API of a running node.
 
 use super::remote::{Client, Remote};
-use super::show::{self, plain, query, short, text, time};
+use super::show::{self, plain, print, query, rows, short, text, time};
 use crate::world::SystemClock;
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, Subcommand};
 use model::time::Clock as _;
 use reqwest::Method;
@@ -34,7 +34,7 @@ pub enum IncidentsCommand {
         #[command(flatten)]
         one: One,
         /// The login; with none, it is nobody's.
-        login: Option<String>,
+        assignee: Option<String>,
     },
     /// Say something about it.
     Comment {
@@ -291,8 +291,8 @@ pub async fn run(command: &IncidentsCommand) -> anyhow::Result<()> {
             print(&one.remote, &client.get(&format!("/v1/incidents/{id}/timeline")).await?, moments)
         }
         IncidentsCommand::Ack(one) => one.act("acknowledge", json!({})).await,
-        IncidentsCommand::Assign { one, login: Some(login) } => one.act("assign", json!({"assignee": login})).await,
-        IncidentsCommand::Assign { one, login: None } => one.act("unassign", json!({})).await,
+        IncidentsCommand::Assign { one, assignee: Some(login) } => one.act("assign", json!({"assignee": login})).await,
+        IncidentsCommand::Assign { one, assignee: None } => one.act("unassign", json!({})).await,
         IncidentsCommand::Comment { one, text } => one.act("comments", json!({"text": text})).await,
         IncidentsCommand::Status { one, status, why } => one.act("status", json!({"status": status, "why": why})).await,
         IncidentsCommand::Severity { one, severity, why } => {
@@ -397,7 +397,7 @@ impl Suppress {
 }
 
 /// The incident whose id begins so.
-async fn find(client: &Client, id: &str) -> anyhow::Result<String> {
+pub(super) async fn find(client: &Client, id: &str) -> anyhow::Result<String> {
     const WHOLE: usize = 32;
     if id.len() >= WHOLE {
         return Ok(id.to_owned());
@@ -410,12 +410,6 @@ async fn find(client: &Client, id: &str) -> anyhow::Result<String> {
         [] => bail!("no incident's id begins with '{id}'; those that were merged need their whole id"),
         several => bail!("'{id}' begins more than one: {}", several.join(", ")),
     }
-}
-
-fn print(remote: &Remote, answer: &Value, for_people: impl Fn(&Value) -> String) -> anyhow::Result<()> {
-    use std::io::Write as _;
-    let text = if remote.json { format!("{answer:#}") } else { for_people(answer) };
-    writeln!(std::io::stdout(), "{text}").context("the terminal is gone")
 }
 
 fn list_table(found: &Value) -> String {
@@ -445,10 +439,6 @@ fn list_table(found: &Value) -> String {
     let (shown, total) = (rows.len() as u64, found["total"].as_u64().unwrap_or_default());
     let more = if total > shown { format!("\n{shown} of {total}") } else { String::new() };
     format!("{}{more}", show::table(header, rows))
-}
-
-fn rows<const N: usize>(list: &Value, row: impl Fn(&Value) -> [String; N]) -> Vec<[String; N]> {
-    list.as_array().into_iter().flatten().map(row).collect()
 }
 
 /// A section with a table; nothing where there are no rows.

@@ -1,9 +1,12 @@
 //! The commands of `holdfast`.
 
 pub mod audit;
+pub mod escalation;
 pub mod events;
 pub mod incidents;
 pub mod init;
 pub mod remote;
 pub mod rules;
 pub mod show;
+pub mod soc;
+pub mod tickets;

@@ -99,6 +99,32 @@ impl Client {
         bail!("{path}: {status}: {} {}{}", text("title"), text("detail"), violations.collect::<String>())
     }
 
+    /// Asks with GET; none where there is nothing.
+    pub async fn find(&self, path: &str) -> anyhow::Result<Option<Value>> {
+        let request = self.http.get(format!("{}{path}", self.api)).bearer_auth(&self.token);
+        let answer = request.send().await.with_context(|| format!("{} does not answer", self.api))?;
+        if answer.status() == reqwest::StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        self.get(path).await.map(Some)
+    }
+
+    /// Asks with GET for what is not at this entity tag any more; with the tag of the answer.
+    pub async fn unless_known(&self, path: &str, tag: Option<&str>) -> anyhow::Result<Option<(Value, Option<String>)>> {
+        let mut request = self.http.get(format!("{}{path}", self.api)).bearer_auth(&self.token);
+        if let Some(tag) = tag {
+            request = request.header("if-none-match", tag);
+        }
+        let answer = request.send().await.with_context(|| format!("{} does not answer", self.api))?;
+        let tag = answer.headers().get("etag").and_then(|tag| tag.to_str().ok()).map(str::to_owned);
+        match answer.status() {
+            reqwest::StatusCode::NOT_MODIFIED => Ok(None),
+            status if status.is_success() => Ok(Some((answer.json().await?, tag))),
+            // Asked again for the reason.
+            _ => self.get(path).await.map(|found| Some((found, None))),
+        }
+    }
+
     /// Asks with GET.
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
         self.ask(reqwest::Method::GET, path, None).await

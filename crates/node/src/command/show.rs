@@ -1,5 +1,6 @@
-//! What people see of the API's JSON: times, spans, short ids, tables. Pure text.
+//! What people see of the API's JSON: times, spans, short ids, tables.
 
+use super::remote::Remote;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
@@ -96,6 +97,18 @@ pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [
         table.add_row(row.map(|cell| plain(&cell)));
     }
     table
+}
+
+/// One row for each item of a list.
+pub fn rows<const N: usize>(list: &Value, row: impl Fn(&Value) -> [String; N]) -> Vec<[String; N]> {
+    list.as_array().into_iter().flatten().map(row).collect()
+}
+
+/// Prints an answer: as JSON where that was asked for.
+pub fn print(remote: &Remote, answer: &Value, for_people: impl Fn(&Value) -> String) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    let text = if remote.json { format!("{answer:#}") } else { for_people(answer) };
+    writeln!(std::io::stdout(), "{text}").context("the terminal is gone")
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use api::types::{
     Timeline,
 };
 use detection::incident::risk::Weights;
-use detection::incident::{Board, Effect, Incident, Input, Refusal, timeline};
+use detection::incident::{Board, Deed, Effect, Entry, Incident, Input, Refusal, Status, timeline};
 use detection::{Alert, IncidentId, VersionId};
 use identity::{Action, Session};
 use model::{Stamp, TenantId};
@@ -122,6 +122,21 @@ impl Node {
         Ok(view::Now { ms: self.world.clock.wall_ms(), mutes: self.active_mutes()?, weights: Weights::default() })
     }
 
+    /// How long people took.
+    fn measure(&self, incident: &Incident, change: &Entry) {
+        let now_ms = change.change.at_ms();
+        let seconds = |since_ms: u64| now_ms.saturating_sub(since_ms) as f64 / 1_000.0;
+        let severity = [incident.severity.name()];
+        let seen = incident.alarm.acknowledged.as_ref().is_some_and(|seen| seen.at_ms == now_ms);
+        if seen {
+            let began_ms = incident.alarm.begun_ms;
+            self.metrics.acknowledge_seconds.with_label_values(&severity).observe(seconds(began_ms));
+        }
+        if matches!(change.change.deed, Deed::Closed { .. }) {
+            self.metrics.close_seconds.with_label_values(&severity).observe(seconds(incident.opened_ms));
+        }
+    }
+
     /// Acts on an incident.
     pub(crate) async fn act_on_incident(
         &self,
@@ -147,13 +162,19 @@ impl Node {
             let input = Input::Act { incident, by: by.to_owned(), why: why.clone(), seen: seen.take(), act };
             let effects = book::act(self, &input, &base).await?;
             for effect in effects {
-                if let Effect::Refused { reason, .. } = effect {
-                    return Err(refused(reason));
+                match effect {
+                    Effect::Refused { reason, .. } => return Err(refused(reason)),
+                    Effect::Changed { incident, change } => self.measure(&incident, &change),
                 }
             }
         }
         self.incident_view(incident).await
     }
+}
+
+/// The status as metrics label it.
+pub(crate) const fn status_name(status: Status) -> &'static str {
+    view::status(status).name()
 }
 
 /// What a refused act is to a client.

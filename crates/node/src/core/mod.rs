@@ -5,15 +5,17 @@
 mod admin;
 mod audit;
 mod cluster;
-mod incident;
+pub(crate) mod escalation;
+pub(crate) mod incident;
 pub(crate) mod ingest;
 mod query;
 mod record;
 mod resolve;
 mod search;
 mod session;
-mod stored;
+pub(crate) mod stored;
 mod tag;
+mod ticket;
 pub(crate) mod wait;
 
 use crate::node::Node;
@@ -227,6 +229,43 @@ impl api::Core for NodeCore {
     }
     async fn unmute(&self, caller: &Caller, session: &Session, id: &str) -> Answer<()> {
         self.0.unmute(caller, session, id).await
+    }
+    async fn escalation_policy(&self, caller: &Caller, session: &Session) -> Answer<PolicyView> {
+        self.0.escalation_policy(caller, session).await
+    }
+    async fn apply_escalation_policy(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        request: ApplyPolicy,
+        precondition: Precondition,
+    ) -> Answer<PolicyView> {
+        self.0.apply_escalation_policy(caller, session, request, precondition).await
+    }
+    async fn on_call(&self, caller: &Caller, session: &Session, at_ms: Option<u64>) -> Answer<OnCallList> {
+        self.0.on_call(caller, session, at_ms).await
+    }
+    async fn escalations(&self, caller: &Caller, session: &Session) -> Answer<EscalationList> {
+        self.0.escalations(caller, session).await
+    }
+    async fn tickets(&self, caller: &Caller, session: &Session, filter: &TicketFilter) -> Answer<TicketList> {
+        self.0.tickets(caller, session, filter).await
+    }
+    async fn ticket(&self, caller: &Caller, session: &Session, id: &str) -> Answer<TicketView> {
+        self.0.ticket(caller, session, id).await
+    }
+    async fn open_ticket(&self, caller: &Caller, session: &Session, request: NewTicket) -> Answer<TicketView> {
+        self.0.open_ticket(caller, session, request).await
+    }
+    async fn change_ticket(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        id: &str,
+        request: ChangeTicket,
+        precondition: Precondition,
+    ) -> Answer<TicketView> {
+        self.0.change_ticket(caller, session, id, request, precondition).await
     }
     async fn cluster_status(&self, caller: &Caller, session: &Session) -> Answer<ClusterStatus> {
         self.0.cluster_status(caller, session).await

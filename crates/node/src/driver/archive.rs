@@ -5,22 +5,20 @@
 
 use crate::config::{ArchiveConfig, Config};
 use crate::core::ingest::Taken;
-use crate::driver::detect;
+use crate::driver::streams;
 use crate::machine::note::Note;
 use crate::node::Node;
 use anyhow::Context;
 use archive::job::Jobs;
 use archive::retain::{Hold, Policy, Removed, Why};
 use archive::{Archive, Entry};
+use detection::SourceKind;
 use detection::normalise::normalise;
-use detection::{Position, RawEvent, SourceKind};
 use model::TenantId;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Events taken before the archive is asked whether it is full.
-const TURN: usize = 512;
 /// The folder in a node's data.
 const FOLDER: &str = "archive";
 /// How often what is there is looked through.
@@ -115,42 +113,19 @@ async fn wait(node: &Node) {
 
 /// Reads a turn of every stream.
 fn read(node: &Node, archive: &Archive, now_ms: u64) -> usize {
-    let region = &node.region.name;
-    let mut taken = 0;
-    let logs =
-        node.data.iter().map(|(group, data)| (format!("audit/{region}-{}", group.get()), data.machine.read_space()));
-    for (stream, space) in logs.chain([("audit/control".to_owned(), node.control.machine.read_space())]) {
-        let rows = detect::leaves(&*space, archive.next(&stream), now_ms).unwrap_or_else(|error| {
-            tracing::error!(%error, stream, "a stream cannot be archived");
-            Vec::new()
-        });
-        for (sequence, raw) in rows {
-            taken += 1;
-            take(node, archive, &stream, sequence, Taken { raw, tenant: None }, now_ms);
+    let mut count = 0;
+    for stream in streams::names(node) {
+        for (sequence, taken) in streams::taken(node, &stream, archive.next(&stream)) {
+            count += 1;
+            take(node, archive, &stream, sequence, taken, now_ms);
         }
     }
-    let stream = format!("events/{region}");
-    let rows = node.home().machine.events(archive.next(&stream), TURN).unwrap_or_else(|error| {
-        tracing::error!(%error, stream, "a stream cannot be archived");
-        Vec::new()
-    });
-    for (sequence, bytes) in rows {
-        taken += 1;
-        match Taken::read(&bytes) {
-            Ok(event) => take(node, archive, &stream, sequence, event, now_ms),
-            Err(error) => {
-                tracing::error!(%error, sequence, "an ingested event cannot be archived");
-                archive.take(&stream, sequence, None, now_ms);
-            }
-        }
-    }
-    taken
+    count
 }
 
 fn take(node: &Node, archive: &Archive, stream: &str, sequence: u64, taken: Taken, now_ms: u64) {
-    let position = Some(Position { stream: stream.into(), sequence });
     let source = taken.raw.source;
-    let entry = normalise(&RawEvent { position, ..taken.raw }).ok().map(|mut event| {
+    let entry = normalise(&taken.raw).ok().map(|mut event| {
         // An audit log says whose each of its events is, and they are received when they happen.
         let own = (source == SourceKind::Audit).then(|| event.text("metadata.tenant_uid").map(str::to_owned)).flatten();
         if source == SourceKind::Audit {

@@ -4,26 +4,26 @@
 //! alerts that follow, in one report: whoever takes the shard over goes on where the last report ended, and what was
 //! read but not reported is read again. So each event counts once, whoever dies when.
 
-use crate::core::ingest::Taken;
 use crate::driver::duty::{Lost, Post, Work};
+use crate::driver::late::Late;
+use crate::driver::streams;
+use crate::driver::trial::Trial;
 use crate::machine::command::{Act, ActChange, Must, Row, Transact};
 use crate::machine::control::platform;
-use crate::machine::keys;
 use crate::machine::note::Note;
 use crate::node::Node;
 use async_trait::async_trait;
-use bytes::Bytes;
 use detection::engine::{Detector, Effect, Input, Options};
+use detection::rollout::Care;
 use detection::rules::RuleSet;
-use detection::{Alert, Position, RawEvent, SourceKind};
+use detection::{Alert, RawEvent};
 use model::codec::{decode, encode};
 use model::{FieldId, Merge, TableId, TenantId, Value};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::Space;
+use tokio::sync::watch;
 
 /// The JSON of an alert, or of an incident's change.
 pub const ONLY: FieldId = FieldId::new(1);
@@ -34,8 +34,6 @@ pub const COUNT: FieldId = FieldId::new(3);
 /// See [`COUNT`].
 pub const LAST_MS: FieldId = FieldId::new(4);
 
-/// Events taken from one stream before the next has its turn.
-const TURN: usize = 512;
 /// How long what was read may wait for its report, where no alert follows from it.
 const REPORT_EVERY_MS: u64 = 1_000;
 /// Time passes for the detector at least this often.
@@ -58,8 +56,12 @@ struct Cursor {
 pub struct Shard {
     /// Its number.
     pub number: u16,
-    /// Its rules.
-    pub rules: RuleSet,
+    /// Of so many.
+    pub of: u16,
+    /// The rules of all shards, as this node knows them now.
+    pub rules: watch::Receiver<Arc<RuleSet>>,
+    /// How new rules come into charge.
+    pub care: Care,
 }
 
 #[async_trait]
@@ -69,8 +71,15 @@ impl Work for Shard {
     }
 
     async fn work(&self, post: Post) -> Lost {
-        let Err(lost) = Watch::take_over(post, &self.rules).await;
+        let Err(lost) = Watch::take_over(post, self).await;
         lost
+    }
+}
+
+impl Shard {
+    /// Its rules, of a set.
+    fn own(&self, rules: &RuleSet) -> Arc<RuleSet> {
+        Arc::new(rules.shard(u32::from(self.number), u32::from(self.of)))
     }
 }
 
@@ -78,14 +87,22 @@ struct Watch {
     post: Post,
     detector: Detector,
     cursor: Cursor,
+    trial: Trial,
+    late: Late,
     reported_ms: u64,
     is_dirty: bool,
 }
 
 impl Watch {
     /// Goes on where the last report ended, until the lease is lost.
-    async fn take_over(post: Post, rules: &RuleSet) -> Result<std::convert::Infallible, Lost> {
-        let mut watch = Self::restore(post, rules).await?;
+    async fn take_over(mut post: Post, shard: &Shard) -> Result<std::convert::Infallible, Lost> {
+        let mut rules = shard.rules.clone();
+        let known = shard.own(&rules.borrow_and_update());
+        let trial = Trial::restore(&post, known, shard.care.clone());
+        let detector = restore(&mut post, trial.in_charge()).await?;
+        let cursor = post.row(CURSOR).ok().flatten().and_then(|row| decode(&row).ok()).unwrap_or_default();
+        let late = Late::restore(&post);
+        let mut watch = Self { post, detector, cursor, trial, late, reported_ms: 0, is_dirty: false };
         let mut ticked_ms = 0;
         let mut effects = Vec::new();
         loop {
@@ -94,39 +111,50 @@ impl Watch {
             if now_ms >= ticked_ms + TICK.as_millis() as u64 {
                 ticked_ms = now_ms;
                 watch.detector.step(now_ms, Input::Tick, &mut effects);
+                watch.trial.tick(now_ms);
                 watch.count();
             }
+            watch.trial.saw(now_ms, taken, &effects);
             let is_due = watch.is_dirty && now_ms >= watch.reported_ms + REPORT_EVERY_MS;
             if !effects.is_empty() || is_due {
                 watch.report(now_ms, &mut effects).await?;
             }
-            if taken == 0 {
-                watch.wait().await;
+            if rules.has_changed().unwrap_or(false) {
+                let new = shard.own(&rules.borrow_and_update());
+                watch.trial.propose(now_ms, new);
             }
+            watch.change_rules(now_ms, &mut effects).await?;
+            if taken > 0 {
+                continue;
+            }
+            if let Some(lane) = watch.late.next() {
+                let alerts = watch.late.judge(&watch.post.node, watch.trial.in_charge(), &lane).await;
+                effects.extend(alerts.into_iter().map(Effect::Alert));
+                watch.late.done(&lane);
+                watch.report(now_ms, &mut effects).await?;
+                continue;
+            }
+            watch.wait().await;
         }
     }
 
-    async fn restore(mut post: Post, rules: &RuleSet) -> Result<Self, Lost> {
-        let cursor = post.row(CURSOR).ok().flatten().and_then(|row| decode(&row).ok()).unwrap_or_default();
-        let rows = post.rows(STATE).unwrap_or_else(|error| {
-            tracing::error!(%error, "the state of a shard cannot be read");
-            Vec::new()
-        });
-        let gone: Vec<Row> = rows.iter().map(|(key, _)| (key.clone(), None)).collect();
-        let own = rows.into_iter().map(|(key, value)| (key[STATE.len()..].to_vec(), value));
-        let detector = match Detector::restore(rules.clone(), Options::default(), own) {
-            Ok((detector, _)) => detector,
-            Err(error) => {
-                // Better to begin again than not to detect: and never without a word.
-                tracing::error!(%error, "the state of a shard was lost");
-                let note = note(&post.node, "detection.state_lost", "detection".into());
-                let _ =
-                    post.node.propose(post.node.cluster.home(), &crate::machine::command::Command::Note(note)).await;
-                post.report(gone, Vec::new()).await?;
-                Detector::new(rules.clone(), Options::default())
+    /// Does what the rollout of new rules asks for. State is carried over where a rule means the same.
+    async fn change_rules(&mut self, now_ms: u64, effects: &mut Vec<Effect>) -> Result<(), Lost> {
+        for change in self.trial.changes() {
+            tracing::info!(duty = self.post.duty(), %change, "rules");
+            effects.extend(change.alert(now_ms).map(Effect::Alert));
+            // Stored before anything is read under other rules: the same rows are what the new detector begins with.
+            self.is_dirty = true;
+            self.report(now_ms, effects).await?;
+            if change.is_in_charge() {
+                self.detector = restore(&mut self.post, self.trial.in_charge()).await?;
             }
-        };
-        Ok(Self { post, detector, cursor, reported_ms: 0, is_dirty: false })
+            let note = note(&self.post.node, "config.update", format!("rules/{}", self.post.duty()));
+            let note = Note { refused: change.refusal(), ..note };
+            let command = crate::machine::command::Command::Note(note);
+            let _ = self.post.node.propose(self.post.node.cluster.home(), &command).await;
+        }
+        Ok(())
     }
 
     /// Waits until something happens in this region.
@@ -139,57 +167,29 @@ impl Watch {
         let _ = tokio::time::timeout(TICK, any).await;
     }
 
-    /// The streams of this region: the audit log of each group, the control plane's, and events of others.
-    fn streams(&self) -> Vec<String> {
-        let node = &self.post.node;
-        let region = &node.region.name;
-        let groups = node.data.keys().map(|group| format!("audit/{region}-{}", group.get()));
-        groups.chain(["audit/control".to_owned(), format!("events/{region}")]).collect()
-    }
-
     /// Reads a turn of every stream.
     fn read(&mut self, effects: &mut Vec<Effect>) -> usize {
         let mut taken = 0;
-        for stream in self.streams() {
+        for stream in streams::names(&self.post.node) {
             let from = self.cursor.next.get(&stream).copied().unwrap_or(0);
-            for (sequence, raw) in self.rows(&stream, from) {
+            for (sequence, raw) in streams::turn(&self.post.node, &stream, from) {
                 taken += 1;
                 self.cursor.next.insert(stream.clone(), sequence + 1);
-                self.take(&stream, sequence, raw, effects);
+                self.take(&raw, effects);
             }
         }
         self.is_dirty |= taken > 0;
         taken
     }
 
-    /// A turn of one stream.
-    fn rows(&self, stream: &str, from: u64) -> Vec<(u64, RawEvent)> {
+    fn take(&mut self, raw: &RawEvent, effects: &mut Vec<Effect>) {
         let node = &self.post.node;
         let now_ms = node.world.clock.wall_ms();
-        let found = if stream.starts_with("events/") {
-            events(node, from)
-        } else if stream == "audit/control" {
-            leaves(&*node.control.machine.read_space(), from, now_ms)
-        } else {
-            let group = stream.rsplit_once('-').and_then(|(_, group)| group.parse().ok()).map(model::GroupId::new);
-            let Some(data) = group.and_then(|group| node.data.get(&group)) else { return Vec::new() };
-            leaves(&*data.machine.read_space(), from, now_ms)
-        };
-        found.unwrap_or_else(|error| {
-            tracing::error!(%error, stream, "a stream cannot be read");
-            Vec::new()
-        })
-    }
-
-    fn take(&mut self, stream: &str, sequence: u64, raw: RawEvent, effects: &mut Vec<Effect>) {
-        let node = &self.post.node;
-        match detection::normalise::normalise(&positioned(stream, sequence, raw)) {
-            Ok(event) => self.detector.step(node.world.clock.wall_ms(), Input::Event(event), effects),
-            Err(reject) => {
-                node.metrics.detection.with_label_values(&[reject.reason.label()]).inc();
-                tracing::debug!(stream, sequence, reason = %reject.reason, "an event was rejected");
-            }
+        if let Err(reject) = self.detector.raw(now_ms, raw, effects) {
+            node.metrics.detection.with_label_values(&[reject.reason.label()]).inc();
+            tracing::debug!(position = ?raw.position, reason = %reject.reason, "an event was rejected");
         }
+        self.trial.take(now_ms, raw);
     }
 
     /// Stores what was found, and up to where.
@@ -197,7 +197,9 @@ impl Watch {
         let node = Arc::clone(&self.post.node);
         let writes = effects.drain(..).filter_map(|effect| written(&node, effect)).collect();
         let rows = self.detector.take_rows().into_iter().map(|(key, value)| ([STATE, &key].concat(), value));
-        let rows = rows.chain([(CURSOR.to_vec(), Some(encode(&self.cursor)))]).collect();
+        self.late.add(self.detector.take_late());
+        let rows = rows.chain([(CURSOR.to_vec(), Some(encode(&self.cursor)))]);
+        let rows = rows.chain(self.late.take_rows()).chain(self.trial.take_row()).collect();
         self.post.report(rows, writes).await?;
         (self.reported_ms, self.is_dirty) = (now_ms, false);
         Ok(())
@@ -222,32 +224,35 @@ impl Watch {
     }
 }
 
-fn positioned(stream: &str, sequence: u64, raw: RawEvent) -> RawEvent {
-    RawEvent { position: Some(Position { stream: stream.into(), sequence }), ..raw }
-}
-
-/// Leaves of an audit log. They are received when they happen.
-pub(super) fn leaves(space: &dyn Space, from: u64, received_ms: u64) -> std::io::Result<Vec<(u64, RawEvent)>> {
-    let rows = space.scan(keys::AUDIT_LEAF, Bound::Included(&keys::number(from)), Bound::Unbounded, false, TURN)?;
-    let leaf = |(key, leaf): (Vec<u8>, Vec<u8>)| {
-        let index = key.try_into().map(u64::from_be_bytes).ok()?;
-        let bytes: Bytes = leaf.into();
-        Some((index, RawEvent { source: SourceKind::Audit, received_ms, position: None, bytes }))
-    };
-    Ok(rows.into_iter().filter_map(leaf).collect())
-}
-
-/// Events of others.
-fn events(node: &Node, from: u64) -> std::io::Result<Vec<(u64, RawEvent)>> {
-    let rows = node.home().machine.events(from, TURN)?;
-    let event = |(sequence, bytes): (u64, Vec<u8>)| match Taken::read(&bytes) {
-        Ok(taken) => Some((sequence, taken.raw)),
-        Err(error) => {
-            tracing::error!(%error, sequence, "an ingested event cannot be read");
-            None
+/// A detector that goes on with what is stored.
+async fn restore(post: &mut Post, rules: &RuleSet) -> Result<Detector, Lost> {
+    let rows = post.rows(STATE).unwrap_or_else(|error| {
+        tracing::error!(%error, "the state of a shard cannot be read");
+        Vec::new()
+    });
+    let gone: Vec<Row> = rows.iter().map(|(key, _)| (key.clone(), None)).collect();
+    let own = rows.into_iter().map(|(key, value)| (key[STATE.len()..].to_vec(), value));
+    match Detector::restore(rules.clone(), Options::default(), own) {
+        Ok((detector, restored)) => {
+            tracing::info!(
+                duty = post.duty(),
+                carried = restored.carried,
+                keys = restored.keys,
+                dropped = restored.dropped,
+                "restored"
+            );
+            Ok(detector)
         }
-    };
-    Ok(rows.into_iter().filter_map(event).collect())
+        Err(error) => {
+            // Better to begin again than not to detect: and never without a word.
+            tracing::error!(%error, "the state of a shard was lost");
+            let note = note(&post.node, "detection.state_lost", "detection".into());
+            let command = crate::machine::command::Command::Note(note);
+            let _ = post.node.propose(post.node.cluster.home(), &command).await;
+            post.report(gone, Vec::new()).await?;
+            Ok(Detector::new(rules.clone(), Options::default()))
+        }
+    }
 }
 
 /// The record that an effect becomes.

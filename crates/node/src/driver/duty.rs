@@ -47,6 +47,11 @@ pub struct Post {
 }
 
 impl Post {
+    /// The duty's name.
+    pub fn duty(&self) -> &str {
+        &self.duty
+    }
+
     /// Rows of the duty's state whose keys begin with `prefix`.
     pub fn rows(&self, prefix: &[u8]) -> std::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
         self.node.home().machine.duty_rows(&self.duty, prefix)

@@ -6,6 +6,7 @@
 use crate::driver::detect::{ONLY, note};
 use crate::driver::duty::{Lost, Post, Work};
 use crate::driver::follow::{self, Wrote};
+use crate::machine::command::Transact;
 use crate::machine::control::platform;
 use crate::machine::note::Note;
 use crate::node::Node;
@@ -14,6 +15,7 @@ use detection::Alert;
 use detection::incident::Change;
 use model::codec::{decode, encode};
 use pipeline::sink::{Notice, Refused, Sink, Topic};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,8 +64,9 @@ impl Work for Outbox {
                 notices.extend(notice(&post.node, wrote).await.filter(|notice| self.0.wants(notice)));
             }
             if !notices.is_empty() {
-                self.tell(&post.node, &notices).await;
-                if post.report(vec![(PLACE.to_vec(), Some(encode(&end)))], Vec::new()).await.is_err() {
+                let refused = self.tell(&post.node, &notices).await;
+                let heard = heard(&post.node, self.0.name(), &notices, &refused);
+                if post.report(vec![(PLACE.to_vec(), Some(encode(&end)))], heard).await.is_err() {
                     return Lost;
                 }
             }
@@ -74,9 +77,11 @@ impl Work for Outbox {
 }
 
 impl Outbox {
-    /// Tells notices in order, each until it is taken or refused for good. What is refused is recorded.
-    async fn tell(&self, node: &Node, mut notices: &[Notice]) {
+    /// Tells notices in order, each until it is taken or refused for good. What is refused is recorded, and returned
+    /// by its key with the reason.
+    async fn tell(&self, node: &Node, mut notices: &[Notice]) -> BTreeMap<String, String> {
         let mut pause = PAUSE_MIN;
+        let mut all_refused = BTreeMap::new();
         while !notices.is_empty() {
             let (taken, outcome) = self.0.deliver(notices).await;
             node.metrics.notices.with_label_values(&[self.0.name(), "taken"]).inc_by(taken as u64);
@@ -93,13 +98,15 @@ impl Outbox {
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
                 Err(Refused::Never(reason)) => {
-                    let Some((refused, rest)) = notices.split_first() else { return };
+                    let Some((refused, rest)) = notices.split_first() else { return all_refused };
                     node.metrics.notices.with_label_values(&[self.0.name(), "refused"]).inc();
+                    all_refused.insert(refused.key.clone(), reason.clone());
                     self.record(node, refused, reason).await;
                     notices = rest;
                 }
             }
         }
+        all_refused
     }
 
     async fn record(&self, node: &Node, notice: &Notice, reason: String) {
@@ -111,6 +118,16 @@ impl Outbox {
             tokio::time::sleep(PAUSE_MIN).await;
         }
     }
+}
+
+/// What a sink's answers change here: tickets say what it knows.
+fn heard(node: &Node, sink: &str, notices: &[Notice], refused: &BTreeMap<String, String>) -> Vec<Transact> {
+    let tickets = notices.iter().filter(|notice| notice.topic == Topic::Ticket);
+    let transact = |notice: &Notice| {
+        let note = note(node, "ticket.update", notice.key.clone());
+        node.ticket_heard(sink, notice, refused.get(&notice.key).cloned(), &note)
+    };
+    tickets.filter_map(transact).collect()
 }
 
 /// What the outside is told of a record.

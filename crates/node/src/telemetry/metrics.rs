@@ -32,10 +32,22 @@ pub struct Metrics {
     pub conflicts: IntCounterVec,
     /// Detector's counts, by what was counted.
     pub detection: IntCounterVec,
+    /// Rule sets that were read again, by what became of them.
+    pub rules: IntCounterVec,
     /// Notices to sinks by what became of them.
     pub notices: IntCounterVec,
     /// The archive: files, events and bytes, and what is broken.
     pub archive: GaugeVec,
+    /// Incidents by status and severity, on the node that calls people.
+    pub incidents: IntGaugeVec,
+    /// Duties to report that are open, by whether they are overdue, on the node that calls people.
+    pub clocks: IntGaugeVec,
+    /// Calls to people by what became of them.
+    pub pages: IntCounterVec,
+    /// From the call for people to somebody's acknowledgement, by severity.
+    pub acknowledge_seconds: HistogramVec,
+    /// From the opening of an incident to its end, by severity.
+    pub close_seconds: HistogramVec,
     /// Leaves of the audit log, by group.
     pub audit_leaves: IntGaugeVec,
     /// Bytes of this process in memory.
@@ -45,6 +57,10 @@ pub struct Metrics {
 }
 
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+
+/// What people do takes minutes to weeks.
+const PEOPLE_SECONDS: [f64; 12] =
+    [30.0, 60.0, 300.0, 900.0, 1_800.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0, 259_200.0, 604_800.0, 2_592_000.0];
 
 impl Metrics {
     /// Creates and registers every instrument.
@@ -78,8 +94,24 @@ impl Metrics {
             ),
             conflicts: counter("holdfast_conflicts_total", "Concurrent writes that lost.", &["group"]),
             detection: counter("holdfast_detection_events_total", "Events by what became of them.", &["what"]),
+            rules: counter("holdfast_rules_read_total", "Rule sets read again by what became of them.", &["what"]),
             notices: counter("holdfast_notices_total", "Notices by what became of them.", &["sink", "what"]),
             archive: gauge("holdfast_archive", "Events of the past: files, rows, bytes, open, broken.", &["what"]),
+            incidents: int_gauge("holdfast_incidents", "Incidents as they stand.", &["status", "severity"]),
+            clocks: int_gauge("holdfast_incident_clocks", "Open duties to report.", &["state"]),
+            pages: counter("holdfast_escalation_pages_total", "Calls to people by what became of them.", &["what"]),
+            acknowledge_seconds: histogram_of(
+                "holdfast_incident_acknowledge_seconds",
+                "From the call for people to an acknowledgement.",
+                &["severity"],
+                &PEOPLE_SECONDS,
+            ),
+            close_seconds: histogram_of(
+                "holdfast_incident_close_seconds",
+                "From the opening of an incident to its end.",
+                &["severity"],
+                &PEOPLE_SECONDS,
+            ),
             audit_leaves: int_gauge("holdfast_audit_leaves", "Leaves of the audit log.", &["group"]),
             resident_bytes: Gauge::with_opts(Opts::new("holdfast_resident_memory_bytes", "Memory of this process."))
                 .expect("the name is well formed"),
@@ -91,7 +123,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let instruments: [Box<dyn prometheus::core::Collector>; 15] = [
+        let instruments: [Box<dyn prometheus::core::Collector>; 21] = [
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
             Box::new(self.commands.clone()),
@@ -103,8 +135,14 @@ impl Metrics {
             Box::new(self.link_state.clone()),
             Box::new(self.conflicts.clone()),
             Box::new(self.detection.clone()),
+            Box::new(self.rules.clone()),
             Box::new(self.notices.clone()),
             Box::new(self.archive.clone()),
+            Box::new(self.incidents.clone()),
+            Box::new(self.clocks.clone()),
+            Box::new(self.pages.clone()),
+            Box::new(self.acknowledge_seconds.clone()),
+            Box::new(self.close_seconds.clone()),
             Box::new(self.audit_leaves.clone()),
             Box::new(self.resident_bytes.clone()),
             Box::new(self.transport.clone()),
@@ -138,6 +176,9 @@ fn int_gauge(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
     IntGaugeVec::new(Opts::new(name, help), labels).expect("names and labels are well formed")
 }
 fn histogram(name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-    let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+    histogram_of(name, help, labels, &SECONDS)
+}
+fn histogram_of(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+    let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
     HistogramVec::new(options, labels).expect("names and labels are well formed")
 }

@@ -74,3 +74,20 @@ pub(super) async fn body(mut answer: reqwest::Response) -> Result<Vec<u8>, reqwe
     }
     Ok(body)
 }
+
+/// What an answer's status means.
+pub(super) enum Verdict {
+    Taken,
+    Refused(Refused),
+}
+
+/// 2xx is taken; a request that the other side calls wrong is never sent again; all else is tried later.
+pub(super) fn verdict(status: reqwest::StatusCode) -> Verdict {
+    match status.as_u16() {
+        200..=299 => Verdict::Taken,
+        408 | 425 | 429 => Verdict::Refused(Refused::Later(format!("answer {status}"))),
+        400..=499 => Verdict::Refused(Refused::Never(format!("answer {status}"))),
+        300..=399 => Verdict::Refused(Refused::Later(format!("answer {status}: redirects are not followed"))),
+        _ => Verdict::Refused(Refused::Later(format!("answer {status}"))),
+    }
+}

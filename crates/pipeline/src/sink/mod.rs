@@ -6,6 +6,8 @@ pub mod config;
 pub mod directory;
 mod http;
 pub mod mail;
+mod message;
+mod notice;
 pub mod otlp;
 pub mod syslog;
 pub mod webhook;
@@ -29,6 +31,19 @@ pub enum Topic {
     Page,
     /// A change of a ticket.
     Ticket,
+}
+
+impl Topic {
+    /// Its name, as descriptions write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::Alert => "alert",
+            Self::Incident => "incident",
+            Self::Page => "page",
+            Self::Ticket => "ticket",
+        }
+    }
 }
 
 /// Something to be told outside.

@@ -77,7 +77,8 @@ impl SourceConfig {
         match self {
             Self::Syslog(config) => config.open(name, surroundings).await,
             Self::File(config) => config.open(name, surroundings),
-            Self::Otlp(_) | Self::BadgeCsv(_) => Err(Invalid::new("type", "cannot be opened").into()),
+            Self::Otlp(config) => config.open(name, surroundings).await,
+            Self::BadgeCsv(config) => config.open(name, surroundings),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! From frames to batches: numbered, counted, and never larger than a batch may be.
+//! From frames to batches: numbered where they have no content to be known by, counted, and never larger than a batch may be.
 
 use super::counters::add;
 use super::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Counters};
@@ -17,7 +17,8 @@ pub(super) struct Closed;
 #[derive(Clone)]
 pub(super) struct Handover {
     kind: SourceKind,
-    stream: Arc<str>,
+    /// None where events are known by their content.
+    stream: Option<Arc<str>>,
     sequence: Arc<AtomicU64>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) counters: Arc<Counters>,
@@ -33,8 +34,18 @@ impl Handover {
         counters: Arc<Counters>,
         out: Sender<Batch>,
     ) -> Self {
-        let stream = format!("{name}@{}", clock.wall_ms()).into();
-        Self { kind, stream, sequence: Arc::default(), clock, counters, out }
+        let stream = Some(format!("{name}@{}", clock.wall_ms()).into());
+        Self { stream, ..Self::unnumbered(kind, clock, counters, out) }
+    }
+
+    /// For events that a peer may send twice: they are known again by their content.
+    pub(super) fn unnumbered(
+        kind: SourceKind,
+        clock: Arc<dyn Clock>,
+        counters: Arc<Counters>,
+        out: Sender<Batch>,
+    ) -> Self {
+        Self { kind, stream: None, sequence: Arc::default(), clock, counters, out }
     }
 
     /// Numbers frames and cuts them into batches.
@@ -52,7 +63,7 @@ impl Handover {
             }
             size += bytes.len();
             let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-            let position = Some(Position { stream: self.stream.clone(), sequence });
+            let position = self.stream.clone().map(|stream| Position { stream, sequence });
             let raw = RawEvent { source: self.kind, received_ms, position, bytes };
             match reason {
                 None => batch.events.push(raw),

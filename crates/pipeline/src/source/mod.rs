@@ -14,6 +14,7 @@ pub mod syslog;
 
 pub use config::{SourceConfig, Surroundings};
 pub use counters::Counters;
+pub use net::{CONNECTIONS_MAX, HANDSHAKE_TIME_MAX};
 
 use detection::{RawEvent, Reject};
 use futures::future::BoxFuture;

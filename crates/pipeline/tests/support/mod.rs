@@ -1,6 +1,10 @@
 //! What tests of sources and sinks share.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod receiver;
+pub mod smtp;
+pub mod tls;
+
 use bytes::Bytes;
 use detection::Position;
 use pipeline::source::{Batch, channel};

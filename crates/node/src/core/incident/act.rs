@@ -64,7 +64,7 @@ const fn status(status: said::IncidentStatus) -> Status {
     }
 }
 
-pub(super) const fn severity(severity: said::Severity) -> Severity {
+const fn severity(severity: said::Severity) -> Severity {
     match severity {
         said::Severity::Informational => Severity::Informational,
         said::Severity::Low => Severity::Low,

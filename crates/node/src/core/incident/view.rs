@@ -298,7 +298,7 @@ fn word(variant: &impl Serialize) -> String {
     json.as_str().unwrap_or_default().to_owned()
 }
 
-const fn status(status: Status) -> IncidentStatus {
+pub(super) const fn status(status: Status) -> IncidentStatus {
     match status {
         Status::New => IncidentStatus::New,
         Status::InProgress => IncidentStatus::InProgress,
@@ -326,7 +326,7 @@ const fn priority(priority: detection::incident::Priority) -> Priority {
     }
 }
 
-pub(super) const fn severity(severity: detection::Severity) -> Severity {
+const fn severity(severity: detection::Severity) -> Severity {
     match severity {
         detection::Severity::Informational => Severity::Informational,
         detection::Severity::Low => Severity::Low,

@@ -1,10 +1,19 @@
-//! Badge readers' and visitors' records as CSV files.
+//! Badge readers' and visitors' records as CSV files, followed as log files are.
+//!
+//! The first row names the columns. A row's position is its place in its file; a row that cannot be read becomes a
+//! dead letter that says its line and its column.
 
-use super::file;
-use crate::resource::Invalid;
+mod row;
+
+use super::file::{self, Chunk, Cut, Follow};
+use super::{Batch, Source, Surroundings};
+use crate::resource::{Invalid, OpenError};
+use detection::{Position, RawEvent, Reject, RejectReason, SourceKind};
+use row::{Header, Reading};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What a column says, as rules know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -80,6 +89,58 @@ impl BadgeConfig {
         if jiff::tz::TimeZone::get(&self.time_zone).is_err() {
             problems.push(Invalid::new("time_zone", "name a zone of the IANA database, such as \"Europe/Berlin\""));
         }
+        let moment = jiff::Timestamp::UNIX_EPOCH.to_zoned_datetime(jiff::tz::TimeZone::UTC);
+        if let Some(Err(error)) = self.time_format.as_ref().map(|format| jiff::fmt::strtime::format(format, &moment)) {
+            problems
+                .push(Invalid::new("time_format", format!("{error}; write it as for strftime: \"%d.%m.%Y %H:%M\"")));
+        }
         problems
     }
+
+    /// Reads what is kept of earlier runs.
+    pub(super) fn open(&self, name: &str, around: &Surroundings) -> Result<Box<dyn Source>, OpenError> {
+        let reading = Reading::of(self).map_err(|error| Invalid::new("time_zone", error.to_string()))?;
+        let cut = Cut::Csv { delimiter: self.delimiter as u8 };
+        let settings = file::settings(name, &self.paths, cut, false, around);
+        let poll = Duration::from_millis(self.poll_milliseconds);
+        Ok(Box::new(Follow::open(settings, poll, around, move |chunk, received_ms| {
+            rows(&reading, chunk, received_ms)
+        })?))
+    }
+}
+
+/// Rows as uses of badges.
+fn rows(reading: &Reading, chunk: Chunk, received_ms: u64) -> Batch {
+    let header = chunk.header.as_ref().map_or_else(
+        || Err(RejectReason::BadRow { line: 1, column: "all".to_owned() }),
+        |header| reading.header(header),
+    );
+    let mut batch = Batch::default();
+    // The first row of a file is its header.
+    for record in chunk.records.into_iter().filter(|record| record.line > 1) {
+        let position = Some(Position { stream: chunk.stream.clone(), sequence: record.offset });
+        let bytes = record.bytes.clone().unwrap_or_default();
+        let mut raw = RawEvent { source: SourceKind::Badge, received_ms, position, bytes };
+        match record.bytes.and_then(|bytes| line(reading, &header, &bytes, record.line)) {
+            Ok(Some(line)) => {
+                raw.bytes = line.into();
+                batch.events.push(raw);
+            }
+            Ok(None) => {}
+            Err(reason) => batch.rejects.push(Reject::of(&raw, reason)),
+        }
+    }
+    batch
+}
+
+/// A row as one line of JSON; `None` for a header that is repeated.
+fn line(
+    reading: &Reading,
+    header: &Result<Header, RejectReason>,
+    bytes: &[u8],
+    line: u64,
+) -> Result<Option<String>, RejectReason> {
+    let used = reading.read(header.as_ref().map_err(Clone::clone)?, bytes, line)?;
+    let json = used.map(|used| serde_json::to_string(&used)).transpose();
+    json.map_err(|_| RejectReason::BadRow { line, column: "all".to_owned() })
 }

@@ -159,7 +159,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
     #[test]
     fn every_line_is_taken_at_one_position_whatever_happens_to_files_and_readers(steps in steps()) {
         let mut world = World::new("log");

@@ -1,0 +1,62 @@
+//! How events come in: made already, or as the bytes they arrived in.
+//!
+//! Both ways must have the same effects. From bytes an event is made only where a rule matched it, which few do.
+
+use super::{Arrived, Detector, Effect};
+use crate::event::{Event, HOST_FIELD, Position, RawEvent, Reject};
+use crate::normalise::normalise;
+use std::sync::Arc;
+
+impl Detector {
+    /// One step with an event as it arrived; as [`Self::step`] with what [`normalise`] makes of it, only faster.
+    ///
+    /// # Errors
+    /// The dead letter that normalising made of it: then nothing else happened.
+    pub fn raw(&mut self, now_ms: u64, raw: &RawEvent, effects: &mut Vec<Effect>) -> Result<(), Reject> {
+        let rules = Arc::clone(&self.rules);
+        let look = rules.program.run_raw(&mut self.worker, raw)?;
+        self.counts.events += 1;
+        let (time_ms, is_clamped) = self.clamped(now_ms, look.time_ms, raw.received_ms);
+        let (product, host) = match &look.event {
+            Some(event) => (event.logsource.product.as_deref(), event.text(HOST_FIELD)),
+            None => (self.worker.product(), Some(self.worker.host())),
+        };
+        let name = name_of(raw.position.as_ref(), product);
+        let (stream, is_late) = self.streams.arrive(now_ms, name, host.unwrap_or_default(), time_ms);
+        self.counts.late += u64::from(is_late);
+        if self.worker.hits().len() > 0 {
+            let made = look.event.map_or_else(|| normalise(raw), Ok)?;
+            self.matched(now_ms, Arrived { stream, is_late, is_clamped }, &Event { time_ms, ..made }, effects);
+        }
+        Ok(())
+    }
+
+    pub(super) fn event(&mut self, now_ms: u64, mut event: Event, effects: &mut Vec<Effect>) {
+        self.counts.events += 1;
+        let (time_ms, is_clamped) = self.clamped(now_ms, event.time_ms, event.received_ms);
+        event.time_ms = time_ms;
+        let name = name_of(event.position.as_ref(), event.logsource.product.as_deref());
+        let host = event.text(HOST_FIELD).unwrap_or_default();
+        let (stream, is_late) = self.streams.arrive(now_ms, name, host, event.time_ms);
+        self.counts.late += u64::from(is_late);
+        let rules = Arc::clone(&self.rules);
+        rules.program.run(&mut self.worker, &event);
+        if self.worker.hits().len() > 0 {
+            self.matched(now_ms, Arrived { stream, is_late, is_clamped }, &event, effects);
+        }
+    }
+
+    /// When an event happened, as far as its clock is believed; and whether it was not.
+    fn clamped(&mut self, now_ms: u64, time_ms: u64, received_ms: u64) -> (u64, bool) {
+        if time_ms <= now_ms.saturating_add(self.options.ahead_max_ms) {
+            return (time_ms, false);
+        }
+        self.counts.ahead += 1;
+        (received_ms.min(now_ms), true)
+    }
+}
+
+/// What the stream of an event is called.
+fn name_of<'a>(position: Option<&'a Position>, product: Option<&'a str>) -> &'a str {
+    position.map_or(product.unwrap_or_default(), |position| &position.stream)
+}

@@ -1,0 +1,193 @@
+//! Packs and tenants: which folders of rules there are, who sees them, and what each tenant adds, leaves out and may use.
+//!
+//! One file, `packs.toml`; the form is told in the rule pack's `README.md`. Whoever loads it gets all of it or an error
+//! with file and line: a configuration that is half understood would leave tenants unwatched.
+
+mod document;
+
+use crate::rules::{self, Builder, Group, RULES_MAX, RuleSet, Tenancy, View, read_folder};
+use crate::sigma::{Audience, Pipeline, Reason, RuleError};
+use document::{Document, Pack, Tenant, Tenants};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use toml::Spanned;
+
+/// The file's name, where a folder is given.
+pub const PACKS_FILE: &str = "packs.toml";
+/// Most bytes of the file.
+pub const PACKS_FILE_BYTES_MAX: usize = 1024 * 1024;
+/// Most tenants with rules, quotas or packs of their own.
+pub const TENANTS_MAX: usize = 10_000;
+
+/// Reads rules: of a `packs.toml`, of a folder that holds one, or of a folder of rule files. The errors are of rules
+/// that are left out.
+///
+/// # Errors
+/// What is wrong with the `packs.toml`, with file and line.
+pub fn load(path: &Path) -> Result<(RuleSet, Vec<RuleError>), RuleError> {
+    let is_file = path.extension().is_some_and(|extension| extension == "toml");
+    let file = if is_file { path.to_owned() } else { path.join(PACKS_FILE) };
+    if !is_file && !file.exists() {
+        return Ok(rules::load_dir(path));
+    }
+    let name: Arc<str> = file.display().to_string().into();
+    let error = |reason| RuleError { file: name.clone(), line: 1, reason };
+    let text = std::fs::read_to_string(&file).map_err(|e| error(Reason::Unreadable { cause: e.to_string() }))?;
+    if text.len() > PACKS_FILE_BYTES_MAX {
+        return Err(error(Reason::TooLarge));
+    }
+    let document = document::read(&name, &text)?;
+    let folder = file.parent().unwrap_or(Path::new("")).to_owned();
+    Loader { name, text: &text, folder, builder: Builder::default() }.load(&document)
+}
+
+struct Loader<'a> {
+    name: Arc<str>,
+    text: &'a str,
+    folder: PathBuf,
+    builder: Builder,
+}
+
+/// A pack that was read, and who sees it.
+struct Read<'a> {
+    pack: &'a Pack,
+    group: Group,
+}
+
+impl Read<'_> {
+    /// Whether a tenant sees it; `None` for tenants that are not named.
+    fn is_seen_by(&self, tenant: Option<&str>) -> bool {
+        let names = self.pack.tenants.as_deref().unwrap_or_default();
+        names.iter().any(|name| name == "*" || Some(name.as_str()) == tenant)
+    }
+}
+
+impl Loader<'_> {
+    fn error(&self, place: &std::ops::Range<usize>, why: impl Into<String>) -> RuleError {
+        let line = document::line_of(self.text, place.start);
+        RuleError { file: self.name.clone(), line, reason: Reason::Configuration { why: why.into() } }
+    }
+
+    fn load(mut self, document: &Document) -> Result<(RuleSet, Vec<RuleError>), RuleError> {
+        let mut packs = Vec::new();
+        let mut names = BTreeSet::new();
+        for pack in &document.pack {
+            if !names.insert(&pack.get_ref().name) {
+                return Err(self.error(&pack.span(), format!("two packs are called {}", pack.get_ref().name)));
+            }
+            packs.push(self.pack(pack)?);
+        }
+        let mut tenancy = Tenancy { others: Some(self.view(&packs, None, &document.tenants)), ..Tenancy::default() };
+        let mut named: BTreeMap<&str, Option<&Spanned<Tenant>>> = BTreeMap::new();
+        for name in packs.iter().flat_map(|read| read.pack.tenants.as_deref().unwrap_or_default()) {
+            named.extend((name != "*").then_some((name.as_str(), None)));
+        }
+        for tenant in &document.tenant {
+            if let Some(Some(_)) = named.insert(&tenant.get_ref().name, Some(tenant)) {
+                return Err(self.error(&tenant.span(), format!("tenant {} is told twice", tenant.get_ref().name)));
+            }
+        }
+        if named.len() > TENANTS_MAX {
+            return Err(self.error(&(0..0), format!("more than {TENANTS_MAX} tenants")));
+        }
+        for (name, tenant) in named {
+            let mut view = self.view(&packs, Some(name), &document.tenants);
+            if let Some(tenant) = tenant {
+                self.tenant(tenant, &packs, &document.tenants, &mut view)?;
+            }
+            tenancy.named.insert(name.into(), view);
+        }
+        Ok(self.builder.finish(tenancy))
+    }
+
+    fn pack<'a>(&mut self, spanned: &'a Spanned<Pack>) -> Result<Read<'a>, RuleError> {
+        let pack = spanned.get_ref();
+        let mut files = Vec::new();
+        for folder in &pack.folders {
+            let path = self.folder.join(folder);
+            if !path.is_dir() {
+                return Err(self.error(&spanned.span(), format!("{}: there is no such folder", path.display())));
+            }
+            files.extend(self.read(&path, pack.nested));
+        }
+        let mut pipeline = Pipeline::default();
+        for name in &pack.pipelines {
+            pipeline = pipeline.then(self.pipeline(name, &spanned.span())?);
+        }
+        let group = self.builder.add(files, &pipeline, RULES_MAX);
+        if pack.tenants.is_some() {
+            self.builder.give(&group, &Audience::Tenants, &pack.name);
+        }
+        if pack.shadow {
+            self.builder.shadow(&group);
+        }
+        Ok(Read { pack, group })
+    }
+
+    fn read(&mut self, path: &Path, nested: bool) -> Vec<(String, String)> {
+        let (files, errors) = read_folder(path, nested);
+        self.builder.errors.extend(errors);
+        let name = |name: String| path.join(name).display().to_string();
+        files.into_iter().map(|(file, text)| (name(file), text)).collect()
+    }
+
+    fn pipeline(&self, name: &str, place: &std::ops::Range<usize>) -> Result<Pipeline, RuleError> {
+        if name == "ocsf" {
+            return Ok(Pipeline::ocsf());
+        }
+        let path = self.folder.join(name);
+        let text = std::fs::read_to_string(&path);
+        let text = text.map_err(|error| self.error(place, format!("{}: {error}", path.display())))?;
+        Pipeline::read(&path.display().to_string().into(), &text)
+    }
+
+    /// What a tenant sees of packs.
+    fn view(&self, packs: &[Read<'_>], tenant: Option<&str>, defaults: &Tenants) -> View {
+        let (alerts_max, shows_text) = (defaults.alerts_per_rule_hour, defaults.alerts_show_text);
+        let mut view = View { alerts_max, shows_text, ..View::default() };
+        for read in packs.iter().filter(|read| read.is_seen_by(tenant)) {
+            read.group.rules.clone().for_each(|rule| view.rules.set(rule, true));
+        }
+        view
+    }
+
+    fn tenant(
+        &mut self,
+        spanned: &Spanned<Tenant>,
+        packs: &[Read<'_>],
+        defaults: &Tenants,
+        view: &mut View,
+    ) -> Result<(), RuleError> {
+        let tenant = spanned.get_ref();
+        view.alerts_max = tenant.alerts_per_rule_hour.unwrap_or(view.alerts_max);
+        view.shows_text = tenant.alerts_show_text.unwrap_or(view.shows_text);
+        let sees: Vec<&Group> =
+            packs.iter().filter(|read| read.is_seen_by(Some(&tenant.name))).map(|read| &read.group).collect();
+        for id in &tenant.disable {
+            let found = self.builder.disable(id, &sees, &mut view.rules);
+            if !found {
+                return Err(self.error(&spanned.span(), format!("tenant {} sees no rule {id}", tenant.name)));
+            }
+            view.silent.insert(id.as_str().into());
+        }
+        let (own, is_told) = match &tenant.rules {
+            Some(path) => (self.folder.join(path), true),
+            None => (self.folder.join("tenants").join(&tenant.name), false),
+        };
+        let files = if own.is_dir() {
+            self.read(&own, false)
+        } else if own.is_file() {
+            let text = std::fs::read_to_string(&own);
+            let text = text.map_err(|error| self.error(&spanned.span(), format!("{}: {error}", own.display())))?;
+            vec![(own.display().to_string(), text)]
+        } else if is_told {
+            return Err(self.error(&spanned.span(), format!("{}: there is nothing", own.display())));
+        } else {
+            Vec::new()
+        };
+        let rules_max = tenant.rules_max.unwrap_or(defaults.rules_max);
+        self.builder.add_for_tenant(files, &tenant.name, &sees, &mut view.rules, rules_max);
+        Ok(())
+    }
+}

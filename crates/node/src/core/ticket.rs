@@ -1,0 +1,269 @@
+//! Tickets over the API, and what sinks said of them.
+//!
+//! A ticket is a fold of its stored changes. A change that others are to know of and the notice that tells them are
+//! one transaction: nothing is told that was not done, and nothing done is not told.
+
+use super::incident::{incident_id, paged, resource};
+use super::stored::put;
+use crate::machine::command::{Act, Must, Transact};
+use crate::machine::control::platform;
+use crate::machine::note::Note;
+use crate::node::Node;
+use api::core::Answer;
+use api::problem::Problem;
+use api::types::{
+    self as said, Caller, ChangeTicket, Etag, NewTicket, Precondition, TicketComment, TicketFilter, TicketList,
+    TicketSink, TicketSync, TicketView,
+};
+use detection::escalation::ticket::{
+    NotDone, OUTBOX, Sync, SyncState, Ticket, TicketAct, TicketChange, TicketState, VERSION, ticket_id,
+};
+use detection::{Severity, TicketId};
+use identity::Session;
+use model::Hlc;
+use pipeline::sink::{Notice, Topic};
+use std::collections::BTreeMap;
+
+/// Bytes of a notice's JSON: what a field can hold, with room to spare.
+const NOTICE_BYTES_MAX: usize = model::limit::VALUE_BYTES_MAX - 1024;
+/// Keys of notices about tickets begin so.
+const NOTICE: &str = "ticket/";
+
+impl Node {
+    /// Tickets, those that changed last first.
+    pub(crate) async fn tickets(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        filter: &TicketFilter,
+    ) -> Answer<TicketList> {
+        self.may_see(caller, session, "tickets").await?;
+        let mut by_ticket: BTreeMap<String, Vec<TicketChange>> = BTreeMap::new();
+        for (key, _, change) in self.json_records::<TicketChange>(platform::TICKETS, "")? {
+            let ticket = key.split('/').next().unwrap_or_default().to_owned();
+            by_ticket.entry(ticket).or_default().push(change);
+        }
+        let wanted = |ticket: &Ticket| {
+            filter.incident.as_ref().is_none_or(|id| *id == ticket.incident.to_string())
+                && filter.queue.as_ref().is_none_or(|queue| *queue == ticket.queue)
+                && filter.state.is_none_or(|wanted| wanted == state(ticket.state))
+        };
+        let mut tickets: Vec<Ticket> = by_ticket.into_values().filter_map(Ticket::fold).filter(wanted).collect();
+        tickets.sort_by_key(|ticket| std::cmp::Reverse((ticket.updated_ms, ticket.id)));
+        let (tickets, next) = paged(tickets, &filter.page)?;
+        Ok(TicketList { tickets: tickets.into_iter().map(view).collect::<Answer<_>>()?, next })
+    }
+
+    /// One ticket.
+    pub(crate) async fn ticket(&self, caller: &Caller, session: &Session, id: &str) -> Answer<TicketView> {
+        self.may_see(caller, session, &resource("tickets", id)).await?;
+        view(self.stored_ticket(id)?.0)
+    }
+
+    /// Opens the ticket of an incident in a queue.
+    pub(crate) async fn open_ticket(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        request: NewTicket,
+    ) -> Answer<TicketView> {
+        self.may_manage(caller, session, &resource("tickets", &request.incident)).await?;
+        let incident = incident_id(&request.incident)?;
+        let known_title = self.with_incident(incident, |_, incident| Ok(incident.title.to_string())).await?;
+        if self.stored_ticket(&ticket_id(incident, &request.queue).to_string()).is_ok() {
+            return Err(Problem::conflict("the incident has a ticket in this queue"));
+        }
+        let opened = TicketAct::Opened {
+            incident,
+            queue: request.queue,
+            title: request.title.unwrap_or(known_title),
+            description: request.description,
+        };
+        opened.check().map_err(not_done)?;
+        let change = self.ticket_change(Hlc::ZERO, session.account().login.as_str(), opened);
+        let ticket = Ticket::fold([change.clone()]).ok_or(Problem::Internal)?;
+        self.keep_ticket(caller, session, ticket, vec![change]).await
+    }
+
+    /// Changes a ticket.
+    pub(crate) async fn change_ticket(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        id: &str,
+        request: ChangeTicket,
+        precondition: Precondition,
+    ) -> Answer<TicketView> {
+        self.may_manage(caller, session, &resource("tickets", id)).await?;
+        let (mut ticket, mut last) = self.stored_ticket(id)?;
+        let revision = ticket.revision.to_string();
+        if matches!(&precondition, Precondition::Matches(tags) if !tags.iter().any(|tag| tag.as_str() == revision)) {
+            return Err(Problem::PreconditionFailed { operation: None });
+        }
+        let mut changes = Vec::new();
+        for act in acts(request) {
+            act.check().map_err(not_done)?;
+            let change = self.ticket_change(last, session.account().login.as_str(), act);
+            ticket.apply(&change).map_err(not_done)?;
+            last = change.hlc;
+            changes.push(change);
+        }
+        self.keep_ticket(caller, session, ticket, changes).await
+    }
+
+    fn ticket_change(&self, last: Hlc, by: &str, act: TicketAct) -> TicketChange {
+        let hlc = last.advance(Hlc::new(self.world.clock.wall_ms(), 0));
+        TicketChange { hlc, region: self.region.id, version: VERSION, by: by.to_owned(), act }
+    }
+
+    /// A ticket, and when it was last changed.
+    fn stored_ticket(&self, id: &str) -> Answer<(Ticket, Hlc)> {
+        let id: TicketId = id.parse().map_err(|_| Problem::not_found("ticket"))?;
+        let changes = self.json_records::<TicketChange>(platform::TICKETS, &format!("{id}/"))?;
+        let last = changes.iter().map(|(_, _, change)| change.hlc).max().unwrap_or(Hlc::ZERO);
+        let ticket = Ticket::fold(changes.into_iter().map(|(_, _, change)| change));
+        Ok((ticket.ok_or(Problem::not_found("ticket"))?, last))
+    }
+
+    /// Stores changes, and the notice of what the ticket is after them.
+    async fn keep_ticket(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        ticket: Ticket,
+        changes: Vec<TicketChange>,
+    ) -> Answer<TicketView> {
+        let about = self.with_incident(ticket.incident, |_, one| Ok((one.severity, one.tenant.to_string()))).await;
+        let (severity, tenant) = about.unwrap_or((Severity::Medium, "platform".into()));
+        let view = view(ticket)?;
+        let mut acts = Vec::with_capacity(changes.len() + 1);
+        for change in &changes {
+            acts.push(stored(&view.id, change)?);
+        }
+        let when = changes.last().map(|change| change.hlc.bits()).unwrap_or_default();
+        let notice = Notice {
+            // Two regions that change it at once make two revisions of the same number.
+            key: format!("{NOTICE}{}/{}-{when:x}-{}", view.id, view.revision, self.region.id.get()),
+            topic: Topic::Ticket,
+            tenant,
+            at_ms: view.updated_ms,
+            severity,
+            subject: view.title.clone(),
+            to: Vec::new(),
+            body: String::new(),
+        };
+        let notice = fitting(notice, view.clone())?;
+        acts.push(put(platform::NOTICES, notice.key.clone(), Must::BeAbsent, &notice, notice.key.clone())?);
+        self.keep_all(acts, self.note(caller, session, "ticket.update")).await?;
+        Ok(view)
+    }
+
+    /// What is stored once a sink has taken a notice, or refused it for good; nothing where it was not of a ticket.
+    pub(crate) fn ticket_heard(
+        &self,
+        sink: &str,
+        notice: &Notice,
+        refused: Option<String>,
+        note: &Note,
+    ) -> Option<Transact> {
+        let (id, rest) = notice.key.strip_prefix(NOTICE)?.split_once('/')?;
+        let revision = rest.split('-').next()?.parse().ok()?;
+        let (_, last) = self.stored_ticket(id).ok()?;
+        let sink = sink.to_owned();
+        let act = match refused {
+            Some(reason) => TicketAct::Failed { sink, revision, reason },
+            None => TicketAct::Sent { sink, revision },
+        };
+        let change = self.ticket_change(last, OUTBOX, act);
+        Some(super::stored::transact(vec![stored(id, &change).ok()?], note.clone()))
+    }
+}
+
+/// A notice that fits into a field: where it would be too long, the oldest comments go, then the rest of the texts.
+/// The other side has them from earlier revisions, and the ticket keeps them.
+fn fitting(notice: Notice, mut view: TicketView) -> Answer<Notice> {
+    let json = |error| super::wait::internal("a ticket has no JSON", &error);
+    loop {
+        let notice = Notice { body: serde_json::to_string(&view).map_err(json)?, ..notice.clone() };
+        if serde_json::to_string(&notice).map_err(json)?.len() <= NOTICE_BYTES_MAX {
+            return Ok(notice);
+        }
+        if view.comments.is_empty() {
+            (view.description, view.fields, view.links) = (String::new(), BTreeMap::new(), Vec::new());
+        } else {
+            view.comments.remove(0);
+        }
+    }
+}
+
+fn stored(id: &str, change: &TicketChange) -> Answer<Act> {
+    let ticket = id.parse().map_err(|_| Problem::not_found("ticket"))?;
+    put(platform::TICKETS, change.key(ticket), Must::BeAbsent, change, format!("tickets/{id}"))
+}
+
+/// What is asked for, in the order in which it is done.
+fn acts(request: ChangeTicket) -> Vec<TicketAct> {
+    let ChangeTicket { title, state, fields, comment, link, unlink, retry } = request;
+    let state = state.map(|state| match state {
+        said::TicketState::Open => TicketState::Open,
+        said::TicketState::InProgress => TicketState::InProgress,
+        said::TicketState::Waiting => TicketState::Waiting,
+        said::TicketState::Done => TicketState::Done,
+    });
+    let fields = fields.into_iter().map(|(name, value)| TicketAct::FieldSet { name, value });
+    let single = [
+        title.map(|title| TicketAct::Titled { title }),
+        comment.map(|text| TicketAct::Commented { text }),
+        link.map(|to| TicketAct::Linked { to }),
+        unlink.map(|to| TicketAct::Unlinked { to }),
+        state.map(|to| TicketAct::StateSet { to }),
+        retry.then_some(TicketAct::Retried),
+    ];
+    fields.chain(single.into_iter().flatten()).collect()
+}
+
+fn not_done(why: NotDone) -> Problem {
+    match why {
+        NotDone::BadText => Problem::invalid("body", why.to_string()),
+        NotDone::NoEffect | NotDone::Full => Problem::conflict(why.to_string()),
+    }
+}
+
+const fn state(state: TicketState) -> said::TicketState {
+    match state {
+        TicketState::Open => said::TicketState::Open,
+        TicketState::InProgress => said::TicketState::InProgress,
+        TicketState::Waiting => said::TicketState::Waiting,
+        TicketState::Done => said::TicketState::Done,
+    }
+}
+
+fn view(ticket: Ticket) -> Answer<TicketView> {
+    let sync = match ticket.sync() {
+        Sync::Pending => TicketSync::Pending,
+        Sync::Sent => TicketSync::Sent,
+        Sync::Failed => TicketSync::Failed,
+    };
+    let sink = |(sink, state): (String, SyncState)| match state {
+        SyncState::Sent { revision, at_ms } => TicketSink { sink, revision, at_ms, refused: None },
+        SyncState::Failed { revision, at_ms, reason } => TicketSink { sink, revision, at_ms, refused: Some(reason) },
+    };
+    let comments = ticket.comments.into_iter();
+    Ok(TicketView {
+        id: ticket.id.to_string(),
+        incident: ticket.incident.to_string(),
+        queue: ticket.queue,
+        title: ticket.title,
+        description: ticket.description,
+        state: state(ticket.state),
+        fields: ticket.fields,
+        comments: comments.map(|one| TicketComment { at_ms: one.at_ms, by: one.by, text: one.text }).collect(),
+        links: ticket.links.into_iter().collect(),
+        opened_ms: ticket.opened_ms,
+        updated_ms: ticket.updated_ms,
+        revision: ticket.revision,
+        sync,
+        sinks: ticket.sync.into_iter().map(sink).collect(),
+        etag: Etag::new(ticket.revision.to_string()).ok_or(Problem::Internal)?,
+    })
+}

@@ -1,0 +1,81 @@
+//! What detection reads: the audit logs of a region and the events of others, each a stream with positions.
+
+use crate::core::ingest::Taken;
+use crate::machine::keys;
+use crate::node::Node;
+use bytes::Bytes;
+use detection::{Position, RawEvent, SourceKind};
+use model::GroupId;
+use std::io;
+use std::ops::Bound;
+use std::sync::Arc;
+use storage::{Keyspace, Space};
+
+/// Events taken from one stream before the next has its turn.
+pub const TURN: usize = 512;
+
+/// The streams of this region: the audit log of each group, the control plane's, and events of others.
+pub fn names(node: &Node) -> Vec<String> {
+    let region = &node.region.name;
+    let groups = node.data.keys().map(|group| format!("audit/{region}-{}", group.get()));
+    groups.chain(["audit/control".to_owned(), format!("events/{region}")]).collect()
+}
+
+/// A turn of one stream, from a place on.
+pub fn turn(node: &Node, stream: &str, from: u64) -> Vec<(u64, RawEvent)> {
+    taken(node, stream, from).into_iter().map(|(sequence, taken)| (sequence, taken.raw)).collect()
+}
+
+/// As [`turn`], with whose each event is.
+pub(crate) fn taken(node: &Node, stream: &str, from: u64) -> Vec<(u64, Taken)> {
+    read(node, stream, Bound::Included(from), false)
+}
+
+/// A turn of one stream, backwards from what comes before a place.
+pub fn turn_back(node: &Node, stream: &str, before: u64) -> Vec<(u64, RawEvent)> {
+    let rows = read(node, stream, Bound::Excluded(before), true);
+    rows.into_iter().map(|(sequence, taken)| (sequence, taken.raw)).collect()
+}
+
+fn read(node: &Node, stream: &str, at: Bound<u64>, backwards: bool) -> Vec<(u64, Taken)> {
+    let Some((space, keyspace)) = place_of(node, stream) else { return Vec::new() };
+    let rows = rows(&*space, keyspace, at, backwards).unwrap_or_else(|error| {
+        tracing::error!(%error, stream, "a stream cannot be read");
+        Vec::new()
+    });
+    let now_ms = node.world.clock.wall_ms();
+    let event = |(key, value): (Vec<u8>, Vec<u8>)| {
+        let sequence = key.try_into().map(u64::from_be_bytes).ok()?;
+        let Taken { raw, tenant } = if keyspace == keys::EVENT {
+            Taken::read(&value)
+                .inspect_err(|error| tracing::error!(%error, stream, sequence, "an event cannot be read"))
+                .ok()?
+        } else {
+            // A leaf says itself whose it is.
+            let bytes = Bytes::from(value);
+            let raw = RawEvent { source: SourceKind::Audit, received_ms: now_ms, position: None, bytes };
+            Taken { raw, tenant: None }
+        };
+        let position = Some(Position { stream: stream.into(), sequence });
+        Some((sequence, Taken { raw: RawEvent { position, ..raw }, tenant }))
+    };
+    rows.into_iter().filter_map(event).collect()
+}
+
+fn place_of(node: &Node, stream: &str) -> Option<(Arc<dyn Space>, Keyspace)> {
+    if stream.starts_with("events/") {
+        return Some((node.home().machine.read_space(), keys::EVENT));
+    }
+    if stream == "audit/control" {
+        return Some((node.control.machine.read_space(), keys::AUDIT_LEAF));
+    }
+    let group = stream.rsplit_once('-').and_then(|(_, group)| group.parse().ok()).map(GroupId::new)?;
+    Some((node.data.get(&group)?.machine.read_space(), keys::AUDIT_LEAF))
+}
+
+fn rows(space: &dyn Space, keyspace: Keyspace, at: Bound<u64>, backwards: bool) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let key = at.map(keys::number);
+    let at = key.as_ref().map(<[u8; 8]>::as_slice);
+    let (from, to) = if backwards { (Bound::Unbounded, at) } else { (at, Bound::Unbounded) };
+    space.scan(keyspace, from, to, backwards, TURN)
+}

@@ -1,0 +1,374 @@
+//! Dead letters: events that could not be dealt with, kept with the reason, to be looked at, replayed or dropped.
+//!
+//! A folder of NDJSON files, bounded in bytes: where the bound is met the oldest file goes, and is counted. One node
+//! writes; commands beside it only add to `gone` and to `replay/`, so that neither waits for the other.
+
+use crate::record::{Record, Stored};
+use crate::transform::Refusal;
+use detection::{Reject, SourceKind};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Bytes of dead letters that are kept unless the configuration says otherwise.
+pub const BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// A folder has so many files at most: the oldest goes as a whole.
+const FILES: u64 = 16;
+/// Most bytes of one letter's line; a longer one would not be read.
+const LINE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+const GONE: &str = "gone";
+const REPLAY: &str = "replay";
+
+/// A dead letter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Letter {
+    /// When it became one, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Which component could not deal with it.
+    pub component: Arc<str>,
+    /// A short stable word for the reason.
+    pub code: String,
+    /// The reason in words.
+    pub reason: String,
+    /// What could not be dealt with.
+    pub event: Stored,
+    /// Only its beginning was kept: it cannot be replayed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_sample: bool,
+}
+
+impl Letter {
+    /// For a whole record.
+    pub fn of(at_ms: u64, component: &Arc<str>, record: &Record, refusal: &Refusal) -> Self {
+        Self {
+            at_ms,
+            component: Arc::clone(component),
+            code: refusal.label().to_owned(),
+            reason: refusal.to_string(),
+            event: Stored::from(record),
+            is_sample: false,
+        }
+    }
+
+    /// For what could not even be framed: a sample of it.
+    pub fn of_reject(at_ms: u64, component: &Arc<str>, reject: Reject) -> Self {
+        let Reject { source, received_ms, position, reason, sample } = reject;
+        let record = Record { source, received_ms, position, raw: sample, fields: None };
+        Self { is_sample: true, ..Self::of(at_ms, component, &record, &Refusal::Rejected(reason)) }
+    }
+
+    /// For damage in a buffer: nothing of it is left.
+    pub fn of_damage(at_ms: u64, component: &Arc<str>, refusal: &Refusal) -> Self {
+        let raw = Default::default();
+        let record = Record { source: SourceKind::Ndjson, received_ms: at_ms, position: None, raw, fields: None };
+        Self { is_sample: true, ..Self::of(at_ms, component, &record, refusal) }
+    }
+}
+
+/// A letter's place, by which commands name it: `3-17` is the seventeenth line of the third file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LetterId {
+    file: u64,
+    line: u64,
+}
+
+impl std::fmt::Display for LetterId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.file, self.line)
+    }
+}
+
+/// Not a letter's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a dead letter's name is two numbers, such as 3-17")]
+pub struct NotALetter;
+
+impl FromStr for LetterId {
+    type Err = NotALetter;
+    fn from_str(text: &str) -> Result<Self, NotALetter> {
+        let (file, line) = text.split_once('-').ok_or(NotALetter)?;
+        Ok(Self { file: file.parse().map_err(|_| NotALetter)?, line: line.parse().map_err(|_| NotALetter)? })
+    }
+}
+
+impl Serialize for LetterId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The folder, as the node that writes it has it.
+#[derive(Debug)]
+pub struct DeadLetters {
+    folder: PathBuf,
+    max_bytes: u64,
+    files: Vec<(u64, u64)>,
+    tail: File,
+    lost_files: u64,
+}
+
+impl DeadLetters {
+    /// Opens the folder, or begins one; a torn last line is cut off.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn open(folder: &Path, max_bytes: u64) -> io::Result<Self> {
+        std::fs::create_dir_all(folder.join(REPLAY))?;
+        let mut files = list_files(folder)?;
+        if files.is_empty() {
+            files.push((1, 0));
+        }
+        let (number, size_bytes) = files.last_mut().expect("one is always written to");
+        let path = file_path(folder, *number);
+        let tail = OpenOptions::new().create(true).append(true).open(&path)?;
+        let bytes = std::fs::read(&path)?;
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |place| place + 1) as u64;
+        if whole < bytes.len() as u64 {
+            tail.set_len(whole)?;
+        }
+        *size_bytes = whole;
+        let mut letters = Self { folder: folder.to_owned(), max_bytes, files, tail, lost_files: 0 };
+        letters.prune()?;
+        Ok(letters)
+    }
+
+    /// Appends letters: safe when this returns.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn append(&mut self, letters: &[Letter]) -> io::Result<()> {
+        let mut lines = Vec::new();
+        for letter in letters {
+            serde_json::to_writer(&mut lines, letter).map_err(io::Error::other)?;
+            lines.push(b'\n');
+        }
+        let file_bytes_max = (self.max_bytes / FILES).max(1);
+        let (number, size_bytes) = *self.files.last().expect("one is always written to");
+        if size_bytes > 0 && size_bytes + lines.len() as u64 > file_bytes_max {
+            let path = file_path(&self.folder, number + 1);
+            self.tail = OpenOptions::new().create(true).append(true).open(path)?;
+            File::open(&self.folder)?.sync_all()?;
+            self.files.push((number + 1, 0));
+        }
+        let (_, size_bytes) = self.files.last_mut().expect("one is always written to");
+        if let Err(error) = self.tail.write_all(&lines).and_then(|()| self.tail.sync_data()) {
+            self.tail.set_len(*size_bytes)?;
+            return Err(error);
+        }
+        *size_bytes += lines.len() as u64;
+        self.prune()
+    }
+
+    /// How many files went because the bound was met.
+    pub fn lost_files(&self) -> u64 {
+        self.lost_files
+    }
+
+    /// Bytes on disk.
+    pub fn size_bytes(&self) -> u64 {
+        self.files.iter().map(|(_, size_bytes)| size_bytes).sum()
+    }
+
+    fn prune(&mut self) -> io::Result<()> {
+        while self.size_bytes() > self.max_bytes && self.files.len() > 1 {
+            let (number, _) = self.files.remove(0);
+            std::fs::remove_file(file_path(&self.folder, number))?;
+            self.lost_files += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Letters that are there and not gone, oldest first; lines that cannot be read are counted.
+///
+/// # Errors
+/// The disk's.
+pub fn list(folder: &Path) -> io::Result<(Vec<(LetterId, Letter)>, u64)> {
+    let gone = read_gone(folder)?;
+    let (mut letters, mut unreadable) = (Vec::new(), 0);
+    for (number, _) in list_files(folder)? {
+        let mut reader = BufReader::new(File::open(file_path(folder, number))?);
+        for line in 1.. {
+            let mut text = Vec::new();
+            io::Read::take(&mut reader, LINE_BYTES_MAX).read_until(b'\n', &mut text)?;
+            // Without its end a line is still being written, or never was.
+            if text.pop() != Some(b'\n') {
+                break;
+            }
+            let id = LetterId { file: number, line };
+            match serde_json::from_slice(&text) {
+                Ok(letter) if !gone.contains(&id) => letters.push((id, letter)),
+                Ok(_) => {}
+                Err(_) => unreadable += 1,
+            }
+        }
+    }
+    Ok((letters, unreadable))
+}
+
+/// Drops letters.
+///
+/// # Errors
+/// The disk's.
+pub fn drop_letters(folder: &Path, ids: &[LetterId]) -> io::Result<()> {
+    let lines: String = ids.iter().map(|id| format!("{id}\n")).collect();
+    let mut file = OpenOptions::new().create(true).append(true).open(folder.join(GONE))?;
+    file.write_all(lines.as_bytes())?;
+    file.sync_data()
+}
+
+/// Hands letters to the node to be dealt with again by the component that could not, and drops them; samples stay.
+/// How many were handed over.
+///
+/// # Errors
+/// The disk's.
+pub fn replay(folder: &Path, letters: &[(LetterId, Letter)]) -> io::Result<usize> {
+    let whole: Vec<_> = letters.iter().filter(|(_, letter)| !letter.is_sample).collect();
+    let Some((first, _)) = whole.first() else { return Ok(0) };
+    let mut lines = Vec::new();
+    for (_, letter) in &whole {
+        serde_json::to_writer(&mut lines, letter).map_err(io::Error::other)?;
+        lines.push(b'\n');
+    }
+    let folder_of_replays = folder.join(REPLAY);
+    std::fs::create_dir_all(&folder_of_replays)?;
+    let fresh = folder_of_replays.join(format!("{first}.new"));
+    let mut file = File::create(&fresh)?;
+    file.write_all(&lines)?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, folder_of_replays.join(format!("{first}.ndjson")))?;
+    // Only now: between the two a letter is there twice, never not at all.
+    let ids: Vec<LetterId> = whole.iter().map(|(id, _)| *id).collect();
+    drop_letters(folder, &ids)?;
+    Ok(ids.len())
+}
+
+/// The files that wait to be replayed, oldest name first, each with its letters.
+///
+/// # Errors
+/// The disk's.
+pub fn replays(folder: &Path) -> io::Result<Vec<(PathBuf, Vec<Letter>)>> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for entry in std::fs::read_dir(folder.join(REPLAY))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "ndjson") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let mut found = Vec::new();
+    for path in paths {
+        let text = std::fs::read(&path)?;
+        let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let letters = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        found.push((path, letters));
+    }
+    Ok(found)
+}
+
+fn read_gone(folder: &Path) -> io::Result<BTreeSet<LetterId>> {
+    match std::fs::read_to_string(folder.join(GONE)) {
+        Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn list_files(folder: &Path) -> io::Result<Vec<(u64, u64)>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        let number = path.file_stem().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+        if let Some(number) = number.filter(|_| path.extension().is_some_and(|ending| ending == "ndjson")) {
+            files.push((number, entry.metadata()?.len()));
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+fn file_path(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("{number:08}.ndjson"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn letter(text: &str) -> Letter {
+        let raw = text.to_owned().into();
+        let record = Record { source: SourceKind::Syslog, received_ms: 1, position: None, raw, fields: None };
+        Letter::of(2, &"parse".into(), &record, &Refusal::NoMatch)
+    }
+
+    fn texts(folder: &Path) -> Vec<String> {
+        let (letters, unreadable) = list(folder).unwrap();
+        assert_eq!(unreadable, 0);
+        let raw = |letter: Letter| Record::try_from(letter.event).unwrap().raw;
+        letters.into_iter().map(|(_, letter)| String::from_utf8(raw(letter).to_vec()).unwrap()).collect()
+    }
+
+    #[test]
+    fn letters_are_listed_dropped_and_replayed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut dead = DeadLetters::open(folder.path(), BYTES_MAX).unwrap();
+        dead.append(&[letter("a"), letter("b"), letter("c")]).unwrap();
+        let (letters, _) = list(folder.path()).unwrap();
+        drop_letters(folder.path(), &[letters[0].0]).unwrap();
+        assert_eq!(texts(folder.path()), ["b", "c"]);
+        let sample = Letter { is_sample: true, ..letter("s") };
+        dead.append(&[sample]).unwrap();
+        assert_eq!(replay(folder.path(), &list(folder.path()).unwrap().0).unwrap(), 2);
+        assert_eq!(texts(folder.path()), ["s"]);
+        assert_eq!(replays(folder.path()).unwrap()[0].1, [letter("b"), letter("c")]);
+    }
+
+    #[test]
+    fn the_oldest_file_goes_where_the_bound_is_met() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut dead = DeadLetters::open(folder.path(), 16 * 1024).unwrap();
+        for number in 0..1_000 {
+            dead.append(&[letter(&number.to_string())]).unwrap();
+            assert!(dead.size_bytes() <= 16 * 1024);
+        }
+        assert!(dead.lost_files() > 0);
+        assert_eq!(texts(folder.path()).last().unwrap(), "999");
+    }
+
+    proptest! {
+        #[test]
+        fn a_kill_at_any_byte_loses_only_what_was_being_written(count in 1..6_usize, at: proptest::sample::Index) {
+            let folder = tempfile::tempdir().unwrap();
+            let mut dead = DeadLetters::open(folder.path(), BYTES_MAX).unwrap();
+            let mut ends = Vec::new();
+            for number in 0..count {
+                dead.append(&[letter(&number.to_string())]).unwrap();
+                ends.push(dead.size_bytes() as usize);
+            }
+            drop(dead);
+            let path = file_path(folder.path(), 1);
+            let bytes = std::fs::read(&path).unwrap();
+            let cut = at.index(bytes.len() + 1);
+            std::fs::write(&path, &bytes[..cut]).unwrap();
+            let mut dead = DeadLetters::open(folder.path(), BYTES_MAX).unwrap();
+            dead.append(&[letter("after")]).unwrap();
+            let mut expect: Vec<String> = (0..count).filter(|n| ends[*n] <= cut).map(|n| n.to_string()).collect();
+            expect.push("after".into());
+            prop_assert_eq!(texts(folder.path()), expect);
+        }
+        #[test]
+        fn arbitrary_files_never_panic(bytes: Vec<u8>, gone in "\\PC*") {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(file_path(folder.path(), 1), bytes).unwrap();
+            std::fs::write(folder.path().join(GONE), gone).unwrap();
+            let _ = list(folder.path()).unwrap();
+            DeadLetters::open(folder.path(), BYTES_MAX).unwrap().append(&[letter("x")]).unwrap();
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! A topology at work: sources, the plan between, and sinks, each in a task of its own.
+//!
+//! A source's batches go through all transforms in one go and into one bounded queue for each sink. Queues that are
+//! full hold the source back; nothing is dropped on the way. A batch is acknowledged once every sink it reached has
+//! taken it, or has it on disk.
+
+mod ack;
+mod counters;
+mod deliver;
+mod disk;
+mod morgue;
+mod pump;
+mod queue;
+
+pub use counters::{Board, Counters, Counts};
+pub use deliver::Inlet;
+
+use crate::dead::{self, DeadLetters};
+use crate::plan::{NoPlan, Plan};
+use crate::record::Record;
+use crate::resource::OpenError;
+use crate::sink::Sink;
+use crate::source::{self, Source, Surroundings};
+use crate::topology::{OWN_SINKS, Topology};
+use deliver::{Delivery, Outlet};
+use disk::Disk;
+use model::time::Clock;
+use morgue::Morgue;
+use pump::Works;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+/// How long a stop waits for what is on its way.
+pub const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// How often lists are looked at again.
+const RELOAD_EVERY: Duration = Duration::from_secs(5);
+/// How often it is looked whether dead letters are to be replayed.
+const REPLAY_EVERY: Duration = Duration::from_secs(1);
+
+/// What a topology needs of the machine it runs on.
+pub struct Host {
+    /// The time of receipt, and of dead letters.
+    pub clock: Arc<dyn Clock>,
+    /// Where buffers, dead letters and what sources have read are kept.
+    pub folder: PathBuf,
+    /// Whose events they are, where they do not say.
+    pub tenant: Arc<str>,
+    /// Most bytes of dead letters.
+    pub dead_letters_bytes_max: u64,
+    /// The platform's own sinks that are there, by their names.
+    pub inlets: BTreeMap<Arc<str>, Arc<dyn Inlet>>,
+    /// The platform's own sources that run here, by their names.
+    pub own_sources: BTreeMap<Arc<str>, Box<dyn Source>>,
+    /// The topology's sinks, open.
+    pub sinks: Sinks,
+}
+
+/// A topology's sinks, open, by their names.
+pub type Sinks = BTreeMap<Arc<str>, Arc<dyn Sink>>;
+
+/// Where dead letters are kept inside a host's folder.
+pub fn dead_letters_folder(folder: &Path) -> PathBuf {
+    folder.join("dead-letters")
+}
+
+/// Why a topology does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum NotStarted {
+    /// It cannot be made ready.
+    #[error(transparent)]
+    Plan(#[from] NoPlan),
+    /// A source or sink does not open.
+    #[error("{name}: {why}")]
+    Component {
+        /// Its name.
+        name: Arc<str>,
+        /// Why.
+        why: OpenError,
+    },
+    /// One of the platform's own sinks that this node does not have.
+    #[error("{name}: this node has no such sink")]
+    NoInlet {
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// The disk.
+    #[error("{path}: {error}", path = path.display())]
+    Disk {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// A running topology. Dropping it stops it at once.
+pub struct Pipeline {
+    board: Board,
+    morgue: Arc<Morgue>,
+    /// Where its sources listen, by their names.
+    addresses: BTreeMap<Arc<str>, Vec<std::net::SocketAddr>>,
+    sources: JoinSet<()>,
+    sides: JoinSet<()>,
+    pumps: JoinSet<()>,
+    deliveries: JoinSet<()>,
+    ending: watch::Sender<bool>,
+}
+
+/// What a running topology says of itself.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Status {
+    /// Of each component.
+    pub components: BTreeMap<Arc<str>, Counts>,
+    /// Bytes of dead letters that are kept.
+    pub dead_letters_bytes: u64,
+    /// Files of dead letters that went because their bound was met.
+    pub dead_letters_files_lost: u64,
+}
+
+/// What is put together while a topology starts.
+struct Starting<'a> {
+    topology: &'a Topology,
+    folder: PathBuf,
+    board: Board,
+    morgue: Arc<Morgue>,
+    ending: watch::Sender<bool>,
+}
+
+impl Pipeline {
+    /// Starts a topology whose check found nothing: sinks first, sources last.
+    ///
+    /// # Errors
+    /// What could not be opened; then nothing runs.
+    pub async fn start(topology: &Topology, host: Host) -> Result<Self, NotStarted> {
+        let plan = Arc::new(Plan::new(topology)?);
+        let names = topology.voices().map(|(name, _)| name.split('.').next().unwrap_or_default().into());
+        let board = Board::new(names.chain(topology.sinks.iter().map(|sink| Arc::clone(&sink.name))));
+        let letters = dead_letters_folder(&host.folder);
+        let opened = DeadLetters::open(&letters, host.dead_letters_bytes_max);
+        let opened = opened.map_err(|error| NotStarted::Disk { path: letters.clone(), error })?;
+        let morgue = Arc::new(Morgue::new(opened, board.clone(), Arc::clone(&host.clock)));
+        let (ending, _) = watch::channel(false);
+        let folder = host.folder.clone();
+        let starting = Starting { topology, folder, board: board.clone(), morgue: Arc::clone(&morgue), ending };
+        let mut deliveries = JoinSet::new();
+        let queues = starting.sinks(&plan, &host, &mut deliveries)?;
+        let works = Works { plan, board: board.clone(), morgue: Arc::clone(&morgue), queues: Arc::new(queues) };
+        let (mut sources, mut pumps, mut addresses) = (JoinSet::new(), JoinSet::new(), BTreeMap::new());
+        for (name, source) in starting.open_sources(host).await? {
+            addresses.insert(Arc::clone(&name), source.addresses());
+            starting.source(&name, source, &works, &mut sources, &mut pumps)?;
+        }
+        let mut sides = JoinSet::new();
+        sides.spawn(reload(Arc::clone(&works.plan)));
+        sides.spawn(replay(works, letters));
+        let ending = starting.ending;
+        Ok(Self { board, morgue, addresses, sources, sides, pumps, deliveries, ending })
+    }
+
+    /// What it counts now.
+    pub fn status(&self) -> Status {
+        let (dead_letters_files_lost, dead_letters_bytes) = self.morgue.kept();
+        Status { components: self.board.read(), dead_letters_bytes, dead_letters_files_lost }
+    }
+
+    /// Where its sources listen: the ports that they got.
+    pub fn addresses(&self) -> &BTreeMap<Arc<str>, Vec<std::net::SocketAddr>> {
+        &self.addresses
+    }
+
+    /// Stops the sources, waits within a bound for what is on its way, and stops the rest. What was not acknowledged
+    /// by then is brought again by its source, or lies on disk. Whether everything had arrived.
+    pub async fn stop(mut self) -> bool {
+        self.sides.shutdown().await;
+        self.sources.shutdown().await;
+        // A sink that waits for its pause is not waited for by those who read from disk.
+        let _ = self.ending.send(true);
+        let drained = async {
+            while self.pumps.join_next().await.is_some() {}
+            while self.deliveries.join_next().await.is_some() {}
+        };
+        let has_drained = tokio::time::timeout(DRAIN_MAX, drained).await.is_ok();
+        self.pumps.shutdown().await;
+        self.deliveries.shutdown().await;
+        has_drained
+    }
+}
+
+impl Starting<'_> {
+    fn disk(&self, name: &Arc<str>, config: &crate::buffer::BufferConfig) -> Result<Arc<Disk>, NotStarted> {
+        let path = self.folder.join("buffers").join(&**name);
+        let opened = Disk::open(name, &path, config, self.board.of(name), Arc::clone(&self.morgue));
+        opened.map_err(|error| NotStarted::Disk { path, error })
+    }
+
+    /// Starts the sinks that events can reach; the queue of each.
+    fn sinks(
+        &self,
+        plan: &Plan,
+        host: &Host,
+        deliveries: &mut JoinSet<()>,
+    ) -> Result<BTreeMap<Arc<str>, queue::Sender>, NotStarted> {
+        let described = self.topology.sources.iter().map(|source| &source.name);
+        let from: Vec<&Arc<str>> = described.chain(host.own_sources.keys()).collect();
+        let reached: std::collections::BTreeSet<Arc<str>> =
+            from.into_iter().flat_map(|source| plan.reached_from(source)).collect();
+        let mut queues = BTreeMap::new();
+        for sink in self.topology.sinks.iter().filter(|sink| reached.contains(&sink.name)) {
+            let name = &sink.name;
+            let outlet = if OWN_SINKS.contains(&&**name) {
+                Outlet::Own(host.inlets.get(name).cloned().ok_or_else(|| NotStarted::NoInlet { name: name.clone() })?)
+            } else {
+                let sink = host.sinks.get(name).cloned().ok_or_else(|| NotStarted::NoInlet { name: name.clone() })?;
+                Outlet::Outside(sink, Arc::clone(&host.tenant))
+            };
+            let counters = self.board.of(name);
+            let (sender, queue) = queue::queue(&counters);
+            let morgue = Arc::clone(&self.morgue);
+            let delivery = Delivery { name: Arc::clone(name), outlet, counters, morgue };
+            match &sink.buffer {
+                None => {
+                    deliveries.spawn(delivery.from_queue(queue));
+                }
+                Some(config) => {
+                    let disk = self.disk(name, config)?;
+                    deliveries.spawn(deliver::to_disk(queue, Arc::clone(&disk)));
+                    deliveries.spawn(delivery.from_disk(disk, self.ending.subscribe()));
+                }
+            }
+            queues.insert(Arc::clone(name), sender);
+        }
+        Ok(queues)
+    }
+
+    async fn open_sources(&self, host: Host) -> Result<Vec<(Arc<str>, Box<dyn Source>)>, NotStarted> {
+        let surroundings = Surroundings { clock: Arc::clone(&host.clock), folder: host.folder.join("sources") };
+        std::fs::create_dir_all(&surroundings.folder)
+            .map_err(|error| NotStarted::Disk { path: surroundings.folder.clone(), error })?;
+        let mut opened: Vec<(Arc<str>, Box<dyn Source>)> = host.own_sources.into_iter().collect();
+        for entry in &self.topology.sources {
+            let source = entry.config.open(&entry.name, &surroundings).await;
+            let source = source.map_err(|why| NotStarted::Component { name: Arc::clone(&entry.name), why })?;
+            opened.push((Arc::clone(&entry.name), source));
+        }
+        Ok(opened)
+    }
+
+    fn source(
+        &self,
+        name: &Arc<str>,
+        source: Box<dyn Source>,
+        works: &Works,
+        sources: &mut JoinSet<()>,
+        pumps: &mut JoinSet<()>,
+    ) -> Result<(), NotStarted> {
+        let (out, batches) = source::channel();
+        let entry = self.topology.sources.iter().find(|entry| entry.name == *name);
+        match entry.and_then(|entry| entry.buffer.as_ref()) {
+            None => {
+                pumps.spawn(pump::straight(works.clone(), Arc::clone(name), batches));
+            }
+            Some(config) => {
+                let disk = self.disk(name, config)?;
+                pumps.spawn(pump::to_disk(works.clone(), Arc::clone(name), batches, Arc::clone(&disk)));
+                pumps.spawn(pump::from_disk(works.clone(), Arc::clone(name), disk, self.ending.subscribe()));
+            }
+        }
+        let (running, name) = (source.run(out), Arc::clone(name));
+        sources.spawn(async move {
+            match running.await {
+                Ok(()) => tracing::info!(source = %name, "a source has ended"),
+                Err(error) => tracing::error!(source = %name, %error, "a source has ended"),
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Looks at the lists that transforms read.
+async fn reload(plan: Arc<Plan>) {
+    loop {
+        tokio::time::sleep(RELOAD_EVERY).await;
+        let (plan, again) = (Arc::clone(&plan), RELOAD_EVERY);
+        let found = tokio::task::spawn_blocking(move || {
+            plan.reload()
+                .into_iter()
+                .map(|(name, done)| (name, done.map_err(|error| error.to_string())))
+                .collect::<Vec<_>>()
+        });
+        for (name, done) in found.await.unwrap_or_default() {
+            match done {
+                Ok(()) => tracing::info!(transform = %name, "a list was read again"),
+                Err(error) => tracing::warn!(transform = %name, error, ?again, "a list stays as it was"),
+            }
+        }
+    }
+}
+
+/// Deals again with dead letters that were handed over for it: each enters where it could not be dealt with.
+async fn replay(works: Works, letters: PathBuf) {
+    loop {
+        tokio::time::sleep(REPLAY_EVERY).await;
+        let folder = letters.clone();
+        let found = tokio::task::spawn_blocking(move || dead::replays(&folder)).await;
+        let files = match found {
+            Ok(Ok(files)) => files,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "dead letters cannot be replayed");
+                continue;
+            }
+            Err(_) => return,
+        };
+        for (path, letters) in files {
+            if !replay_all(&works, letters).await {
+                continue;
+            }
+            tracing::info!(path = %path.display(), "dead letters were replayed");
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "replayed dead letters cannot be removed");
+            }
+        }
+    }
+}
+
+/// Whether all of them are durable: in a sink, or among the dead letters again.
+async fn replay_all(works: &Works, letters: Vec<dead::Letter>) -> bool {
+    let mut by_component: BTreeMap<Arc<str>, Vec<Record>> = BTreeMap::new();
+    for letter in letters {
+        if works.plan.entry(&letter.component).is_none() {
+            tracing::warn!(component = %letter.component, "a dead letter's component is gone: it stays");
+            works.morgue.keep(letter).await;
+        } else if let Ok(record) = Record::try_from(letter.event) {
+            by_component.entry(letter.component).or_default().push(record);
+        }
+    }
+    for (component, records) in by_component {
+        let Some(entry) = works.plan.entry(&component) else { continue };
+        let (done, told) = oneshot::channel();
+        works.run(&entry, records, Some(done)).await;
+        if told.await.is_err() {
+            return false;
+        }
+    }
+    true
+}

@@ -1,0 +1,39 @@
+//! What the topology knows of sources and sinks beside what they say of themselves.
+
+use crate::sink::SinkConfig;
+use crate::source::SourceConfig;
+use crate::source::file::Format;
+use detection::SourceKind;
+
+/// The type of a source, as the file writes it.
+pub(crate) fn source_type(config: &SourceConfig) -> &'static str {
+    match config {
+        SourceConfig::Syslog(_) => "syslog",
+        SourceConfig::Otlp(_) => "otlp",
+        SourceConfig::File(_) => "file",
+        SourceConfig::BadgeCsv(_) => "badge_csv",
+    }
+}
+
+/// How the bytes of a source's events are parsed, where nothing in the topology does.
+pub(crate) fn source_kind(config: &SourceConfig) -> SourceKind {
+    match config {
+        SourceConfig::Syslog(_) => SourceKind::Syslog,
+        SourceConfig::File(file) => match file.format {
+            Format::Syslog => SourceKind::Syslog,
+            Format::Ndjson => SourceKind::Ndjson,
+        },
+        SourceConfig::Otlp(_) | SourceConfig::BadgeCsv(_) => SourceKind::Ndjson,
+    }
+}
+
+/// The type of a sink, as the file writes it.
+pub(crate) fn sink_type(config: &SinkConfig) -> &'static str {
+    match config {
+        SinkConfig::Webhook(_) => "webhook",
+        SinkConfig::Syslog(_) => "syslog",
+        SinkConfig::Smtp(_) => "smtp",
+        SinkConfig::Otlp(_) => "otlp",
+        SinkConfig::Directory(_) => "directory",
+    }
+}

@@ -1,0 +1,279 @@
+//! Topologies at work: acknowledgement through the whole graph, backpressure, dead letters and their replay, buffers
+//! on disk, and the stop.
+
+use async_trait::async_trait;
+use detection::{Position, RawEvent, SourceKind};
+use futures::future::BoxFuture;
+use model::time::Clock;
+use parking_lot::Mutex;
+use pipeline::dead;
+use pipeline::runtime::{Host, Inlet, Pipeline, Sinks, dead_letters_folder};
+use pipeline::sink::{Notice, Refused, Sink};
+use pipeline::source::{Batch, Counters, Source};
+use pipeline::topology::Topology;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+/// Longer than anything here takes.
+const SOON: Duration = Duration::from_secs(20);
+
+struct Fixed;
+impl Clock for Fixed {
+    fn wall_ms(&self) -> u64 {
+        1_795_467_600_000
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// A source that a test feeds.
+struct Fed(mpsc::Receiver<Batch>);
+impl Source for Fed {
+    fn name(&self) -> &str {
+        "audit"
+    }
+    fn counters(&self) -> Arc<Counters> {
+        Arc::default()
+    }
+    fn run(mut self: Box<Self>, out: mpsc::Sender<Batch>) -> BoxFuture<'static, std::io::Result<()>> {
+        Box::pin(async move {
+            while let Some(batch) = self.0.recv().await {
+                if out.send(batch).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// A sink that a test looks into; it can be told to say "later", or "never" to what holds a word.
+#[derive(Default)]
+struct Seen {
+    bodies: Mutex<Vec<String>>,
+    is_closed: Mutex<bool>,
+    hates: Mutex<Option<&'static str>>,
+    changed: Notify,
+}
+
+impl Seen {
+    async fn wait_for(&self, count: usize) -> Vec<String> {
+        let waiting = async {
+            loop {
+                let changed = self.changed.notified();
+                if self.bodies.lock().len() >= count {
+                    return self.bodies.lock().clone();
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(SOON, waiting).await.expect("it arrives")
+    }
+    fn answer(&self, body: &str) -> Result<(), Refused> {
+        if *self.is_closed.lock() {
+            return Err(Refused::Later("closed".into()));
+        }
+        if self.hates.lock().is_some_and(|word| body.contains(word)) {
+            return Err(Refused::Never("hated".into()));
+        }
+        self.bodies.lock().push(body.to_owned());
+        self.changed.notify_waiters();
+        self.changed.notify_one();
+        Ok(())
+    }
+}
+
+struct Outside(Arc<Seen>);
+#[async_trait]
+impl Sink for Outside {
+    fn name(&self) -> &str {
+        "outside"
+    }
+    fn wants(&self, _notice: &Notice) -> bool {
+        true
+    }
+    async fn deliver(&self, notices: &[Notice]) -> (usize, Result<(), Refused>) {
+        for (taken, notice) in notices.iter().enumerate() {
+            if let Err(refused) = self.0.answer(&notice.body) {
+                return (taken, Err(refused));
+            }
+        }
+        (notices.len(), Ok(()))
+    }
+}
+
+struct Log(Arc<Seen>);
+#[async_trait]
+impl Inlet for Log {
+    async fn take(&self, events: Vec<RawEvent>) -> Result<(), Refused> {
+        for event in events {
+            self.0.answer(&String::from_utf8_lossy(&event.bytes))?;
+        }
+        Ok(())
+    }
+}
+
+struct World {
+    pipeline: Pipeline,
+    feed: mpsc::Sender<Batch>,
+    outside: Arc<Seen>,
+    archive: Arc<Seen>,
+}
+
+/// The audit stream stands for any source: it needs no socket.
+async fn start(folder: &Path, text: &str) -> World {
+    let (topology, findings) = Topology::read("t.toml", text, folder.to_owned());
+    assert!(findings.is_empty(), "{findings:#?}");
+    let (feed, fed) = mpsc::channel(1);
+    let (outside, archive) = (Arc::<Seen>::default(), Arc::<Seen>::default());
+    let sinks = Sinks::from([("outside".into(), Arc::new(Outside(Arc::clone(&outside))) as Arc<dyn Sink>)]);
+    let host = Host {
+        clock: Arc::new(Fixed),
+        folder: folder.to_owned(),
+        tenant: "platform".into(),
+        dead_letters_bytes_max: dead::BYTES_MAX,
+        inlets: BTreeMap::from([("archive".into(), Arc::new(Log(Arc::clone(&archive))) as Arc<dyn Inlet>)]),
+        own_sources: BTreeMap::from([("audit".into(), Box::new(Fed(fed)) as Box<dyn Source>)]),
+        sinks,
+    };
+    World { pipeline: Pipeline::start(&topology, host).await.unwrap(), feed, outside, archive }
+}
+
+impl World {
+    /// Feeds lines as one batch; told when they are durable.
+    async fn give(&self, lines: &[&str]) -> oneshot::Receiver<()> {
+        let (done, told) = oneshot::channel();
+        let events = (0..).zip(lines).map(|(sequence, line)| RawEvent {
+            source: SourceKind::Ndjson,
+            received_ms: 5,
+            position: Some(Position { stream: "test".into(), sequence }),
+            bytes: (*line).to_owned().into(),
+        });
+        let batch = Batch { events: events.collect(), rejects: Vec::new(), done: Some(done) };
+        tokio::time::timeout(SOON, self.feed.send(batch)).await.expect("there is room").unwrap();
+        told
+    }
+}
+
+async fn soon<T>(told: oneshot::Receiver<T>) -> Result<T, oneshot::error::RecvError> {
+    tokio::time::timeout(SOON, told).await.expect("it is told")
+}
+
+const BOTH: &str = "
+[transforms.json]
+type = 'parse'
+inputs = ['audit']
+format = 'json'
+[sinks.outside]
+type = 'directory'
+folder = 'unused'
+inputs = ['json']
+[sinks.archive]
+inputs = ['json']
+";
+
+#[tokio::test]
+async fn a_batch_is_acknowledged_once_every_branch_is_durable() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = start(folder.path(), BOTH).await;
+    *world.outside.is_closed.lock() = true;
+    let mut told = world.give(&[r#"{"n":1}"#]).await;
+    world.archive.wait_for(1).await;
+    assert!(told.try_recv().is_err(), "one branch is not durable");
+    *world.outside.is_closed.lock() = false;
+    soon(told).await.unwrap();
+    assert_eq!(world.outside.wait_for(1).await, [r#"{"n":1}"#]);
+    let counts = world.pipeline.status().components;
+    assert_eq!((counts["audit"].received, counts["json"].sent, counts["outside"].sent), (1, 1, 1));
+    assert!(counts["outside"].retries > 0 && counts["outside"].buffered_events == 0);
+    assert!(world.pipeline.stop().await);
+}
+
+#[tokio::test]
+async fn what_cannot_be_dealt_with_is_a_dead_letter_and_can_be_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = start(folder.path(), BOTH).await;
+    *world.outside.hates.lock() = Some("bad");
+    let told = world.give(&["no json", r#"{"n":"bad"}"#, r#"{"n":"good"}"#]).await;
+    soon(told).await.unwrap();
+    assert_eq!(world.outside.wait_for(1).await, [r#"{"n":"good"}"#]);
+    let letters = dead::list(&dead_letters_folder(folder.path())).unwrap().0;
+    let codes: Vec<_> = letters.iter().map(|(_, letter)| (&*letter.component, letter.code.as_str())).collect();
+    assert_eq!(codes, [("json", "not_json"), ("outside", "sink_refused")]);
+    *world.outside.hates.lock() = None;
+    dead::replay(&dead_letters_folder(folder.path()), &letters[1..]).unwrap();
+    assert_eq!(world.outside.wait_for(2).await[1], r#"{"n":"bad"}"#);
+    assert_eq!(
+        world.archive.wait_for(2).await.len(),
+        2,
+        "the replay went to the sink that refused it, and nowhere else"
+    );
+    assert_eq!(dead::list(&dead_letters_folder(folder.path())).unwrap().0.len(), 1);
+    world.pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_queue_holds_the_source_back_and_nothing_is_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = start(folder.path(), BOTH).await;
+    *world.outside.is_closed.lock() = true;
+    let lines: Vec<String> = (0..512).map(|n| format!("{{\"n\":{n}}}")).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let mut told = Vec::new();
+    let mut held_back = false;
+    for _ in 0..200 {
+        let given = tokio::time::timeout(Duration::from_millis(500), world.give(&lines)).await;
+        match given {
+            Ok(done) => told.push(done),
+            Err(_) => {
+                held_back = true;
+                break;
+            }
+        }
+    }
+    assert!(held_back, "200 batches of 512 events do not fit");
+    let counts = world.pipeline.status().components;
+    assert!(counts["outside"].buffered_events <= 8_192 && counts["outside"].dropped == 0);
+    *world.outside.is_closed.lock() = false;
+    let count = told.len();
+    for told in told {
+        soon(told).await.unwrap();
+    }
+    assert!(world.outside.wait_for(count * 512).await.len() >= count * 512);
+    assert!(world.pipeline.status().components["outside"].waited_us > 0);
+}
+
+#[tokio::test]
+async fn what_is_in_a_buffer_is_acknowledged_and_survives_a_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "[sinks.archive]\ninputs = ['audit']\nbuffer = { max_bytes = 1048576 }\n";
+    let world = start(folder.path(), text).await;
+    *world.archive.is_closed.lock() = true;
+    soon(world.give(&[r#"{"n":1}"#, r#"{"n":2}"#]).await).await.unwrap();
+    assert_eq!(world.pipeline.status().components["archive"].buffered_events, 2);
+    world.pipeline.stop().await;
+    let world = start(folder.path(), text).await;
+    assert_eq!(world.archive.wait_for(2).await, [r#"{"n":1}"#, r#"{"n":2}"#]);
+    world.pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_what_is_on_its_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = start(folder.path(), BOTH).await;
+    let told = world.give(&[r#"{"n":1}"#]).await;
+    // The source has handed it over once there is room for the next.
+    let other = world.give(&[r#"{"n":2}"#]).await;
+    let third = world.give(&[r#"{"n":3}"#]).await;
+    assert!(world.pipeline.stop().await);
+    soon(told).await.unwrap();
+    for (place, told) in [other, third].into_iter().enumerate() {
+        // Handed over or not: what was is durable, what was not is not acknowledged.
+        let is_done = soon(told).await.is_ok();
+        assert_eq!(is_done, world.outside.bodies.lock().len() > place + 1);
+    }
+}
