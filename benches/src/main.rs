@@ -35,6 +35,7 @@ use std::process::ExitCode;
     after_help = "Examples:\n  benches --quick                        a first impression, about two minutes\n  \
         benches --only writes,reads            the comparison with etcd alone\n  \
         benches --report bench.json --write-readme\n  \
+        benches --only detection --rsigma --rsigma-agree --sigma-rules DIR --sigma-events FILE\n  \
         benches --only writes --products holdfast --clients 64 --seconds 60    something to attach perf to"
 )]
 struct Arguments {
@@ -77,6 +78,13 @@ struct Arguments {
     /// Events to match them with: JSON, one a line, `.gz` if compressed.
     #[arg(long, requires = "sigma_rules")]
     sigma_events: Option<PathBuf>,
+    /// Measure rsigma 0.23 beside Holdfast with the same rules and events; it is built from crates.io, outside of this
+    /// workspace.
+    #[arg(long, requires = "sigma_rules")]
+    rsigma: bool,
+    /// Also compare, event by event, which rules both match.
+    #[arg(long, requires = "sigma_rules")]
+    rsigma_agree: bool,
     /// Start nodes without rules: nothing is detected.
     #[arg(long)]
     no_rules: bool,
@@ -173,7 +181,7 @@ async fn bench(arguments: &Arguments) -> Result<()> {
         None => std::env::current_exe()?.with_file_name("holdfast"),
     };
     anyhow::ensure!(
-        binary.is_file(),
+        binary.is_file() || arguments.only == [Part::Detection],
         "{}: no such program; build it with ./dev build, or say --binary PATH",
         binary.display()
     );
@@ -186,10 +194,17 @@ async fn bench(arguments: &Arguments) -> Result<()> {
     let mut report = empty(arguments);
     if wanted(Part::Detection) {
         say("detection: on one thread");
-        let count = if arguments.quick { 50_000 } else { 200_000 };
-        let folder = rules.clone();
-        let packs = detection::Packs { rules: arguments.sigma_rules.clone(), events: arguments.sigma_events.clone() };
-        report.detection = tokio::task::spawn_blocking(move || detection::run(&folder, count, &packs)).await??;
+        let packs = arguments.sigma_rules.clone().zip(arguments.sigma_events.clone());
+        let beside = arguments.rsigma || arguments.rsigma_agree;
+        let asked = detection::Asked {
+            rules: rules.clone(),
+            events: if arguments.quick { 50_000 } else { 200_000 },
+            quick: arguments.quick,
+            packs: packs.map(|(rules, events)| detection::Packs { rules, events }),
+            beside: if beside { Some(cache()?) } else { None },
+            agree: arguments.rsigma_agree,
+        };
+        report.detection = Some(tokio::task::spawn_blocking(move || detection::run(&asked)).await??);
     }
     if wanted(Part::Idle) {
         say("idle: three regions of three nodes");
@@ -318,7 +333,7 @@ fn empty(arguments: &Arguments) -> Report {
         rules: !arguments.no_rules,
         load: Vec::new(),
         remote: Vec::new(),
-        detection: Vec::new(),
+        detection: None,
         idle: None,
     }
 }
@@ -334,6 +349,14 @@ fn publish(arguments: &Arguments, report: &Report) -> Result<()> {
         say(&format!("written: {}", report::write_readme(&tables)?.display()));
     }
     Ok(())
+}
+
+/// Where what is built once for this machine is kept, as `./dev` has it.
+fn cache() -> Result<PathBuf> {
+    let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let own = of("HOLDFAST_CACHE");
+    let users = || of("XDG_CACHE_HOME").or_else(|| of("HOME").map(|home| home.join(".cache")));
+    own.or_else(|| users().map(|folder| folder.join("holdfast"))).context("neither HOLDFAST_CACHE nor HOME is set")
 }
 
 /// The rules below the current folder, or beside it.

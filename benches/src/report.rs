@@ -1,5 +1,7 @@
 //! What was measured, as JSON for programs and as a table for people.
 
+mod tables;
+
 use crate::detection::Detection;
 use crate::holdfast;
 use crate::idle::Idle;
@@ -38,7 +40,7 @@ pub struct Report {
     /// Between regions.
     pub remote: Vec<Remote>,
     /// The detector.
-    pub detection: Vec<Detection>,
+    pub detection: Option<Detection>,
     /// Nodes without clients.
     pub idle: Option<Idle>,
 }
@@ -154,7 +156,9 @@ impl Report {
             self.write_load(out, operation)?;
         }
         self.write_remote(out)?;
-        self.write_detection(out)?;
+        if let Some(detection) = &self.detection {
+            tables::write(out, detection)?;
+        }
         if let Some(idle) = &self.idle {
             writeln!(out, "\n### Idle nodes\n")?;
             writeln!(
@@ -244,25 +248,6 @@ impl Report {
                 one.remote_1_p50_ms,
                 one.remote_1_p99_ms,
                 one.remote_1_per_second
-            )?;
-        }
-        Ok(())
-    }
-
-    fn write_detection(&self, out: &mut String) -> std::fmt::Result {
-        if self.detection.is_empty() {
-            return Ok(());
-        }
-        writeln!(out, "\n### Detection on one core\n")?;
-        writeln!(
-            out,
-            "| events | mean bytes | rules + correlations | events per CPU-second | alerts |\n|---|--:|--:|--:|--:|"
-        )?;
-        for one in &self.detection {
-            writeln!(
-                out,
-                "| {} {} | {} | {} + {} | {:.0} | {} |",
-                one.events, one.kind, one.event_bytes, one.rules, one.correlations, one.per_cpu_second, one.alerts
             )?;
         }
         Ok(())

@@ -168,27 +168,6 @@ pub trait Core: Send + Sync + 'static {
     /// They rest no longer.
     async fn unmute(&self, caller: &Caller, session: &Session, id: &str) -> Answer<()>;
 
-    // --- events of the past ---
-
-    /// Searches; answers when it is done, or after a while with how far it is. Audited before it begins.
-    async fn search_events(&self, caller: &Caller, session: &Session, request: EventSearch) -> Answer<JobView>;
-    /// Hunts; as [`Core::search_events`].
-    async fn hunt_events(&self, caller: &Caller, session: &Session, request: EventHunt) -> Answer<JobView>;
-    /// The session's own jobs.
-    async fn event_jobs(&self, caller: &Caller, session: &Session) -> Answer<JobList>;
-    /// One of them, with `limit` rows after the first `after`.
-    async fn event_job(
-        &self,
-        caller: &Caller,
-        session: &Session,
-        id: u128,
-        after: usize,
-        limit: usize,
-    ) -> Answer<JobView>;
-    /// Cancels one of them, or forgets it where it has ended.
-    async fn cancel_event_job(&self, caller: &Caller, session: &Session, id: u128) -> Answer<()>;
-    /// What this node's archive holds.
-    async fn event_archive(&self, caller: &Caller, session: &Session) -> Answer<ArchiveView>;
     /// The escalation policy as it was last applied.
     async fn escalation_policy(&self, caller: &Caller, session: &Session) -> Answer<PolicyView>;
     /// Replaces it, if it is right and the precondition holds; as with records, an existing one needs a precondition.
@@ -218,6 +197,27 @@ pub trait Core: Send + Sync + 'static {
         request: ChangeTicket,
         precondition: Precondition,
     ) -> Answer<TicketView>;
+    // --- events of the past ---
+
+    /// Searches; answers when it is done, or after a while with how far it is. Audited before it begins.
+    async fn search_events(&self, caller: &Caller, session: &Session, request: EventSearch) -> Answer<JobView>;
+    /// Hunts; as [`Core::search_events`].
+    async fn hunt_events(&self, caller: &Caller, session: &Session, request: EventHunt) -> Answer<JobView>;
+    /// The session's own jobs.
+    async fn event_jobs(&self, caller: &Caller, session: &Session) -> Answer<JobList>;
+    /// One of them, with `limit` rows after the first `after`.
+    async fn event_job(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        id: u128,
+        after: usize,
+        limit: usize,
+    ) -> Answer<JobView>;
+    /// Cancels one of them, or forgets it where it has ended.
+    async fn cancel_event_job(&self, caller: &Caller, session: &Session, id: u128) -> Answer<()>;
+    /// What this node's archive holds.
+    async fn event_archive(&self, caller: &Caller, session: &Session) -> Answer<ArchiveView>;
 
     // --- cluster ---
 

@@ -6,12 +6,14 @@ mod blind;
 mod intake;
 mod late;
 mod quota;
+mod reload;
 mod rows;
 mod shadow;
 mod streams;
 
 pub use blind::COVERAGE_DEGRADED;
 pub use late::{LateLane, reconsider};
+pub use reload::Reloaded;
 pub use rows::{RestoreError, Restored, Row};
 pub use shadow::Shadow;
 
@@ -182,14 +184,9 @@ enum Work {
 
 impl Detector {
     /// A detector without state.
-    pub fn new(rules: RuleSet, options: Options) -> Self {
-        let rules = Arc::new(rules);
-        let mut feeds: BTreeMap<Origin, Vec<(usize, usize)>> = BTreeMap::new();
-        for (correlation, plan) in rules.correlations.iter().enumerate() {
-            for (place, feed) in plan.feeds.iter().enumerate() {
-                feeds.entry(feed.origin).or_default().push((correlation, place));
-            }
-        }
+    pub fn new(rules: impl Into<Arc<RuleSet>>, options: Options) -> Self {
+        let rules: Arc<RuleSet> = rules.into();
+        let feeds = feeds_of(&rules);
         let correlators = rules
             .correlations
             .iter()
@@ -451,6 +448,17 @@ impl Detector {
             effects.push(Effect::Extended { alert, count, last_ms });
         }
     }
+}
+
+/// For each rule or correlation, the correlations it feeds and as which of their rules.
+fn feeds_of(rules: &RuleSet) -> BTreeMap<Origin, Vec<(usize, usize)>> {
+    let mut feeds: BTreeMap<Origin, Vec<(usize, usize)>> = BTreeMap::new();
+    for (correlation, plan) in rules.correlations.iter().enumerate() {
+        for (place, feed) in plan.feeds.iter().enumerate() {
+            feeds.entry(feed.origin).or_default().push((correlation, place));
+        }
+    }
+    feeds
 }
 
 fn text_of(fields: &Fields, name: &str) -> Option<String> {

@@ -67,6 +67,10 @@ pub struct CorrelationPlan {
 }
 
 impl CorrelationPlan {
+    /// Whether it raises alerts of its own, or only feeds other correlations.
+    pub fn raises_alerts(&self) -> bool {
+        self.alerts
+    }
     /// Whether it waits for the watermark to say anything.
     pub(crate) fn closes(&self) -> bool {
         self.shape.is_closed() || self.delay_ms > 0

@@ -2,12 +2,13 @@
 
 mod incident_support;
 
-use detection::EntityKind::User;
+use detection::EntityKind::{Host, User};
 use detection::escalation::{Book, Mark, Run, Standing, State, Stop, advance, parse, remind};
 use detection::incident::breach::ClockKind;
+use detection::incident::risk::Criticality;
 use detection::incident::{Act, Desk, Input};
 use detection::{IncidentId, NotificationId, Severity};
-use incident_support::{HOUR_MS, NOW_MS, act, alert, desk, step};
+use incident_support::{HOUR_MS, NOW_MS, act, alert, desk, entity, step};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -134,6 +135,27 @@ fn those_on_call_are_reminded_of_a_duty_at_half_three_quarters_and_the_end() {
     let met = Act::MeetClock { clock, subject: "CNIL".into(), at_ms: NOW_MS, reference: "C-1".into() };
     act(&mut desk, NOW_MS + 1, id, met).unwrap();
     assert_eq!(asked(&desk, 100), (vec![], None));
+}
+
+#[test]
+fn assets_are_named_once_each_and_by_what_they_are() {
+    let with = |asset: &str| {
+        let policy = "[[policy]]\nname = \"p\"\nseverity_min = \"low\"\n[[policy.step]]\nnotify = [\"person:a\"]\n\
+             acknowledge_within = \"1m\"\n[[person]]\nlogin = \"a\"\nemail = \"a@b.c\"\n";
+        parse("test.toml", format!("version = 1\n{policy}{asset}").as_bytes())
+    };
+    let vital = "[[asset]]\nentity = \"host:DB-1.\"\ncriticality = \"vital\"\n";
+    let assets = with(vital).unwrap().assets;
+    assert_eq!(assets.into_iter().collect::<Vec<_>>(), [(entity(Host, "db-1"), Criticality::Vital)]);
+    let wrong = [
+        ("[[asset]]\nentity = \"db-1\"\ncriticality = \"vital\"\n", "test.toml:12: db-1 is not an entity"),
+        ("[[asset]]\nentity = \"host:x\"\ncriticality = \"much\"\n", "test.toml:13: there is no criticality"),
+        (&format!("{vital}{vital}"), "test.toml:15: host:DB-1. is there twice"),
+    ];
+    for (asset, expect) in wrong {
+        let errors = with(asset).unwrap_err();
+        assert!(errors[0].to_string().starts_with(expect), "{errors:?}");
+    }
 }
 
 proptest! {

@@ -170,6 +170,36 @@ fn a_window_of_a_stream_that_fell_silent_is_judged() {
     assert_eq!(detector.counts().keys, 0);
 }
 
+#[test]
+fn the_examples_of_the_specification_run() {
+    let Some(folder) = support::data("sigma/schema/correlation") else { return };
+    let base = |name: &str| {
+        format!("title: {name}\nname: {name}\nlogsource: {{}}\ndetection: {{s: {{rid: {name}}}, condition: s}}\n---\n")
+    };
+    let mut run = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let yaml: serde_yaml_ng::Value = serde_yaml_ng::from_str(&text).unwrap();
+        let names: Vec<&str> =
+            yaml["correlation"]["rules"].as_sequence().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+        let bases: String = names.iter().copied().map(base).collect();
+        let (rules, errors) = load_texts(vec![("example.yml".into(), bases + &text)]);
+        assert!(errors.is_empty(), "{}: {errors:?}", path.display());
+        // As many events as each asks for: of every rule, for users and processes enough, one of them rare.
+        let events = (0..150_u64).map(|n| {
+            let fields = json!({"rid": names[n as usize % names.len()], "ComputerName": "c", "WorkstationName": "w", "SourceIP": "ip",
+                "dns.question.name": "d", "User": if path.ends_with("value_count.yml") { format!("u{n}") } else { "u".into() },
+                "BytesOut": 600, "bytes_sent": 10_000, "Image": if n == 70 { "rare" } else { "usual" }});
+            plain(n, NOW_MS - 10_000_000 + n * 1_000, fields)
+        });
+        let net = feed(&mut Detector::new(rules, Options::default()), events);
+        assert_eq!(net.alerts.len(), 1, "{}", path.display());
+        run += 1;
+    }
+    assert_eq!(run, 8);
+}
+
 /// The correlations that the property is held for, each with how many rules it is about.
 const OPERATORS: &[(usize, &str)] = &[
     (1, "type: event_count, condition: {gte: 3}"),

@@ -9,19 +9,35 @@ use detection::rules::{RuleSet, load_texts};
 use proptest::prelude::*;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use support::{NOW_MS, plain};
 
 /// Every kind of correlation, one of correlations, over events that say which rule they match.
 const RULES: &str = include_str!("support/state.yml");
 
-fn rules() -> RuleSet {
-    static RULES_READ: LazyLock<RuleSet> = LazyLock::new(|| {
+fn rules() -> Arc<RuleSet> {
+    static RULES_READ: LazyLock<Arc<RuleSet>> = LazyLock::new(|| {
         let (rules, errors) = load_texts(vec![("state.yml".into(), RULES.into())]);
         assert!(errors.is_empty(), "{errors:?}");
-        rules
+        Arc::new(rules)
     });
-    RULES_READ.clone()
+    Arc::clone(&RULES_READ)
+}
+
+/// With one correlation changed, one gone, one retitled and one more.
+fn other_rules() -> Arc<RuleSet> {
+    static OTHER: LazyLock<Arc<RuleSet>> = LazyLock::new(|| {
+        let text = RULES
+            .replace("gte: 3}}\n---\ntitle: various", "gte: 4}}\n---\ntitle: various")
+            .replace("title: together\n", "title: retitled\nlevel: high\n");
+        let (gone, rest) = text.split_once("title: a median").unwrap();
+        let more = "title: more\nname: more\ncorrelation: {type: event_count, rules: [b, various], timespan: 60s, condition: {gte: 2}}";
+        let text = format!("{gone}{more}{}", &rest[rest.find("\n---").unwrap()..]);
+        let (rules, errors) = load_texts(vec![("other.yml".into(), text)]);
+        assert!(errors.is_empty(), "{errors:?}");
+        Arc::new(rules)
+    });
+    Arc::clone(&OTHER)
 }
 
 #[derive(Clone, Debug)]
@@ -62,7 +78,7 @@ fn drawn() -> impl Strategy<Value = Vec<Drawn>> {
         restart: luck == 0,
         tick: luck < 3,
     });
-    proptest::collection::vec(one, 1..150)
+    proptest::collection::vec(one, 1..100)
 }
 
 /// Each with the time at which it comes, by that time.
@@ -169,11 +185,64 @@ fn damage_is_told() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn a_restart_at_any_point_changes_no_effect(drawn in drawn()) {
         prop_assert_eq!(run(&drawn, false, |_| {}), run(&drawn, true, |_| {}));
+    }
+
+    #[test]
+    fn a_reload_of_the_same_rules_changes_no_effect(drawn in drawn()) {
+        let (mut detector, mut effects) = (Detector::new(rules(), options()), Vec::new());
+        for (at_ms, one, event) in events(&drawn) {
+            detector.step(at_ms, Input::Event(event), &mut effects);
+            if one.tick {
+                detector.step(at_ms + 1_000, Input::Tick, &mut effects);
+            }
+            if one.restart {
+                let reloaded = detector.reload(rules());
+                prop_assert_eq!((reloaded.begun, reloaded.dropped), (0, 0));
+            }
+        }
+        prop_assert_eq!(run(&drawn, false, |_| {}), effects);
+    }
+
+    #[test]
+    fn a_reload_of_other_rules_is_the_same_as_a_restart_with_them(drawn in drawn()) {
+        let mut detectors = [Detector::new(rules(), options()), Detector::new(rules(), options())];
+        let mut effects = [Vec::new(), Vec::new()];
+        let mut stores = [BTreeMap::new(), BTreeMap::new()];
+        let store = |detector: &mut Detector, store: &mut BTreeMap<Vec<u8>, Vec<u8>>| {
+            for (key, row) in detector.take_rows() {
+                match row {
+                    Some(row) => store.insert(key, row),
+                    None => store.remove(&key),
+                };
+            }
+        };
+        let mut is_other = false;
+        for (at_ms, one, event) in events(&drawn) {
+            for (detector, effects) in detectors.iter_mut().zip(&mut effects) {
+                detector.step(at_ms, Input::Event(event.clone()), effects);
+                if one.tick {
+                    detector.step(at_ms + 1_000, Input::Tick, effects);
+                }
+            }
+            if one.restart {
+                is_other = !is_other;
+                let next = if is_other { other_rules() } else { rules() };
+                let [reloaded, restarted] = &mut detectors;
+                reloaded.reload(next.clone());
+                store(reloaded, &mut stores[0]);
+                store(restarted, &mut stores[1]);
+                *restarted = Detector::restore(next, options(), stores[1].clone()).unwrap().0;
+                store(restarted, &mut stores[1]);
+                prop_assert_eq!(&stores[0], &stores[1]);
+            }
+        }
+        let [reloaded, restarted] = effects;
+        prop_assert_eq!(reloaded, restarted);
     }
 
     #[test]

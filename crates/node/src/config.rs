@@ -79,29 +79,41 @@ impl Default for RaftTiming {
 }
 
 /// Detection.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DetectionConfig {
     /// A folder of Sigma rules, or a `packs.toml`; without one nothing is detected. Looked at again while it runs.
     pub rules: Option<PathBuf>,
     /// How rules that changed come into charge: in shadow first, then watched.
-    #[serde(default = "default_care")]
     pub rollout: Care,
+    /// The topology of sources, transforms and sinks; instead of the four that follow.
+    pub pipeline: Option<PathBuf>,
+    /// Most bytes of dead letters that are kept.
+    pub dead_letters_bytes_max: u64,
     /// Where syslog comes in over UDP.
     pub syslog_udp: Option<std::net::SocketAddr>,
     /// Where syslog comes in over TCP.
     pub syslog_tcp: Option<std::net::SocketAddr>,
     /// A log file to follow.
     pub file: Option<PathBuf>,
-    /// Where the place in that file is remembered; beside it by default.
-    pub file_offset: Option<PathBuf>,
     /// Where incidents are announced.
     pub webhook: Option<Webhook>,
 }
 
-/// Ten minutes in shadow; and a new rule may raise a thousand alerts a day before it is held to be wrong.
-fn default_care() -> Care {
-    Care { shadow_ms: 600_000, alerts_free: 1_000, ..Care::default() }
+impl Default for DetectionConfig {
+    fn default() -> Self {
+        Self {
+            rules: None,
+            // Ten minutes in shadow; and a new rule may raise a thousand alerts a day before it is held to be wrong.
+            rollout: Care { shadow_ms: 600_000, alerts_free: 1_000, ..Care::default() },
+            pipeline: None,
+            dead_letters_bytes_max: pipeline::dead::BYTES_MAX,
+            syslog_udp: None,
+            syslog_tcp: None,
+            file: None,
+            webhook: None,
+        }
+    }
 }
 
 /// A webhook: each incident's revision is sent once it is stored, at least once.
@@ -246,7 +258,7 @@ impl Config {
             &mut self.keys.audit,
         ];
         let detection = &mut self.detection;
-        let optional = [detection.rules.as_mut(), detection.file.as_mut(), detection.file_offset.as_mut()];
+        let optional = [detection.rules.as_mut(), detection.file.as_mut(), detection.pipeline.as_mut()];
         let secret = detection.webhook.as_mut().map(|webhook| &mut webhook.secret);
         for path in paths.into_iter().chain(optional.into_iter().flatten()).chain(secret) {
             *path = folder.join(&*path);
@@ -270,6 +282,14 @@ impl Config {
         }
         if !(1..=24 * 60).contains(&self.sessions.lifetime_minutes) {
             return Err(format!("sessions.lifetime_minutes = {}: between 1 and 1440", self.sessions.lifetime_minutes));
+        }
+        let detection = &self.detection;
+        let has_keys = detection.syslog_udp.is_some()
+            || detection.syslog_tcp.is_some()
+            || detection.file.is_some()
+            || detection.webhook.is_some();
+        if detection.pipeline.is_some() && has_keys {
+            return Err("detection.pipeline: describe syslog_udp, syslog_tcp, file and webhook in that file".into());
         }
         if self.archive.retention_days.contains(&0) {
             return Err("archive.retention_days: at least 1".into());

@@ -5,7 +5,9 @@ use crate::core::NodeCore;
 use crate::driver;
 use crate::host_rules;
 use crate::host_tasks;
+use crate::intake::{self, Intake};
 use crate::start::{Running, Start};
+use crate::telemetry::pipeline::PipelineMetrics;
 use crate::world::{SystemClock, SystemEntropy, World};
 use anyhow::{Context, bail};
 use consensus::Timing;
@@ -55,6 +57,9 @@ pub async fn run(
     let (tell_rules, rules) = watch::channel(Arc::new(host_rules::read(&config.detection)?));
     let bootstrap = bootstrap.map(crate::command::init::read_bootstrap).transpose()?;
     let webhook = config.detection.webhook.as_ref().map(host_tasks::WebhookOut::new).transpose()?;
+    let intake = Intake::load(&config, &world.clock)?;
+    let mut sinks = intake.outbound()?;
+    sinks.extend(webhook.map(|webhook| Arc::new(webhook) as Arc<dyn pipeline::sink::Sink>));
     let raft = config.raft;
     let start = Start {
         cluster: Arc::clone(&cluster),
@@ -71,7 +76,7 @@ pub async fn run(
         password_cost: identity::password::Cost::Standard,
         rules,
         care: config.detection.rollout.clone(),
-        sinks: webhook.into_iter().map(|webhook| Arc::new(webhook) as Arc<dyn pipeline::sink::Sink>).collect(),
+        sinks,
         first: first && !born.exists(),
         lost,
         bootstrap,
@@ -109,11 +114,12 @@ pub async fn run(
     tasks.spawn(driver::archive::run(Arc::clone(&running.node)));
     let core = Arc::new(NodeCore(Arc::clone(&running.node)));
     tasks.spawn(api::serve(api, tls, core, until(stopped.clone())));
-    tasks.spawn(host_tasks::metrics(metrics, Arc::clone(&running.node), link, until(stopped.clone())));
     if let Some(path) = config.detection.rules.clone() {
         tasks.spawn(host_rules::watch(path, tell_rules, Arc::clone(&running.node)));
     }
-    host_tasks::listen(&config.detection, &running.node, &mut tasks).await?;
+    let pipeline = intake.start(&running.node, &config).await?;
+    let counted = Arc::new(PipelineMetrics::new(pipeline.monitor()));
+    tasks.spawn(host_tasks::metrics(metrics, Arc::clone(&running.node), link, counted, until(stopped.clone())));
     tokio::select! {
         biased;
         signalled = host_tasks::signal() => signalled?,
@@ -125,7 +131,10 @@ pub async fn run(
     tracing::info!("stopping");
     running.node.stopping.store(true, std::sync::atomic::Ordering::Release);
     let _ = stop.send(true);
-    // The API finishes what is in flight by itself; listeners for events just end.
+    if !pipeline.stop().await {
+        tracing::warn!("events on their way were not waited for: their sources bring them again, or they are on disk");
+    }
+    // The API finishes what is in flight by itself.
     let api_done = async { while tasks.join_next().await.is_some_and(|done| done.is_ok()) {} };
     let _ = tokio::time::timeout(std::time::Duration::from_secs(3), api_done).await;
     tasks.shutdown().await;
@@ -194,6 +203,7 @@ pub fn check(config: &Config) -> anyhow::Result<Vec<String>> {
     for path in [&config.tls.authority, &config.tls.certificate, &config.tls.key] {
         config::read(path)?;
     }
+    intake::topology(&config.detection)?;
     let Some(folder) = &config.detection.rules else { return Ok(Vec::new()) };
     let (_, errors) = detection::packs::load(folder)?;
     Ok(errors.iter().map(ToString::to_string).collect())

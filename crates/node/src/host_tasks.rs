@@ -1,22 +1,18 @@
-//! What a real machine adds to a node: metrics over HTTP, listeners for events, the webhook, signals.
+//! What a real machine adds to a node: metrics over HTTP, the webhook, signals.
 
-use crate::config::{DetectionConfig, Webhook};
-use crate::machine::note::Note;
+use crate::config::Webhook;
 use crate::node::Node;
+use crate::telemetry::pipeline::PipelineMetrics;
 use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
-use detection::{RawEvent, SourceKind};
 use keyring::MacKey;
 use pipeline::sink::{Notice, Refused, Sink, Topic};
-use pipeline::source::syslog::{SILENCE_SECONDS_MAX, SyslogTcp, SyslogUdp};
-use pipeline::source::{BATCH_EVENTS_MAX, Batch, Source};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use transport::QuicLink;
 
@@ -25,12 +21,6 @@ const SCRAPES_MAX: usize = 8;
 /// Bytes of a scrape's request line and headers.
 const REQUEST_BYTES_MAX: usize = 8 * 1024;
 const SCRAPE_TIME: Duration = Duration::from_secs(5);
-/// How long events wait for others before they are written.
-const BATCH_WAIT: Duration = Duration::from_millis(50);
-/// Bytes read of a followed file at once.
-const FOLLOW_BYTES: usize = 64 * 1024;
-/// How often a followed file is looked at.
-const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 const WEBHOOK_TIME: Duration = Duration::from_secs(5);
 
 /// How long a start may take until everything this node acknowledged is in its state again.
@@ -47,7 +37,13 @@ pub(crate) async fn recover(node: &Node) {
 }
 
 /// Serves `/metrics`, `/healthz` and `/readyz` in plain HTTP, for scrapers on this machine or a private network.
-pub async fn metrics(listener: TcpListener, node: Arc<Node>, link: Arc<QuicLink>, until: impl Future<Output = ()>) {
+pub async fn metrics(
+    listener: TcpListener,
+    node: Arc<Node>,
+    link: Arc<QuicLink>,
+    pipeline: Arc<PipelineMetrics>,
+    until: impl Future<Output = ()>,
+) {
     let slots = Arc::new(Semaphore::new(SCRAPES_MAX));
     let mut scrapes = JoinSet::new();
     tokio::pin!(until);
@@ -59,15 +55,20 @@ pub async fn metrics(listener: TcpListener, node: Arc<Node>, link: Arc<QuicLink>
         };
         while scrapes.try_join_next().is_some() {}
         let (Ok((stream, _)), Ok(slot)) = (accepted, Arc::clone(&slots).acquire_owned().await) else { continue };
-        let (node, link) = (Arc::clone(&node), Arc::clone(&link));
+        let (node, link, pipeline) = (Arc::clone(&node), Arc::clone(&link), Arc::clone(&pipeline));
         scrapes.spawn(async move {
-            let _ = tokio::time::timeout(SCRAPE_TIME, scrape(stream, &node, &link)).await;
+            let _ = tokio::time::timeout(SCRAPE_TIME, scrape(stream, &node, &link, &pipeline)).await;
             drop(slot);
         });
     }
 }
 
-async fn scrape(mut stream: TcpStream, node: &Node, link: &QuicLink) -> std::io::Result<()> {
+async fn scrape(
+    mut stream: TcpStream,
+    node: &Node,
+    link: &QuicLink,
+    pipeline: &PipelineMetrics,
+) -> std::io::Result<()> {
     let mut request = Vec::new();
     while !request.windows(4).any(|window| window == b"\r\n\r\n") && request.len() < REQUEST_BYTES_MAX {
         if stream.read_buf(&mut request).await? == 0 {
@@ -78,7 +79,7 @@ async fn scrape(mut stream: TcpStream, node: &Node, link: &QuicLink) -> std::io:
     let (status, kind, body) = match path {
         b"/metrics" => {
             observe(node, link);
-            ("200 OK", "text/plain; version=0.0.4", node.metrics.render())
+            ("200 OK", "text/plain; version=0.0.4", node.metrics.render() + &pipeline.render())
         }
         b"/healthz" => ("200 OK", "text/plain", "ok\n".into()),
         b"/readyz" => match node.ready() {
@@ -111,136 +112,6 @@ fn observe(node: &Node, link: &QuicLink) {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: f64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0.0);
     metrics.resident_bytes.set(pages * 4096.0);
-}
-
-/// Starts the configured listeners for events.
-pub async fn listen(config: &DetectionConfig, node: &Arc<Node>, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
-    let clock = || Arc::clone(&node.world.clock);
-    let mut sources = Vec::new();
-    let (sender, received) = pipeline::source::channel();
-    if let Some(address) = config.syslog_udp {
-        let name = format!("syslog-udp/{}", node.place.name);
-        let source = SyslogUdp::bind(&name, address, clock()).await.context("detection.syslog_udp")?;
-        sources.push(Box::new(source).run(sender.clone()));
-    }
-    if let Some(address) = config.syslog_tcp {
-        let (name, silence) = (format!("syslog-tcp/{}", node.place.name), Duration::from_secs(SILENCE_SECONDS_MAX));
-        let source = SyslogTcp::bind(&name, address, None, silence, clock()).await.context("detection.syslog_tcp")?;
-        sources.push(Box::new(source).run(sender.clone()));
-    }
-    if let Some(path) = &config.file {
-        let offset = config.file_offset.clone().unwrap_or_else(|| path.with_extension("offset"));
-        tasks.spawn(follow(Arc::clone(node), path.clone(), offset));
-    }
-    if sources.is_empty() {
-        return Ok(());
-    }
-    for source in sources {
-        tasks.spawn(async move {
-            if let Err(error) = source.await {
-                tracing::error!(%error, "a source of events has ended");
-            }
-        });
-    }
-    tasks.spawn(write(Arc::clone(node), received));
-    Ok(())
-}
-
-/// Writes what sources bring to the region's log, in batches; sources wait while it is behind.
-async fn write(node: Arc<Node>, mut received: mpsc::Receiver<Batch>) {
-    loop {
-        let Some(mut batch) = received.recv().await else { return };
-        let deadline = tokio::time::Instant::now() + BATCH_WAIT;
-        let mut done: Vec<_> = batch.done.take().into_iter().collect();
-        while batch.events.len() < BATCH_EVENTS_MAX {
-            match tokio::time::timeout_at(deadline, received.recv()).await {
-                Ok(Some(more)) => {
-                    batch.events.extend(more.events);
-                    batch.rejects.extend(more.rejects);
-                    done.extend(more.done);
-                }
-                Ok(None) | Err(_) => break,
-            }
-        }
-        for reject in batch.rejects {
-            node.metrics.detection.with_label_values(&[reject.reason.label()]).inc();
-            tracing::warn!(reason = %reject.reason, "a line was rejected");
-        }
-        let note = Note {
-            action: "ingest".into(),
-            tenant: Some("platform".into()),
-            resource: Some("events/syslog".into()),
-            node: node.place.id,
-            ..Note::default()
-        };
-        // Until it is written the sources hold back: nothing that was taken is dropped.
-        while let Err(problem) = node.take_in(batch.events.clone(), None, note.clone()).await {
-            tracing::warn!(%problem, "events wait to be written");
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        for done in done {
-            // A source that has ended does not need to know.
-            let _ = done.send(());
-        }
-    }
-}
-
-/// Follows a log file from where it was left: each part is written to the region's log before its end is remembered,
-/// so that a crash repeats lines but loses none. A file that became shorter was rotated and is read from its beginning.
-async fn follow(node: Arc<Node>, path: PathBuf, remembered: PathBuf) {
-    let mut offset: u64 =
-        std::fs::read_to_string(&remembered).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-    loop {
-        let part = match read_part(&path, &mut offset) {
-            Ok(part) if !part.is_empty() => part,
-            Ok(_) => {
-                tokio::time::sleep(FOLLOW_EVERY).await;
-                continue;
-            }
-            Err(error) => {
-                tracing::warn!(%error, path = %path.display(), "the file cannot be followed");
-                tokio::time::sleep(FOLLOW_EVERY * 10).await;
-                continue;
-            }
-        };
-        let lines: Vec<Bytes> =
-            part.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(Bytes::copy_from_slice).collect();
-        let note = Note {
-            action: "ingest".into(),
-            tenant: Some("platform".into()),
-            resource: Some("events/file".into()),
-            node: node.place.id,
-            ..Note::default()
-        };
-        let received_ms = node.world.clock.wall_ms();
-        let event = |bytes| RawEvent { source: SourceKind::Syslog, received_ms, position: None, bytes };
-        let events: Vec<RawEvent> = lines.into_iter().map(event).collect();
-        if let Err(problem) = node.take_in(events, None, note).await {
-            tracing::warn!(%problem, "lines of the file wait to be written");
-            tokio::time::sleep(FOLLOW_EVERY).await;
-            continue;
-        }
-        offset += part.len() as u64;
-        if let Err(error) = std::fs::write(&remembered, offset.to_string()) {
-            tracing::warn!(%error, path = %remembered.display(), "the place in the file cannot be remembered");
-        }
-    }
-}
-
-/// Whole lines from `offset` on; a line longer than a part is cut there.
-fn read_part(path: &Path, offset: &mut u64) -> std::io::Result<Vec<u8>> {
-    let file = std::fs::File::open(path)?;
-    if file.metadata()?.len() < *offset {
-        *offset = 0;
-    }
-    let mut part = vec![0; FOLLOW_BYTES];
-    let count = std::os::unix::fs::FileExt::read_at(&file, &mut part, *offset)?;
-    part.truncate(count);
-    let whole = part.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-    if whole > 0 || count < FOLLOW_BYTES {
-        part.truncate(whole);
-    }
-    Ok(part)
 }
 
 /// Announces incidents by HTTP POST, signed with HMAC-SHA256.

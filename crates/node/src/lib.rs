@@ -9,6 +9,7 @@ pub mod driver;
 pub mod host;
 mod host_rules;
 mod host_tasks;
+pub mod intake;
 pub mod machine;
 pub mod node;
 pub mod start;

@@ -1,7 +1,7 @@
 //! `holdfast`: the one program of the platform.
 
 use clap::{Parser, Subcommand};
-use node::command::{audit, escalation, events, incidents, init, remote, rules, soc, tickets};
+use node::command::{audit, escalation, events, incidents, init, pipeline, remote, rules, soc, tickets};
 use node::config::Config;
 use node::{host, telemetry};
 use std::path::PathBuf;
@@ -65,6 +65,9 @@ enum Command {
     /// The work on incidents as other systems know it.
     #[command(subcommand)]
     Tickets(tickets::TicketsCommand),
+    /// Events on their way: the topology, its tests, dead letters.
+    #[command(subcommand)]
+    Pipeline(pipeline::PipelineCommand),
     /// Print the one-time code of this moment for a base32 secret.
     Totp {
         /// The secret, from `holdfast init` or the enrolment address.
@@ -136,6 +139,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Audit(AuditCommand::Verify { remote }) => wait(audit::verify(&remote)),
         Command::Events(command) => wait(events::run(&command)),
         Command::Rules(command) => rules::run(&command),
+        Command::Pipeline(command) => pipeline::run(&command),
         Command::Incidents(command) => wait(incidents::run(&command)),
         Command::Soc(soc) => wait(soc::run(&soc)),
         Command::Escalation(command) => wait(escalation::run(&command)),

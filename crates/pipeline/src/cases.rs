@@ -5,8 +5,9 @@
 use crate::plan::{Entry, Plan};
 use crate::record::{Record, nested};
 use crate::topology::described::source_kind;
-use crate::topology::{Finding, Topology};
+use crate::topology::{ALERTS, AUDIT, Finding, INCIDENTS, Topology};
 use detection::SourceKind;
+use detection::event::Fields;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -78,13 +79,15 @@ impl Case {
     fn differences(&self, topology: &Topology, plan: &Plan) -> Vec<String> {
         let source = topology.sources.iter().find(|source| source.name == self.input);
         let kind = source.map_or(SourceKind::Ndjson, |source| source_kind(&source.config));
-        let kind = if &*self.input == crate::topology::AUDIT { SourceKind::Audit } else { kind };
+        let kind = if &*self.input == AUDIT { SourceKind::Audit } else { kind };
+        // Alerts and incidents are JSON objects that conditions see into, as they do where they are told.
+        let is_told = [ALERTS, INCIDENTS].contains(&&*self.input);
         let records = self.lines.iter().map(|line| Record {
             source: kind,
             received_ms: self.received_ms,
             position: None,
             raw: line.clone().into(),
-            fields: None,
+            fields: if is_told { told(line) } else { None },
         });
         let Some(made) = plan.run(&Entry::From(Arc::clone(&self.input)), records.collect()) else {
             return vec![format!("there is no source '{}'", self.input)];
@@ -108,6 +111,12 @@ impl Case {
         }
         differences
     }
+}
+
+fn told(line: &str) -> Option<Fields> {
+    let mut fields = Fields::new();
+    detection::normalise::flatten(&serde_json::from_str(line).ok()?, &mut fields).ok()?;
+    Some(fields)
 }
 
 fn compare(sink: &str, expected: &[Map<String, Value>], arrived: &[Record], differences: &mut Vec<String>) {

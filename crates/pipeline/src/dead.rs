@@ -133,6 +133,7 @@ impl DeadLetters {
         *size_bytes = whole;
         let mut letters = Self { folder: folder.to_owned(), max_bytes, files, tail, lost_files: 0 };
         letters.prune()?;
+        letters.forget()?;
         Ok(letters)
     }
 
@@ -171,6 +172,19 @@ impl DeadLetters {
     /// Bytes on disk.
     pub fn size_bytes(&self) -> u64 {
         self.files.iter().map(|(_, size_bytes)| size_bytes).sum()
+    }
+
+    /// Forgets that letters are gone whose files are.
+    fn forget(&self) -> io::Result<()> {
+        let oldest = self.files.first().map_or(0, |(number, _)| *number);
+        let gone = read_gone(&self.folder)?;
+        let kept: String = gone.iter().filter(|id| id.file >= oldest).map(|id| format!("{id}\n")).collect();
+        if gone.iter().any(|id| id.file < oldest) {
+            let fresh = self.folder.join("gone.new");
+            std::fs::write(&fresh, kept)?;
+            std::fs::rename(fresh, self.folder.join(GONE))?;
+        }
+        Ok(())
     }
 
     fn prune(&mut self) -> io::Result<()> {
@@ -339,6 +353,10 @@ mod tests {
         }
         assert!(dead.lost_files() > 0);
         assert_eq!(texts(folder.path()).last().unwrap(), "999");
+        let newest = list(folder.path()).unwrap().0.pop().unwrap().0;
+        drop_letters(folder.path(), &[LetterId { file: 1, line: 1 }, newest]).unwrap();
+        DeadLetters::open(folder.path(), 16 * 1024).unwrap();
+        assert_eq!(read_gone(folder.path()).unwrap(), BTreeSet::from([newest]));
     }
 
     proptest! {

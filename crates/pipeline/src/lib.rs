@@ -6,6 +6,7 @@
 pub mod buffer;
 pub mod cases;
 pub mod dead;
+pub mod outbound;
 pub mod plan;
 pub mod record;
 pub mod resource;

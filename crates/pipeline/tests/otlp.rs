@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, 
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use pipeline::source::{Batch, Counters, Source, SourceConfig, Surroundings, channel};
+use pipeline::source::{Batch, Counters, SourceConfig, Surroundings, channel};
 use prost::Message;
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use support::tls::Authority;
 use support::{clock, frames};
@@ -189,6 +190,42 @@ async fn a_full_channel_holds_a_tcp_peer_back_and_loses_nothing() {
     }
 }
 
+/// A clock that a second passes on between two looks.
+struct Ticking(AtomicU64);
+
+impl model::time::Clock for Ticking {
+    fn wall_ms(&self) -> u64 {
+        support::NOW_MS
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::from_secs(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+#[tokio::test]
+async fn datagrams_that_the_kernel_dropped_are_counted() {
+    let (out, mut events) = frames();
+    let clock = Arc::new(Ticking(AtomicU64::new(0)));
+    let source = SyslogUdp::bind("udp", ANY.parse().unwrap(), clock).await.unwrap();
+    let (address, counters) = (source.addresses()[0], source.counters());
+    let sender = tokio::net::UdpSocket::bind(ANY).await.unwrap();
+    // Nobody reads: the socket's buffer fills up.
+    const SENT: u64 = 20_000;
+    let line = [b'x'; 1000];
+    for _ in 0..SENT {
+        sender.send_to(&line, address).await.unwrap();
+    }
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(Box::new(source).run(out));
+    tasks.spawn(async move {
+        while events.next().await != Err("ended") {}
+        Ok(())
+    });
+    until(|| counted(&counters)["events"] + counted(&counters)["lost"] >= SENT).await;
+    assert!(counted(&counters)["lost"] > 0, "{:?}", counted(&counters));
+    assert_eq!(counted(&counters)["events"] + counted(&counters)["lost"], SENT);
+}
+
 fn around(folder: &Path) -> Surroundings {
     Surroundings { clock: clock(), folder: folder.to_owned() }
 }
@@ -268,6 +305,31 @@ async fn a_file_is_read_on_where_it_was_durable_and_again_where_it_was_not() {
         batch.done.unwrap().send(()).unwrap();
     }
     assert_eq!(found, BTreeMap::from([("four".into(), 14), ("five".into(), 0)]));
+}
+
+#[tokio::test]
+async fn a_batch_that_is_durable_does_not_cover_for_one_before_it_that_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, checkpoint) = (folder.path().join("a.log"), folder.path().join("source.checkpoint.json"));
+    std::fs::write(&log, "one\n").unwrap();
+    let config = format!("type = 'file'\npaths = ['{}']\nformat = 'ndjson'\npoll_milliseconds = 2", log.display());
+    let (out, mut from) = channel();
+    let _task = tokio::spawn(open(&config, folder.path()).await.run(out));
+    let first = batch(&mut from).await;
+    std::fs::write(&log, "one\ntwo\n").unwrap();
+    let second = batch(&mut from).await;
+    assert_eq!((texts(&first), texts(&second)), (vec![(0, "one".into())], vec![(4, "two".into())]));
+    // Neither order of answers leaves a gap.
+    let _ = second.done.unwrap().send(());
+    drop(first.done);
+    let mut found = Vec::new();
+    while found.len() < 2 {
+        let again = batch(&mut from).await;
+        found.extend(texts(&again));
+        again.done.unwrap().send(()).unwrap();
+    }
+    assert_eq!(found, [(0, "one".into()), (4, "two".into())]);
+    until(|| std::fs::read_to_string(&checkpoint).is_ok_and(|text| text.contains("\"offset\": 8"))).await;
 }
 
 #[tokio::test]

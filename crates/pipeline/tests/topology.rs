@@ -179,3 +179,22 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn the_examples_are_sound_and_their_tests_hold() {
+    let folder = std::path::Path::new("../../deploy/pipeline");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "toml") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let (topology, findings) = Topology::read(&path.display().to_string(), &text, folder.to_owned());
+            assert!(findings.is_empty(), "{findings:#?}");
+            let report = cases::run(&topology, &topology.tests).unwrap();
+            assert_eq!(report.failed, 0, "{}: {:#?}", path.display(), report.failures);
+            assert!(report.passed > 0);
+            count += 1;
+        }
+    }
+    assert_eq!(count, 3);
+}

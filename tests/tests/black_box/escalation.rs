@@ -200,6 +200,27 @@ async fn what_is_muted_calls_nobody_until_it_is_not() {
 }
 
 #[tokio::test]
+async fn those_on_call_are_reminded_of_a_duty_and_a_vital_asset_is_riskier() {
+    let outside = Outside::start().await;
+    let Some(laboratory) = Laboratory::start_changed("1", |bed| outside.change(bed)).await else { return };
+    laboratory.happens("forced", "ann").await;
+    let incident = laboratory.incident("ann", 1).await;
+    let assets = "[[asset]]\nentity = \"user:ann\"\ncriticality = \"vital\"\n";
+    laboratory.soc.put("/v1/escalation/policy", json!({"text": format!("{POLICY}{assets}")})).await.is(200);
+    let riskier = laboratory.incident("ann", 1).await;
+    // Twice as much, less what fades meanwhile.
+    assert!(riskier["risk"].as_u64() > incident["risk"].as_u64().map(|risk| risk * 3 / 2), "{riskier:#}");
+    let aware_ms = crate::incidents::now_ms() - 40 * 3_600_000;
+    let start = json!({"clock": "gdpr_authority", "subject": "CNIL", "aware_ms": aware_ms});
+    laboratory.act(&id_of(&incident), "clocks", start).await;
+    let reminded = until("somebody is reminded", async || {
+        outside.of("page").into_iter().find(|page| page["clock"] == "gdpr_authority")
+    });
+    let reminded = reminded.await;
+    assert_eq!((reminded["mark"].clone(), reminded["target"].clone()), (json!("half"), json!("schedule:primary")));
+}
+
+#[tokio::test]
 async fn a_ticket_is_told_outside_once_for_each_revision_and_says_so() {
     let outside = Outside::start().await;
     let Some(laboratory) = Laboratory::start_changed("1", |bed| outside.change(bed)).await else { return };

@@ -17,6 +17,7 @@ mod hostile;
 mod incidents;
 mod isolation;
 mod people;
+mod pipeline;
 mod process;
 mod records;
 mod regions;

@@ -105,7 +105,8 @@ async fn roles_open_what_they_are_for() {
     reader.get(&path).await.is(200);
     reader.patch(&path, json!({"set": {"name": "x"}})).await.problem(403, "forbidden");
     for (who, name) in [(&acme.agent, "agent"), (&reader, "reader")] {
-        for refused in ["/v1/audit/entries", "/v1/cluster/status", "/v1/incidents", "/v1/audit/logs"] {
+        let soc = ["/v1/incidents", "/v1/mutes", "/v1/escalation/policy", "/v1/escalations", "/v1/tickets"];
+        for refused in ["/v1/audit/entries", "/v1/cluster/status", "/v1/audit/logs"].into_iter().chain(soc) {
             assert_eq!(who.get(refused).await.status, 403, "{name} {refused}");
         }
         who.post("/v1/tenants", json!({"name": "mine"})).await.problem(403, "forbidden");

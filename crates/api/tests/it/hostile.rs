@@ -5,7 +5,7 @@ use axum::body::Body;
 use http::{HeaderValue, Request, Uri};
 use proptest::prelude::*;
 
-const PLACES: [(&str, &str); 18] = [
+const PLACES: [(&str, &str); 24] = [
     ("POST", "/v1/sessions"),
     ("PUT", "/v1/me/password"),
     ("POST", "/v1/tenants"),
@@ -21,7 +21,13 @@ const PLACES: [(&str, &str); 18] = [
     ("POST", "/v1/events/hunt"),
     ("GET", "/v1/events/jobs/00000000000000000000000000000001"),
     ("DELETE", "/v1/events/jobs/00000000000000000000000000000001"),
+    ("GET", "/v1/incidents"),
     ("POST", "/v1/incidents/i1/close"),
+    ("POST", "/v1/incidents/i1/split"),
+    ("POST", "/v1/mutes"),
+    ("PUT", "/v1/escalation/policy"),
+    ("POST", "/v1/tickets"),
+    ("PATCH", "/v1/tickets/t1"),
     ("GET", "/v1/audit/entries"),
     ("GET", "/v1/audit/logs/eu-0/tile/0/000"),
 ];

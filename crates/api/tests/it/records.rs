@@ -306,37 +306,6 @@ async fn what_rests_is_listed_made_and_ended() {
 }
 
 #[tokio::test]
-async fn events_of_the_past_are_searched_and_jobs_asked_for() {
-    let client = Client::new();
-    let search = |body: serde_json::Value| {
-        let client = &client;
-        async move { client.json("POST", "/v1/events/search", &[], body).await }
-    };
-    let done = search(serde_json::json!({"query": "user:ann"})).await;
-    assert_eq!((done.status.as_u16(), done.json()["rows"][0]["user_name"].as_str()), (200, Some("ann")));
-    assert_eq!(search(serde_json::json!({"sql": "slow"})).await.status.as_u16(), 202);
-    for body in [
-        serde_json::json!({}),
-        serde_json::json!({"query": "a", "sql": "b"}),
-        serde_json::json!({"query": "a".repeat(20_000)}),
-    ] {
-        assert_eq!(search(body).await.kind(), "invalid");
-    }
-    assert_eq!(search(serde_json::json!({"query": "a", "other": 1})).await.status.as_u16(), 400);
-    let hunt = client.json("POST", "/v1/events/hunt", &[], serde_json::json!({"only": ["r1", "r2"]})).await;
-    assert_eq!(hunt.json()["question"], "r1,r2");
-    let path = "/v1/events/jobs/00000000000000000000000000000001";
-    assert_eq!(client.get(&format!("{path}?after=5&limit=7")).await.json()["question"], "5+7");
-    assert_eq!(client.get(&format!("{path}?limit=0")).await.kind(), "invalid");
-    for path in ["/v1/events/jobs/1", "/v1/events/jobs/0000000000000000000000000000000g"] {
-        assert_eq!(client.get(path).await.kind(), "not-found");
-    }
-    assert_eq!(client.json("DELETE", path, &[], serde_json::json!(null)).await.status.as_u16(), 204);
-    assert_eq!(client.get("/v1/events/archive").await.json()["node"], "eu-1");
-    assert_eq!(client.get("/v1/events/jobs").await.json()["jobs"].as_array().unwrap().len(), 1);
-}
-
-#[tokio::test]
 async fn a_policy_is_replaced_only_by_who_has_seen_it() {
     let client = Client::new();
     let put = |headers: &'static [(&'static str, &'static str)], body: Value| {
@@ -367,4 +336,35 @@ async fn a_ticket_is_opened_changed_and_found() {
     assert_eq!(patch(json!({"status": "done"})).await.kind(), "invalid");
     assert_eq!(client.get("/v1/tickets?state=open&queue=jira&limit=3").await.json()["tickets"], json!([]));
     assert_eq!(client.get("/v1/tickets/t1").await.header("etag"), "\"v1\"");
+}
+
+#[tokio::test]
+async fn events_of_the_past_are_searched_and_jobs_asked_for() {
+    let client = Client::new();
+    let search = |body: serde_json::Value| {
+        let client = &client;
+        async move { client.json("POST", "/v1/events/search", &[], body).await }
+    };
+    let done = search(serde_json::json!({"query": "user:ann"})).await;
+    assert_eq!((done.status.as_u16(), done.json()["rows"][0]["user_name"].as_str()), (200, Some("ann")));
+    assert_eq!(search(serde_json::json!({"sql": "slow"})).await.status.as_u16(), 202);
+    for body in [
+        serde_json::json!({}),
+        serde_json::json!({"query": "a", "sql": "b"}),
+        serde_json::json!({"query": "a".repeat(20_000)}),
+    ] {
+        assert_eq!(search(body).await.kind(), "invalid");
+    }
+    assert_eq!(search(serde_json::json!({"query": "a", "other": 1})).await.status.as_u16(), 400);
+    let hunt = client.json("POST", "/v1/events/hunt", &[], serde_json::json!({"only": ["r1", "r2"]})).await;
+    assert_eq!(hunt.json()["question"], "r1,r2");
+    let path = "/v1/events/jobs/00000000000000000000000000000001";
+    assert_eq!(client.get(&format!("{path}?after=5&limit=7")).await.json()["question"], "5+7");
+    assert_eq!(client.get(&format!("{path}?limit=0")).await.kind(), "invalid");
+    for path in ["/v1/events/jobs/1", "/v1/events/jobs/0000000000000000000000000000000g"] {
+        assert_eq!(client.get(path).await.kind(), "not-found");
+    }
+    assert_eq!(client.json("DELETE", path, &[], serde_json::json!(null)).await.status.as_u16(), 204);
+    assert_eq!(client.get("/v1/events/archive").await.json()["node"], "eu-1");
+    assert_eq!(client.get("/v1/events/jobs").await.json()["jobs"].as_array().unwrap().len(), 1);
 }

@@ -113,9 +113,15 @@ impl KeyState {
         state.streams = row.streams;
         state.touched_ms = row.touched_ms;
         state.changed.is_stored = true;
-        // What follows from the entries was told when they came.
-        let _ = state.read_again(of, OrderKey::at(0));
+        state.say_again(of);
         state
+    }
+
+    /// Reads what is open again, in other words perhaps; what follows from it was told when it came.
+    pub(super) fn say_again(&mut self, of: Of<'_>) {
+        if !of.plan.shape.is_closed() {
+            let _ = self.read_again(of, OrderKey::at(0));
+        }
     }
 
     /// The entry of that key, wherever it is kept.

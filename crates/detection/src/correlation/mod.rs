@@ -107,6 +107,23 @@ impl Correlator {
         self.entries
     }
 
+    /// Goes on with a plan that means the same, but may say otherwise what it is called and whom it feeds.
+    pub(crate) fn replan(&mut self, plan: Arc<CorrelationPlan>) {
+        let (was, is) = (&self.plan, &plan);
+        let says_same = was.feeds_others == is.feeds_others
+            && was.header.reference == is.header.reference
+            && was.header.severity == is.header.severity
+            && was.header.audience == is.header.audience;
+        self.plan = plan;
+        if says_same {
+            return;
+        }
+        for (group, state) in &mut self.keys {
+            let make = alert_maker(&self.plan, &self.tenant, group);
+            state.say_again(Of { plan: &self.plan, make: &make });
+        }
+    }
+
     /// Puts an entry in its place that came from these streams, late or not.
     pub(crate) fn insert(
         &mut self,

@@ -9,7 +9,7 @@ use crate::alert::{EventSummary, RuleReference};
 use crate::id::{Digest, EventId};
 use model::codec::{CodecError, decode, encode};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Bytes of the name of a correlation or of a key.
@@ -105,6 +105,13 @@ impl Correlator {
         self.entries += state.len();
         self.keys.insert(group, state);
         Ok(())
+    }
+
+    /// The keys of all its rows that are stored: it is no more.
+    pub(crate) fn into_stored_rows(mut self) -> BTreeSet<Vec<u8>> {
+        let groups: Vec<GroupKey> = self.keys.keys().cloned().collect();
+        groups.iter().for_each(|group| self.forget(group));
+        self.gone
     }
 
     /// Forgets a key.

@@ -93,7 +93,7 @@ impl Detector {
 
     /// A detector that goes on from stored rows, in any order.
     pub fn restore(
-        rules: RuleSet,
+        rules: impl Into<Arc<RuleSet>>,
         options: Options,
         rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
     ) -> Result<(Self, Restored), RestoreError> {

@@ -3,7 +3,8 @@
 //! Every name in it is of something in it; nothing here is checked again.
 
 use super::rota::Schedule;
-use crate::alert::Severity;
+use crate::alert::{Entity, Severity};
+use crate::incident::risk::Criticality;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -112,6 +113,8 @@ pub struct Book {
     pub schedules: BTreeMap<Arc<str>, Schedule>,
     /// Policies in the order of the document: the first that fits is the one.
     pub policies: Vec<Policy>,
+    /// How much depends on what, where it is not as usual: raises and lowers risk.
+    pub assets: BTreeMap<Entity, Criticality>,
 }
 
 impl Book {

@@ -13,7 +13,9 @@ use super::{
     STEPS_MAX, TARGETS_MAX,
 };
 use crate::alert::Severity;
-use raw::{RawBook, RawPerson, RawPolicy, RawStep, RawTeam, RawWebhook};
+use crate::incident::entity;
+use crate::incident::risk::Criticality;
+use raw::{RawAsset, RawBook, RawPerson, RawPolicy, RawStep, RawTeam, RawWebhook};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -67,7 +69,7 @@ impl Reader<'_> {
             return self.fault(raw.version.span(), Reason::Version { found: *raw.version.get_ref() });
         }
         let counts = [raw.person.len(), raw.team.len(), raw.webhook.len(), raw.schedule.len(), raw.policy.len()];
-        if counts.into_iter().any(|count| count > ITEMS_MAX) {
+        if counts.into_iter().chain([raw.asset.len()]).any(|count| count > ITEMS_MAX) {
             return self.fault(0..0, Reason::TooMany { what: "entries of a kind", max: ITEMS_MAX });
         }
         for webhook in raw.webhook {
@@ -81,6 +83,9 @@ impl Reader<'_> {
         }
         for schedule in raw.schedule {
             self.schedule(schedule);
+        }
+        for asset in raw.asset {
+            self.asset(asset.into_inner());
         }
         let mut names = BTreeMap::new();
         for policy in raw.policy {
@@ -119,6 +124,22 @@ impl Reader<'_> {
 
     fn twice(&mut self, name: &Name) {
         self.fault(name.span(), Reason::Duplicate { name: shown(name.get_ref()) });
+    }
+
+    fn asset(&mut self, raw: RawAsset) {
+        let found = raw.entity.get_ref().split_once(':').and_then(|(kind, name)| entity::parse(kind, name));
+        if found.is_none() {
+            self.fault(raw.entity.span(), Reason::BadEntity { text: shown(raw.entity.get_ref()) });
+        }
+        let criticality = Criticality::from_name(raw.criticality.get_ref());
+        if criticality.is_none() {
+            self.unknown("criticality (low, normal, high, vital)", &raw.criticality);
+        }
+        if let (Some(entity), Some(criticality)) = (found, criticality)
+            && self.book.assets.insert(entity, criticality).is_some()
+        {
+            self.twice(&raw.entity);
+        }
     }
 
     fn webhook(&mut self, raw: Spanned<RawWebhook>) {

@@ -82,6 +82,12 @@ pub enum Reason {
         /// The text.
         text: String,
     },
+    /// An entity that is not a kind and a name.
+    #[error("{text} is not an entity such as host:db-1 or user:ann")]
+    BadEntity {
+        /// The text.
+        text: String,
+    },
     /// A person whom nothing reaches.
     #[error("{login} has neither email nor webhook")]
     Unreachable {

@@ -32,6 +32,11 @@ pub enum Criticality {
 }
 
 impl Criticality {
+    /// The criticality of a name in lower case.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let all = [("low", Self::Low), ("normal", Self::Normal), ("high", Self::High), ("vital", Self::Vital)];
+        all.into_iter().find(|(known, _)| *known == name).map(|(_, criticality)| criticality)
+    }
     const fn percent(self) -> u64 {
         match self {
             Self::Low => 50,

@@ -30,6 +30,8 @@ pub struct TestReport {
     pub cases: Vec<CaseResult>,
     /// Rules and correlations that raise alerts, and that no case expects to.
     pub untested: Vec<String>,
+    /// Those that no case comes near without raising them: whether they are too wide is not tested.
+    pub unspared: Vec<String>,
 }
 
 /// What one case gave.
@@ -52,6 +54,9 @@ pub struct CaseResult {
 struct Case {
     name: String,
     expect: Vec<String>,
+    /// Rules that it comes near and that must not be raised; said so that it can be told when a rule has no such case.
+    #[serde(default)]
+    near: Vec<String>,
     events: Vec<Step>,
 }
 
@@ -70,7 +75,8 @@ struct Step {
 /// Runs the cases of files, given as name and text.
 pub fn test(rules: &RuleSet, files: &[(String, String)]) -> TestReport {
     let mut report = TestReport::default();
-    let mut tested = BTreeSet::new();
+    let alerting = alerting(rules);
+    let (mut tested, mut spared) = (BTreeSet::new(), BTreeSet::new());
     for (file, text) in files {
         let cases: Vec<Case> = match serde_yaml_ng::from_str(text) {
             Ok(cases) => cases,
@@ -86,14 +92,20 @@ pub fn test(rules: &RuleSet, files: &[(String, String)]) -> TestReport {
             }
         };
         for case in cases.into_iter().take(CASES_MAX.saturating_sub(report.cases.len())) {
-            report.cases.push(run(rules, file, &case));
+            let mut result = run(rules, file, &case);
+            if let Some(rule) = case.near.iter().find(|rule| !alerting.contains(rule) || case.expect.contains(rule)) {
+                result.error = Some(format!("near {rule}, which raises no alerts or is expected"));
+            }
+            report.cases.push(result);
             tested.extend(case.expect);
+            spared.extend(case.near);
         }
     }
     let is_good = |case: &&CaseResult| case.error.is_none() && case.missing.is_empty() && case.unexpected.is_empty();
     report.passed = report.cases.iter().filter(is_good).count();
     report.failed = report.cases.len() - report.passed;
-    report.untested = alerting(rules).into_iter().filter(|rule| !tested.contains(rule)).collect();
+    let without = |named: &BTreeSet<String>| alerting.iter().filter(|rule| !named.contains(*rule)).cloned().collect();
+    (report.untested, report.unspared) = (without(&tested), without(&spared));
     report
 }
 

@@ -138,17 +138,13 @@ pub(super) fn header(
     };
     let reference = RuleReference { id, title, semantic_hash, tags };
     let always_alerts = root.get("generate").and_then(Value::as_bool) == Some(true);
+    let references = root.get("references").and_then(strings).unwrap_or_default();
+    let runbook = references.into_iter().find(|reference| !reference.contains("://")).map(Arc::from);
+    let is_experimental = root.get("status").and_then(Value::as_str) == Some("experimental");
     let shadow = root.get("shadow").and_then(Value::as_bool) == Some(true);
-    Ok(Header {
-        reference,
-        name,
-        severity,
-        always_alerts,
-        shadow,
-        audience: Audience::Platform,
-        file: file.clone(),
-        line,
-    })
+    let audience = Audience::Platform;
+    let file = file.clone();
+    Ok(Header { reference, name, severity, always_alerts, shadow, runbook, is_experimental, audience, file, line })
 }
 
 fn rule(file: &Arc<str>, line: u32, root: &Mapping, reading: &mut Reading<'_>) -> Result<Rule, Failure> {

@@ -51,6 +51,10 @@ pub struct Header {
     pub always_alerts: bool,
     /// `shadow: true` beside the title: it counts what it would raise, and raises nothing.
     pub shadow: bool,
+    /// What whoever handles its alerts should read: the first of its `references` that is a file and no address.
+    pub runbook: Option<Arc<str>>,
+    /// `status: experimental`, as rules say that wait for events that nothing sends yet.
+    pub is_experimental: bool,
     /// Whose events it looks at.
     pub audience: Audience,
     /// The file it came from.

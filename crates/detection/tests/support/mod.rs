@@ -95,6 +95,8 @@ fn from(source: SourceKind, sequence: u64, text: String) -> Event {
 pub struct Case {
     pub name: String,
     pub expect: Vec<String>,
+    #[serde(default)]
+    pub near: Vec<String>,
     events: Vec<Step>,
 }
 
@@ -109,6 +111,7 @@ struct Step {
     count: Option<u64>,
     audit: Option<Value>,
     syslog: Option<String>,
+    json: Option<Value>,
 }
 
 impl Case {
@@ -119,16 +122,21 @@ impl Case {
             for n in 0..step.count.unwrap_or(1) {
                 let sequence = events.len() as u64;
                 let fill = |text: String| text.replace("{n}", &n.to_string());
-                events.push(match (&step.audit, &step.syslog) {
-                    (Some(body), None) => {
+                events.push(match (&step.audit, &step.syslog, &step.json) {
+                    (Some(body), None, None) => {
                         audit(sequence, at_ms, serde_json::from_str(&fill(body.to_string())).unwrap())
                     }
-                    (None, Some(line)) => {
+                    (None, Some(line), None) => {
                         let second = at_ms / 1_000;
                         let time = format!("2026-11-23T10:{:02}:{:02}Z", second / 60, second % 60);
                         from(SourceKind::Syslog, sequence, fill(line.replace("{time}", &time)))
                     }
-                    _ => panic!("{}: each event is either audit or syslog", self.name),
+                    (None, None, Some(body)) => {
+                        let mut body: Value = serde_json::from_str(&fill(body.to_string())).unwrap();
+                        body["time"] = json!(NOW_MS - 10_000_000 + at_ms);
+                        from(SourceKind::Ndjson, sequence, body.to_string())
+                    }
+                    _ => panic!("{}: each event is one of audit, syslog and json", self.name),
                 });
                 at_ms += step.every_s.unwrap_or(1) * 1_000;
             }

@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
     [[schedule.layer]]\n  members = [\"ann\"]\n  from = \"2026-03-02\"\n  hand_over = \"09:00\"\n  every_days = 7\n\n  \
     [[policy]]\n  name = \"all\"\n  severity_min = \"medium\"\n  repeats = 1\n  fallback = [\"team:soc\"]\n  \
     [[policy.step]]\n  notify = [\"schedule:primary\"]\n  acknowledge_within = \"10m\"\n  \
-    [[policy.step]]\n  notify = [\"team:soc\"]\n  acknowledge_within = \"20m\"\n\n\
+    [[policy.step]]\n  notify = [\"team:soc\"]\n  acknowledge_within = \"20m\"\n\n  \
+    [[asset]]\n  entity = \"host:db-1\"\n  criticality = \"vital\"\n\n\
     `check` needs no node; the others speak to one (HOLDFAST_API, HOLDFAST_CA, HOLDFAST_TOKEN).")]
 #[allow(missing_docs, reason = "what is flattened is described at its type")]
 pub enum EscalationCommand {

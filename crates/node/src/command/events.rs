@@ -22,6 +22,7 @@ const COLUMNS: [&str; 8] = ["time", "tenant", "operation", "status", "user_name"
 
 /// Questions about events of the past.
 #[derive(Subcommand)]
+#[allow(missing_docs, reason = "what is flattened is described at its type")]
 pub enum EventsCommand {
     /// Find events: the newest that fit the terms, or the rows of a SELECT.
     #[command(after_help = "Examples:\n  \

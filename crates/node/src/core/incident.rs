@@ -119,7 +119,9 @@ impl Node {
     }
 
     fn now(&self) -> Answer<view::Now> {
-        Ok(view::Now { ms: self.world.clock.wall_ms(), mutes: self.active_mutes()?, weights: Weights::default() })
+        let book = self.policy_document()?.and_then(|document| document.book().ok());
+        let weights = Weights { assets: book.map(|book| book.assets).unwrap_or_default(), ..Weights::default() };
+        Ok(view::Now { ms: self.world.clock.wall_ms(), mutes: self.active_mutes()?, weights })
     }
 
     /// How long people took.

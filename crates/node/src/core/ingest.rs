@@ -17,16 +17,16 @@ const BATCH_BYTES_MAX: usize = 512 * 1024;
 
 /// An event in the region's log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Taken {
+pub struct Taken {
     /// The event.
-    pub(crate) raw: RawEvent,
+    pub raw: RawEvent,
     /// Whose it is, as whoever brought it was known; never as it says itself.
-    pub(crate) tenant: Option<String>,
+    pub tenant: Option<String>,
 }
 
 impl Taken {
     /// Reads a row of the log.
-    pub(crate) fn read(bytes: &[u8]) -> Result<Self, CodecError> {
+    pub fn read(bytes: &[u8]) -> Result<Self, CodecError> {
         // Earlier versions did not keep whose an event is.
         decode(bytes).or_else(|_| decode(bytes).map(|raw| Self { raw, tenant: None }))
     }

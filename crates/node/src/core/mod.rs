@@ -7,7 +7,7 @@ mod audit;
 mod cluster;
 pub(crate) mod escalation;
 pub(crate) mod incident;
-pub(crate) mod ingest;
+pub mod ingest;
 mod query;
 mod record;
 mod resolve;

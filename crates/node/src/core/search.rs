@@ -129,7 +129,7 @@ impl Node {
             Ok(answer) => Outcome::Rows(Arc::new(answer)),
             Err(error) => Outcome::Failed(Arc::new(error)),
         };
-        self.begin(session, "search", whose.name, text, request.wait_ms, work).await
+        self.begin_job(session, "search", whose.name, text, request.wait_ms, work).await
     }
 
     /// Hunts.
@@ -152,7 +152,7 @@ impl Node {
             Ok(found) => Outcome::Alerts(Arc::new(found)),
             Err(error) => Outcome::Failed(Arc::new(error)),
         };
-        self.begin(session, "hunt", whose.name, question, request.wait_ms, work).await
+        self.begin_job(session, "hunt", whose.name, question, request.wait_ms, work).await
     }
 
     /// The rules that were sent, or the node's own; all of them are good, or none is taken.
@@ -175,7 +175,7 @@ impl Node {
         Ok(rules)
     }
 
-    async fn begin(
+    async fn begin_job(
         &self,
         session: &Session,
         kind: &'static str,

@@ -115,9 +115,13 @@ async fn wait(node: &Node) {
 fn read(node: &Node, archive: &Archive, now_ms: u64) -> usize {
     let mut count = 0;
     for stream in streams::names(node) {
-        for (sequence, taken) in streams::taken(node, &stream, archive.next(&stream)) {
+        for (sequence, taken) in streams::turn(node, &stream, archive.next(&stream)) {
             count += 1;
-            take(node, archive, &stream, sequence, taken, now_ms);
+            match taken {
+                Some(taken) => take(node, archive, &stream, sequence, taken, now_ms),
+                // It was told by who reads streams.
+                None => archive.take(&stream, sequence, None, now_ms),
+            }
         }
     }
     count

@@ -172,10 +172,12 @@ impl Watch {
         let mut taken = 0;
         for stream in streams::names(&self.post.node) {
             let from = self.cursor.next.get(&stream).copied().unwrap_or(0);
-            for (sequence, raw) in streams::turn(&self.post.node, &stream, from) {
+            for (sequence, event) in streams::turn(&self.post.node, &stream, from) {
                 taken += 1;
                 self.cursor.next.insert(stream.clone(), sequence + 1);
-                self.take(&raw, effects);
+                if let Some(event) = event {
+                    self.take(&event.raw, effects);
+                }
             }
         }
         self.is_dirty |= taken > 0;

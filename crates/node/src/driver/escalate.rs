@@ -32,8 +32,8 @@ use std::time::Duration;
 const BY: &str = "escalation";
 /// Looks again at least this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// And not more often, unless something changes.
-const LOOK_AFTER: Duration = Duration::from_millis(50);
+/// And not more often.
+const LOOK_AFTER: Duration = Duration::from_millis(200);
 /// How long another region leaves an incident to the one that opened it, before it calls people itself. What both
 /// tell has the same key.
 const ELSEWHERE_WAIT_MS: u64 = 120_000;
@@ -53,10 +53,10 @@ impl Work for Escalation {
         let mut watch = Watch::default();
         let _gauges = Gauges(std::sync::Arc::clone(&post.node.metrics));
         loop {
-            match watch.turn(&mut post).await {
-                Ok(wait) => follow::more(&post.node, wait).await,
-                Err(Lost) => return Lost,
-            }
+            let Ok(wait) = watch.turn(&mut post).await else { return Lost };
+            // A flood of alerts is looked at now and then, not for each of them.
+            tokio::time::sleep(LOOK_AFTER).await;
+            follow::more(&post.node, wait).await;
         }
     }
 }
@@ -119,7 +119,7 @@ impl Watch {
             }
         }
         let left_ms = self.next_ms.saturating_sub(node.world.clock.wall_ms());
-        Ok(Duration::from_millis(left_ms).clamp(LOOK_AFTER, LOOK_EVERY))
+        Ok(Duration::from_millis(left_ms).min(LOOK_EVERY))
     }
 
     /// What is due for all incidents, and when to look again at the latest.

@@ -70,9 +70,9 @@ impl Late {
                 let turn = streams::turn_back(node, &stream, before);
                 let Some((first, _)) = turn.last() else { break };
                 before = *first;
-                let is_over = turn.iter().any(|(_, raw)| raw.received_ms.saturating_add(AHEAD_MS) < lane.from_ms);
-                let made: Vec<Event> =
-                    turn.iter().filter_map(|(_, raw)| detection::normalise::normalise(raw).ok()).collect();
+                let raws = || turn.iter().filter_map(|(_, taken)| Some(&taken.as_ref()?.raw));
+                let is_over = raws().any(|raw| raw.received_ms.saturating_add(AHEAD_MS) < lane.from_ms);
+                let made: Vec<Event> = raws().filter_map(|raw| detection::normalise::normalise(raw).ok()).collect();
                 // Leaves of an audit log are in the order of their times; those of others in that of their receipt.
                 let is_past = stream.starts_with("audit/")
                     && made.iter().all(|event| event.time_ms.saturating_add(AHEAD_MS) < lane.from_ms);

@@ -21,43 +21,37 @@ pub fn names(node: &Node) -> Vec<String> {
     groups.chain(["audit/control".to_owned(), format!("events/{region}")]).collect()
 }
 
-/// A turn of one stream, from a place on.
-pub fn turn(node: &Node, stream: &str, from: u64) -> Vec<(u64, RawEvent)> {
-    taken(node, stream, from).into_iter().map(|(sequence, taken)| (sequence, taken.raw)).collect()
-}
-
-/// As [`turn`], with whose each event is.
-pub(crate) fn taken(node: &Node, stream: &str, from: u64) -> Vec<(u64, Taken)> {
+/// A turn of one stream, from a place on; `None` where a row cannot be read.
+pub fn turn(node: &Node, stream: &str, from: u64) -> Vec<(u64, Option<Taken>)> {
     read(node, stream, Bound::Included(from), false)
 }
 
 /// A turn of one stream, backwards from what comes before a place.
-pub fn turn_back(node: &Node, stream: &str, before: u64) -> Vec<(u64, RawEvent)> {
-    let rows = read(node, stream, Bound::Excluded(before), true);
-    rows.into_iter().map(|(sequence, taken)| (sequence, taken.raw)).collect()
+pub fn turn_back(node: &Node, stream: &str, before: u64) -> Vec<(u64, Option<Taken>)> {
+    read(node, stream, Bound::Excluded(before), true)
 }
 
-fn read(node: &Node, stream: &str, at: Bound<u64>, backwards: bool) -> Vec<(u64, Taken)> {
+fn read(node: &Node, stream: &str, at: Bound<u64>, backwards: bool) -> Vec<(u64, Option<Taken>)> {
     let Some((space, keyspace)) = place_of(node, stream) else { return Vec::new() };
     let rows = rows(&*space, keyspace, at, backwards).unwrap_or_else(|error| {
         tracing::error!(%error, stream, "a stream cannot be read");
         Vec::new()
     });
-    let now_ms = node.world.clock.wall_ms();
+    let received_ms = node.world.clock.wall_ms();
     let event = |(key, value): (Vec<u8>, Vec<u8>)| {
         let sequence = key.try_into().map(u64::from_be_bytes).ok()?;
-        let Taken { raw, tenant } = if keyspace == keys::EVENT {
+        let position = Some(Position { stream: stream.into(), sequence });
+        let taken = if keyspace == keys::EVENT {
             Taken::read(&value)
                 .inspect_err(|error| tracing::error!(%error, stream, sequence, "an event cannot be read"))
-                .ok()?
+                .ok()
+                .map(|taken| Taken { raw: RawEvent { position, ..taken.raw }, ..taken })
         } else {
-            // A leaf says itself whose it is.
-            let bytes = Bytes::from(value);
-            let raw = RawEvent { source: SourceKind::Audit, received_ms: now_ms, position: None, bytes };
-            Taken { raw, tenant: None }
+            // A leaf is received when it happens, and says itself whose it is.
+            let raw = RawEvent { source: SourceKind::Audit, received_ms, position, bytes: Bytes::from(value) };
+            Some(Taken { raw, tenant: None })
         };
-        let position = Some(Position { stream: stream.into(), sequence });
-        Some((sequence, Taken { raw: RawEvent { position, ..raw }, tenant }))
+        Some((sequence, taken))
     };
     rows.into_iter().filter_map(event).collect()
 }

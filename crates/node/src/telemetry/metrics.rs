@@ -36,8 +36,6 @@ pub struct Metrics {
     pub rules: IntCounterVec,
     /// Notices to sinks by what became of them.
     pub notices: IntCounterVec,
-    /// The archive: files, events and bytes, and what is broken.
-    pub archive: GaugeVec,
     /// Incidents by status and severity, on the node that calls people.
     pub incidents: IntGaugeVec,
     /// Duties to report that are open, by whether they are overdue, on the node that calls people.
@@ -48,6 +46,8 @@ pub struct Metrics {
     pub acknowledge_seconds: HistogramVec,
     /// From the opening of an incident to its end, by severity.
     pub close_seconds: HistogramVec,
+    /// The archive: files, events and bytes, and what is broken.
+    pub archive: GaugeVec,
     /// Leaves of the audit log, by group.
     pub audit_leaves: IntGaugeVec,
     /// Bytes of this process in memory.
@@ -96,7 +96,6 @@ impl Metrics {
             detection: counter("holdfast_detection_events_total", "Events by what became of them.", &["what"]),
             rules: counter("holdfast_rules_read_total", "Rule sets read again by what became of them.", &["what"]),
             notices: counter("holdfast_notices_total", "Notices by what became of them.", &["sink", "what"]),
-            archive: gauge("holdfast_archive", "Events of the past: files, rows, bytes, open, broken.", &["what"]),
             incidents: int_gauge("holdfast_incidents", "Incidents as they stand.", &["status", "severity"]),
             clocks: int_gauge("holdfast_incident_clocks", "Open duties to report.", &["state"]),
             pages: counter("holdfast_escalation_pages_total", "Calls to people by what became of them.", &["what"]),
@@ -112,6 +111,7 @@ impl Metrics {
                 &["severity"],
                 &PEOPLE_SECONDS,
             ),
+            archive: gauge("holdfast_archive", "Events of the past: files, rows, bytes, open, broken.", &["what"]),
             audit_leaves: int_gauge("holdfast_audit_leaves", "Leaves of the audit log.", &["group"]),
             resident_bytes: Gauge::with_opts(Opts::new("holdfast_resident_memory_bytes", "Memory of this process."))
                 .expect("the name is well formed"),
@@ -123,7 +123,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let instruments: [Box<dyn prometheus::core::Collector>; 21] = [
+        let instruments: [Box<dyn prometheus::core::Collector>; 22] = [
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
             Box::new(self.commands.clone()),
@@ -137,12 +137,12 @@ impl Metrics {
             Box::new(self.detection.clone()),
             Box::new(self.rules.clone()),
             Box::new(self.notices.clone()),
-            Box::new(self.archive.clone()),
             Box::new(self.incidents.clone()),
             Box::new(self.clocks.clone()),
             Box::new(self.pages.clone()),
             Box::new(self.acknowledge_seconds.clone()),
             Box::new(self.close_seconds.clone()),
+            Box::new(self.archive.clone()),
             Box::new(self.audit_leaves.clone()),
             Box::new(self.resident_bytes.clone()),
             Box::new(self.transport.clone()),

@@ -1,6 +1,7 @@
 //! What a node tells about itself: metrics, structured logs, traces.
 
 pub mod metrics;
+pub mod pipeline;
 pub mod trace;
 
 use crate::config::Telemetry;

@@ -48,6 +48,8 @@ pub struct Host {
     pub clock: Arc<dyn Clock>,
     /// Where buffers, dead letters and what sources have read are kept.
     pub folder: PathBuf,
+    /// This node's name: streams begin with it, so that no two nodes' positions are the same.
+    pub node: Arc<str>,
     /// Whose events they are, where they do not say.
     pub tenant: Arc<str>,
     /// Most bytes of dead letters.
@@ -100,8 +102,7 @@ pub enum NotStarted {
 
 /// A running topology. Dropping it stops it at once.
 pub struct Pipeline {
-    board: Board,
-    morgue: Arc<Morgue>,
+    monitor: Monitor,
     /// Where its sources listen, by their names.
     addresses: BTreeMap<Arc<str>, Vec<std::net::SocketAddr>>,
     sources: JoinSet<()>,
@@ -111,11 +112,34 @@ pub struct Pipeline {
     ending: watch::Sender<bool>,
 }
 
+/// Sees what a running topology counts, also while it stops.
+#[derive(Clone)]
+pub struct Monitor {
+    board: Board,
+    morgue: Arc<Morgue>,
+    sources: Arc<BTreeMap<Arc<str>, Arc<source::Counters>>>,
+}
+
+impl Monitor {
+    /// What it counts now.
+    pub fn status(&self) -> Status {
+        let (dead_letters_files_lost, dead_letters_bytes) = self.morgue.kept();
+        let sources = self.sources.iter().map(|(name, counters)| {
+            let counts = counters.read().into_iter().collect();
+            (Arc::clone(name), counts)
+        });
+        let (components, sources) = (self.board.read(), sources.collect());
+        Status { components, sources, dead_letters_bytes, dead_letters_files_lost }
+    }
+}
+
 /// What a running topology says of itself.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Status {
     /// Of each component.
     pub components: BTreeMap<Arc<str>, Counts>,
+    /// Of each source, what it counts of its own: connections, files, what was lost before it could be read.
+    pub sources: BTreeMap<Arc<str>, BTreeMap<&'static str, u64>>,
     /// Bytes of dead letters that are kept.
     pub dead_letters_bytes: u64,
     /// Files of dead letters that went because their bound was met.
@@ -151,21 +175,23 @@ impl Pipeline {
         let queues = starting.sinks(&plan, &host, &mut deliveries)?;
         let works = Works { plan, board: board.clone(), morgue: Arc::clone(&morgue), queues: Arc::new(queues) };
         let (mut sources, mut pumps, mut addresses) = (JoinSet::new(), JoinSet::new(), BTreeMap::new());
+        let mut counters = BTreeMap::new();
         for (name, source) in starting.open_sources(host).await? {
             addresses.insert(Arc::clone(&name), source.addresses());
+            counters.insert(Arc::clone(&name), source.counters());
             starting.source(&name, source, &works, &mut sources, &mut pumps)?;
         }
         let mut sides = JoinSet::new();
         sides.spawn(reload(Arc::clone(&works.plan)));
         sides.spawn(replay(works, letters));
         let ending = starting.ending;
-        Ok(Self { board, morgue, addresses, sources, sides, pumps, deliveries, ending })
+        let monitor = Monitor { board, morgue, sources: Arc::new(counters) };
+        Ok(Self { monitor, addresses, sources, sides, pumps, deliveries, ending })
     }
 
-    /// What it counts now.
-    pub fn status(&self) -> Status {
-        let (dead_letters_files_lost, dead_letters_bytes) = self.morgue.kept();
-        Status { components: self.board.read(), dead_letters_bytes, dead_letters_files_lost }
+    /// What sees its counters.
+    pub fn monitor(&self) -> Monitor {
+        self.monitor.clone()
     }
 
     /// Where its sources listen: the ports that they got.
@@ -241,12 +267,13 @@ impl Starting<'_> {
         let surroundings = Surroundings { clock: Arc::clone(&host.clock), folder: host.folder.join("sources") };
         std::fs::create_dir_all(&surroundings.folder)
             .map_err(|error| NotStarted::Disk { path: surroundings.folder.clone(), error })?;
-        let mut opened: Vec<(Arc<str>, Box<dyn Source>)> = host.own_sources.into_iter().collect();
+        let mut opened: Vec<(Arc<str>, Box<dyn Source>)> = Vec::new();
         for entry in &self.topology.sources {
-            let source = entry.config.open(&entry.name, &surroundings).await;
+            let source = entry.config.open(&format!("{}.{}", host.node, entry.name), &surroundings).await;
             let source = source.map_err(|why| NotStarted::Component { name: Arc::clone(&entry.name), why })?;
             opened.push((Arc::clone(&entry.name), source));
         }
+        opened.extend(host.own_sources);
         Ok(opened)
     }
 
@@ -335,6 +362,8 @@ async fn replay_all(works: &Works, letters: Vec<dead::Letter>) -> bool {
             tracing::warn!(component = %letter.component, "a dead letter's component is gone: it stays");
             works.morgue.keep(letter).await;
         } else if let Ok(record) = Record::try_from(letter.event) {
+            // Its place is behind by now: by it, it would be taken for a repetition.
+            let record = Record { position: None, ..record };
             by_component.entry(letter.component).or_default().push(record);
         }
     }

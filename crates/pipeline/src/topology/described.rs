@@ -15,6 +15,14 @@ pub(crate) fn source_type(config: &SourceConfig) -> &'static str {
     }
 }
 
+/// Whether what was not acknowledged is read again after a crash, under the same positions.
+pub(crate) fn is_read_again(config: &SourceConfig) -> bool {
+    match config {
+        SourceConfig::File(_) | SourceConfig::BadgeCsv(_) => true,
+        SourceConfig::Syslog(_) | SourceConfig::Otlp(_) => false,
+    }
+}
+
 /// How the bytes of a source's events are parsed, where nothing in the topology does.
 pub(crate) fn source_kind(config: &SourceConfig) -> SourceKind {
     match config {
@@ -23,7 +31,8 @@ pub(crate) fn source_kind(config: &SourceConfig) -> SourceKind {
             Format::Syslog => SourceKind::Syslog,
             Format::Ndjson => SourceKind::Ndjson,
         },
-        SourceConfig::Otlp(_) | SourceConfig::BadgeCsv(_) => SourceKind::Ndjson,
+        SourceConfig::Otlp(_) => SourceKind::Otlp,
+        SourceConfig::BadgeCsv(_) => SourceKind::Badge,
     }
 }
 

@@ -36,10 +36,9 @@ pub const INCIDENTS: &str = "incidents";
 pub const OWN_SOURCES: [&str; 3] = [AUDIT, ALERTS, INCIDENTS];
 /// The region's log of events, which detection reads.
 pub const DETECTOR: &str = "detector";
-/// The region's archive of events.
-pub const ARCHIVE: &str = "archive";
-/// Sinks that are there without being described.
-pub const OWN_SINKS: [&str; 2] = [DETECTOR, ARCHIVE];
+/// Sinks that are there without being described. The archive keeps what is in the region's log of events, so it needs
+/// no name here.
+pub const OWN_SINKS: [&str; 1] = [DETECTOR];
 
 /// A topology as its file says, and checked.
 #[derive(Clone, Debug, Default)]
@@ -190,6 +189,13 @@ impl Topology {
                 return order;
             }
         }
+    }
+
+    /// Whether events of that stream come again after a crash, in their order: then their places tell repetitions.
+    pub fn is_read_again(&self, stream: &str) -> bool {
+        let name = stream.split_once('@').map_or(stream, |(name, _)| name);
+        let name = name.split_once('.').map_or(name, |(_, name)| name);
+        self.sources.iter().any(|source| *source.name == *name && described::is_read_again(&source.config))
     }
 
     /// Whether a component, or an output of one, is called that.

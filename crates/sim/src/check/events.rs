@@ -7,7 +7,7 @@ use audit::AuditEvent;
 use detection::engine::{Detector, Effect, Input, Options};
 use detection::{Position, RawEvent};
 use model::TenantId;
-use model::codec::decode;
+use node::core::ingest::Taken;
 use node::machine::control::platform;
 use node::machine::keys;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ pub fn undisturbed(node: &node::Node) -> BTreeSet<String> {
     let mut effects = Vec::new();
     let stream = format!("events/{}", node.region.name);
     for (sequence, bytes) in home.machine.events(0, usize::MAX).unwrap_or_default() {
-        let Ok(raw) = decode::<RawEvent>(&bytes) else { continue };
+        let Ok(Taken { raw, .. }) = Taken::read(&bytes) else { continue };
         let position = Some(Position { stream: stream.as_str().into(), sequence });
         let received_ms = raw.received_ms;
         if let Ok(event) = detection::normalise::normalise(&RawEvent { position, ..raw }) {

@@ -19,6 +19,15 @@ pub(super) struct RawBook {
     pub schedule: Vec<Spanned<RawSchedule>>,
     #[serde(default)]
     pub policy: Vec<Spanned<RawPolicy>>,
+    #[serde(default)]
+    pub asset: Vec<Spanned<RawAsset>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAsset {
+    pub entity: Text,
+    pub criticality: Text,
 }
 
 #[derive(Deserialize)]

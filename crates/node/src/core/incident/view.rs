@@ -195,7 +195,10 @@ fn graph_view(board: &Board, incident: &Incident, now: &Now) -> EntityGraph {
     let mut entities: Vec<EntityView> = Vec::with_capacity(found.entities.len());
     for (place, (entity, alerts)) in found.entities.iter().enumerate() {
         let risk = match place < ENTITIES_WITH_RISK_MAX {
-            true => risk::of_entity(board.iter(), entity, &now.weights, now.ms).score,
+            true => {
+                let concerned = board.iter().filter(|one| one.entities.contains(entity));
+                risk::of_entity(concerned, entity, &now.weights, now.ms).score
+            }
             false => 0,
         };
         let kind = entity::kind_name(entity.kind).to_owned();

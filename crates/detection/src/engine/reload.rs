@@ -1,0 +1,63 @@
+//! Other rules for a running detector, between two of its steps: what means the same goes on with its state.
+
+use super::{Detector, feeds_of, late};
+use crate::correlation::Correlator;
+use crate::correlation::rows::Name;
+use crate::rules::RuleSet;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What a reload came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Correlations that go on with their state.
+    pub carried: usize,
+    /// Group keys of those.
+    pub keys: usize,
+    /// Correlations that begin without state: they are new or mean something else now.
+    pub begun: usize,
+    /// Correlations whose state is gone: they are no more, or meant something else.
+    pub dropped: usize,
+}
+
+impl Detector {
+    /// Goes on with other rules. A correlation of the same id and meaning keeps its state, whatever its title or level.
+    pub fn reload(&mut self, rules: impl Into<Arc<RuleSet>>) -> Reloaded {
+        let rules: Arc<RuleSet> = rules.into();
+        let mut reloaded = Reloaded::default();
+        let before = std::mem::take(&mut self.correlators);
+        let ids: Vec<Arc<str>> = before.iter().map(|known| known.plan.header.reference.id.clone()).collect();
+        let mut known: BTreeMap<Name, Correlator> =
+            before.into_iter().map(|correlator| (correlator.name(), correlator)).collect();
+        let mut places: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+        for (place, plan) in rules.correlations.iter().enumerate() {
+            let fresh = Correlator::new(plan.clone(), self.options.tenant.clone(), self.options.keys_max);
+            self.correlators.push(match known.remove(&fresh.name()) {
+                Some(mut old) => {
+                    reloaded.carried += 1;
+                    reloaded.keys += old.key_count();
+                    places.insert(plan.header.reference.id.clone(), place);
+                    old.replan(plan.clone());
+                    old
+                }
+                None => {
+                    reloaded.begun += 1;
+                    fresh
+                }
+            });
+        }
+        reloaded.dropped = known.len();
+        self.foreign_rows.extend(known.into_values().flat_map(Correlator::into_stored_rows));
+        // Spans to be read again go on with their correlations.
+        let lanes = std::mem::take(&mut self.lanes).into_iter();
+        let moved = lanes
+            .filter_map(|((place, group, from_ms), lane)| Some(((*places.get(&ids[place])?, group, from_ms), lane)));
+        self.lanes = moved.collect();
+        self.entries = self.correlators.iter().map(Correlator::entry_count).sum();
+        self.feeds = feeds_of(&rules);
+        self.reaches = late::reaches(&rules);
+        self.worker = rules.program.worker();
+        self.rules = rules;
+        reloaded
+    }
+}

@@ -1,0 +1,182 @@
+//! The node's pipeline: its topology from the configuration, its sinks, and the region's log as the detector's sink.
+
+mod audit;
+
+use crate::config::{self, Config, DetectionConfig};
+use crate::machine::note::Note;
+use crate::node::Node;
+use anyhow::{Context, bail};
+use async_trait::async_trait;
+use detection::RawEvent;
+use model::time::Clock;
+use pipeline::outbound::{open_sinks, outbound};
+use pipeline::plan::Plan;
+use pipeline::runtime::{Host, Inlet, Pipeline, Sinks};
+use pipeline::sink::{Refused, Sink};
+use pipeline::source::Source;
+use pipeline::topology::{AUDIT, DETECTOR, Topology};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Whose events those of the pipeline are.
+const TENANT: &str = "platform";
+
+/// Where a node keeps what its pipeline keeps, inside its data.
+pub fn folder(data: &Path) -> PathBuf {
+    data.join("pipeline")
+}
+
+/// Reads and checks the topology of a configuration.
+///
+/// # Errors
+/// All that is wrong with it, a line each.
+pub fn topology(config: &DetectionConfig) -> anyhow::Result<Topology> {
+    let (name, text, folder) = match &config.pipeline {
+        Some(path) => {
+            let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
+            (path.display().to_string(), config::read(path)?, folder)
+        }
+        None => ("[detection]".to_owned(), written_out(config)?, PathBuf::from(".")),
+    };
+    let (topology, findings) = Topology::read(&name, &text, folder);
+    if findings.is_empty() {
+        return Ok(topology);
+    }
+    bail!("{}", findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+}
+
+/// The topology that the configuration's own keys stand for.
+fn written_out(config: &DetectionConfig) -> anyhow::Result<String> {
+    let mut sources = toml::Table::new();
+    let listen = |mode: &str, address: std::net::SocketAddr| {
+        toml::toml! { type = "syslog" }
+            .into_iter()
+            .chain([("mode".to_owned(), mode.into()), ("address".to_owned(), address.to_string().into())])
+            .collect::<toml::Table>()
+    };
+    sources.extend(config.syslog_udp.map(|address| ("syslog-udp".to_owned(), listen("udp", address).into())));
+    sources.extend(config.syslog_tcp.map(|address| ("syslog-tcp".to_owned(), listen("tcp", address).into())));
+    if let Some(path) = &config.file {
+        let path = path.to_str().context("detection.file: not UTF-8")?;
+        let mut file = toml::toml! { type = "file"
+        format = "syslog" };
+        file.insert("paths".into(), vec![toml::Value::from(path)].into());
+        sources.insert("file".into(), file.into());
+    }
+    let mut root = toml::Table::new();
+    root.insert("sources".into(), sources.into());
+    Ok(toml::to_string(&root)?)
+}
+
+/// A topology and its sinks, open.
+pub struct Intake {
+    topology: Topology,
+    sinks: Sinks,
+}
+
+impl Intake {
+    /// Reads the topology of a configuration and opens its sinks.
+    ///
+    /// # Errors
+    /// What is wrong with it, or does not open.
+    pub fn load(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Self> {
+        let topology = topology(&config.detection)?;
+        let sinks = open_sinks(&topology, clock).map_err(|(name, error)| anyhow::anyhow!("sink {name}: {error}"))?;
+        Ok(Self { topology, sinks })
+    }
+
+    /// The sinks that alerts and incidents are told.
+    ///
+    /// # Errors
+    /// A transform that does not open.
+    pub fn outbound(&self) -> anyhow::Result<Vec<Arc<dyn Sink>>> {
+        Ok(outbound(&self.topology, &self.sinks)?)
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// What does not open.
+    pub async fn start(self, node: &Arc<Node>, config: &Config) -> anyhow::Result<Pipeline> {
+        let folder = folder(&config.data);
+        let mut own_sources: BTreeMap<Arc<str>, Box<dyn Source>> = BTreeMap::new();
+        if !Plan::new(&self.topology)?.reached_from(AUDIT).is_empty() {
+            let source = audit::AuditStream::open(Arc::clone(node), &folder)?;
+            own_sources.insert(AUDIT.into(), Box::new(source));
+        }
+        let log = RegionLog { node: Arc::clone(node), topology: self.topology.clone() };
+        let host = Host {
+            clock: Arc::clone(&node.world.clock),
+            folder,
+            node: node.place.name.as_str().into(),
+            tenant: TENANT.into(),
+            dead_letters_bytes_max: config.detection.dead_letters_bytes_max,
+            inlets: BTreeMap::from([(DETECTOR.into(), Arc::new(log) as Arc<dyn Inlet>)]),
+            own_sources,
+            sinks: self.sinks,
+        };
+        Pipeline::start(&self.topology, host).await.context("the pipeline")
+    }
+}
+
+/// The region's log of events, which detection reads.
+struct RegionLog {
+    node: Arc<Node>,
+    topology: Topology,
+}
+
+#[async_trait]
+impl Inlet for RegionLog {
+    async fn take(&self, events: Vec<RawEvent>) -> Result<(), Refused> {
+        // What is read again after a crash comes stream by stream in its order, so that repetitions are left out.
+        let mut streams: BTreeMap<Arc<str>, Vec<RawEvent>> = BTreeMap::new();
+        let mut others = Vec::new();
+        for event in events {
+            let stream = event.position.as_ref().map(|position| Arc::clone(&position.stream));
+            match stream.filter(|stream| self.topology.is_read_again(stream)) {
+                Some(stream) => streams.entry(stream).or_default().push(event),
+                None => others.push(event),
+            }
+        }
+        let note = Note {
+            action: "ingest".into(),
+            tenant: Some(TENANT.into()),
+            resource: Some("events/pipeline".into()),
+            node: self.node.place.id,
+            ..Note::default()
+        };
+        let later = |problem: api::problem::Problem| Refused::Later(problem.to_string());
+        if !others.is_empty() {
+            // Places that mean nothing later are not kept: taken again, they would count twice.
+            let events = others.into_iter().map(|event| RawEvent { position: None, ..event }).collect();
+            self.node.take_in(events, None, note.clone()).await.map_err(later)?;
+        }
+        for (stream, mut events) in streams {
+            // Several ways through the topology may have changed their order.
+            events.sort_by_key(|event| event.position.as_ref().map(|position| position.sequence));
+            events.dedup_by(|one, other| one.position == other.position);
+            self.node.take_in(events, Some(&stream), note.clone()).await.map_err(later)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_s_own_keys_are_a_topology() {
+        let config: DetectionConfig =
+            toml::from_str("syslog_udp = '127.0.0.1:0'\nsyslog_tcp = '127.0.0.1:0'\nfile = '/var/log/auth.log'")
+                .unwrap();
+        let topology = topology(&config).unwrap();
+        let names: Vec<&str> = topology.sources.iter().map(|source| &*source.name).collect();
+        assert_eq!(names, ["file", "syslog-tcp", "syslog-udp"]);
+        let plan = Plan::new(&topology).unwrap();
+        assert!(names.iter().all(|name| plan.reached_from(name) == [DETECTOR.into()]));
+        assert!(topology.is_read_again("eu-1.file@5/1") && !topology.is_read_again("eu-1.syslog-udp@5"));
+        assert!(self::topology(&DetectionConfig::default()).unwrap().sources.is_empty());
+    }
+}

@@ -1,0 +1,80 @@
+//! What the pipeline counts, in Prometheus' terms: read where it is counted, when someone looks.
+
+use pipeline::runtime::{Monitor, Status};
+use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+
+/// The instruments of a running pipeline. Components are named by the configuration, so they are few.
+pub struct PipelineMetrics {
+    monitor: Monitor,
+    registry: Registry,
+    counters: Vec<(&'static str, IntCounterVec)>,
+    gauges: Vec<(&'static str, IntGaugeVec)>,
+    sources: IntCounterVec,
+    dead_letters: IntGaugeVec,
+}
+
+const COUNTERS: [(&str, &str, &str); 7] = [
+    ("received", "received_events_total", "Events that came to a component."),
+    ("sent", "sent_events_total", "Events that went on from a component."),
+    ("left_out", "left_out_events_total", "Events left out because the topology says so."),
+    ("dropped", "dropped_events_total", "Events dropped by a full buffer that was told to."),
+    ("dead_lettered", "dead_letter_events_total", "Events that became dead letters."),
+    ("waited_us", "waiting_microseconds_total", "How long others have waited for a component."),
+    ("retries", "retries_total", "How often a sink said: later."),
+];
+const GAUGES: [(&str, &str, &str); 2] = [
+    ("buffered_events", "buffered_events", "Events that wait for a component."),
+    ("buffered_bytes", "buffered_bytes", "Their bytes, in memory or on disk."),
+];
+
+impl PipelineMetrics {
+    /// Registers the instruments of a pipeline.
+    pub fn new(monitor: Monitor) -> Self {
+        let registry = Registry::new();
+        let options = |name: &str, help: &str| Opts::new(format!("holdfast_pipeline_{name}"), help);
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let counter = IntCounterVec::new(options(name, help), labels).expect("the name is well formed");
+            registry.register(Box::new(counter.clone())).expect("every name is registered once");
+            counter
+        };
+        let gauge = |name: &str, help: &str, label: &str| {
+            let gauge = IntGaugeVec::new(options(name, help), &[label]).expect("the name is well formed");
+            registry.register(Box::new(gauge.clone())).expect("every name is registered once");
+            gauge
+        };
+        let counters = COUNTERS.map(|(what, name, help)| (what, counter(name, help, &["component"])));
+        let gauges = GAUGES.map(|(what, name, help)| (what, gauge(name, help, "component")));
+        let sources = counter("source_total", "What a source counts of its own.", &["component", "what"]);
+        let dead_letters =
+            gauge("dead_letters", "Dead letters that are kept: bytes, and files that had to go.", "what");
+        let (counters, gauges) = (counters.into(), gauges.into());
+        Self { monitor, registry, counters, gauges, sources, dead_letters }
+    }
+
+    /// The text exposition of this moment.
+    pub fn render(&self) -> String {
+        let Status { components, sources, dead_letters_bytes, dead_letters_files_lost } = self.monitor.status();
+        for (component, counts) in &components {
+            for (what, value) in counts.named() {
+                if let Some((_, counter)) = self.counters.iter().find(|(name, _)| *name == what) {
+                    let counter = counter.with_label_values(&[&**component]);
+                    counter.inc_by(value.saturating_sub(counter.get()));
+                } else if let Some((_, gauge)) = self.gauges.iter().find(|(name, _)| *name == what) {
+                    gauge.with_label_values(&[&**component]).set(value.cast_signed());
+                }
+            }
+        }
+        for (component, counts) in &sources {
+            for (what, value) in counts {
+                let counter = self.sources.with_label_values(&[&**component, what]);
+                counter.inc_by(value.saturating_sub(counter.get()));
+            }
+        }
+        for (what, value) in [("bytes", dead_letters_bytes), ("files_lost", dead_letters_files_lost)] {
+            self.dead_letters.with_label_values(&[what]).set(value.cast_signed());
+        }
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("writing to memory cannot fail");
+        String::from_utf8(text).expect("the encoder writes text")
+    }
+}
