@@ -13,7 +13,8 @@ use archive::layout::day_text;
 use archive::search::{self, Ask, Limits, Progress, Question};
 use archive::{ArchiveError, Span, Tenants};
 use detection::engine::Options;
-use detection::rules::{RuleSet, load_dir, load_texts};
+use detection::packs;
+use detection::rules::{RuleSet, load_texts};
 use identity::{Action, Session};
 use model::TenantId;
 use serde_json::Value;
@@ -157,15 +158,14 @@ impl Node {
     /// The rules that were sent, or the node's own; all of them are good, or none is taken.
     async fn hunting_rules(&self, keeper: &Keeper, sent: Option<String>) -> Answer<RuleSet> {
         let folder = keeper.rules.clone();
+        let were_sent = sent.is_some();
         let loaded = tokio::task::spawn_blocking(move || match (sent, folder) {
-            (Some(text), _) => Some((load_texts(vec![("rules".into(), text)]), true)),
-            (None, Some(folder)) => Some((load_dir(&folder), false)),
-            (None, None) => None,
+            (Some(text), _) => Ok(load_texts(vec![("rules".into(), text)])),
+            (None, Some(folder)) => packs::load(&folder).map_err(|error| error.to_string()),
+            (None, None) => Err("this node has no rules of its own: send some".into()),
         });
         let loaded = loaded.await.map_err(|error| internal("rules could not be read", &error))?;
-        let Some(((rules, errors), were_sent)) = loaded else {
-            return Err(Problem::invalid("rules", "this node has no rules of its own: send some"));
-        };
+        let (rules, errors) = loaded.map_err(|why| Problem::invalid("rules", why))?;
         if let (Some(error), true) = (errors.first(), were_sent) {
             return Err(Problem::invalid("rules", error.to_string()));
         }
@@ -301,7 +301,8 @@ fn view(id: u128, job: &Job, after: usize, limit: usize) -> JobView {
         tenant: job.about.tenant.clone(),
         question: job.about.question.clone(),
         began_ms: job.about.began_ms,
-        files_done: number(&progress.files_done),
+        // Files of strays are looked at more than once.
+        files_done: number(&progress.files_done).min(number(&progress.files_total)),
         files_total: number(&progress.files_total),
         rows_read: number(&progress.rows_read),
         rows_matched: number(&progress.rows_matched),
