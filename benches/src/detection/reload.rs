@@ -1,8 +1,8 @@
-//! What new rules cost while events come: reading and compiling them, then the moment in which one detector takes over
-//! another's state. Both halves of the events must come to what they come to undisturbed.
+//! What new rules cost while events come: reading and compiling them, then the moment in which they take over
+//! the state. Both halves of the events must come to what they come to undisturbed.
 
 use super::{RawEvent, feed, thread_seconds};
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use detection::engine::{Detector, Effect, Options};
 use detection::rules::RuleSet;
 use detection::sigma::RuleError;
@@ -18,10 +18,10 @@ pub struct Reload {
     pub rules: usize,
     /// Processor time to read and compile the rules; events are judged meanwhile by the old ones.
     pub load_ms: f64,
-    /// Processor time in which no event is judged: the state is handed over.
+    /// Processor time in which no event is judged: the new rules take over the state.
     pub pause_ms: f64,
-    /// Rows of state that were handed over.
-    pub rows: usize,
+    /// Keys of correlations that went on with their state.
+    pub keys: usize,
     /// Alerts that are missing, or too many, because of the change.
     pub lost: usize,
 }
@@ -48,14 +48,12 @@ pub(super) fn run(
     }
     let count_of_rules = rules.rules().len() + rules.correlations().len();
     let begun = thread_seconds()?;
-    let rows = detector.take_rows();
-    let row_count = rows.len();
-    let rows = rows.into_iter().filter_map(|(key, bytes)| Some((key, bytes?)));
-    let (mut detector, restored) = Detector::restore(rules, Options::default(), rows).context("the state")?;
+    let reloaded = detector.reload(rules);
     let pause_ms = (thread_seconds()? - begun) * 1e3;
-    ensure!(restored.dropped == 0, "{kind}: {} rows were dropped", restored.dropped);
+    ensure!(reloaded.begun + reloaded.dropped == 0, "{kind}: state was lost: {reloaded:?}");
     feed(&mut detector, second, &mut |effect| count(effect, &mut changed))?;
-    Ok(Reload { kind, rules: count_of_rules, load_ms, pause_ms, rows: row_count, lost: apart(&undisturbed, &changed) })
+    let lost = apart(&undisturbed, &changed);
+    Ok(Reload { kind, rules: count_of_rules, load_ms, pause_ms, keys: reloaded.keys, lost })
 }
 
 /// How often each effect was told.

@@ -89,14 +89,14 @@ fn reload(out: &mut impl Write, all: &[Reload]) -> Result {
     writeln!(out, "\nNew rules while events come:\n")?;
     writeln!(
         out,
-        "| events | rules | read and compiled in ms | target | state handed over in ms | rows of state | alerts lost or \
+        "| events | rules | read and compiled in ms | target | state taken over in ms | keys of state | alerts lost or \
          told twice |\n|---|--:|--:|--:|--:|--:|--:|"
     )?;
     for one in all {
         writeln!(
             out,
             "| {} | {} | {:.0} | < 1000 | {:.1} | {} | {} |",
-            one.kind, one.rules, one.load_ms, one.pause_ms, one.rows, one.lost
+            one.kind, one.rules, one.load_ms, one.pause_ms, one.keys, one.lost
         )?;
     }
     Ok(())
@@ -160,7 +160,7 @@ mod tests {
                 Values { distinct: 100, below_ns: 1000.0, above_ns: 2000.0, disorder_ns: 3000.0 },
                 Values { distinct: 1000, below_ns: 1100.0, above_ns: 3000.0, disorder_ns: 30_000.0 },
             ],
-            reload: vec![Reload { kind: "events", rules: 3, load_ms: 700.0, pause_ms: 1.23, rows: 4, lost: 1 }],
+            reload: vec![Reload { kind: "events", rules: 3, load_ms: 700.0, pause_ms: 1.23, keys: 4, lost: 1 }],
             agreement: Some(Agreement { events: 10, both: 5, apart }),
         };
         let mut text = String::new();

@@ -5,7 +5,7 @@
 
 use crate::event::Event;
 use crate::sigma::FieldId;
-use crate::sigma::view::{fold, raw_line};
+use crate::sigma::view::{fold_character, raw_line};
 use rustc_hash::FxHashMap;
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -14,6 +14,9 @@ use std::sync::Arc;
 
 /// No item.
 const NONE: u32 = u32::MAX;
+
+/// The characters outside of ASCII that are folded to some of ASCII.
+const FOLDED_TO_ASCII: [&str; 3] = ["\u{130}", "\u{17f}", "\u{212a}"];
 
 /// The fast reader does not vouch for this event: it is read the slow way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,11 +112,13 @@ impl Slots {
         self.line = None;
     }
 
-    /// The event's line in lower case, where every text without quotes and slashes stands in it as it is.
+    /// The event's line, its ASCII in lower case, where every ASCII text without quotes and slashes that is in a value
+    /// stands as it is.
     pub(crate) fn plain_line(&mut self) -> Option<&str> {
         if self.line.is_none() {
             let line = &self.arena[..self.line_end];
-            if line.is_empty() || !line.is_ascii() || memchr::memmem::find(line.as_bytes(), b"\\u").is_some() {
+            let holds = |text: &str| memchr::memmem::find(line.as_bytes(), text.as_bytes()).is_some();
+            if line.is_empty() || holds("\\u") || (!line.is_ascii() && FOLDED_TO_ASCII.into_iter().any(holds)) {
                 return None;
             }
             let start = self.arena.len();
@@ -276,16 +281,26 @@ impl Slots {
             return;
         }
         let start = self.arena.len();
-        let (from, to) = (item.start as usize, item.end as usize);
-        if self.arena[from..to].is_ascii() {
-            self.arena.extend_from_within(from..to);
-            self.arena[start..].make_ascii_lowercase();
-        } else {
-            let folded = fold(&self.arena[from..to]).into_owned();
-            self.arena.push_str(&folded);
-        }
+        self.fold(item.start as usize, item.end as usize);
         self.items[place].folded_start = u32::try_from(start).unwrap_or(NONE);
         self.items[place].folded_end = u32::try_from(self.arena.len()).unwrap_or(NONE);
+    }
+
+    /// Appends a text in lower case, runs of ASCII many bytes at a time.
+    fn fold(&mut self, mut from: usize, end: usize) {
+        while from < end {
+            let rest = &self.arena.as_bytes()[from..end];
+            let is_other = |byte: &u8| !byte.is_ascii();
+            let run = if rest.is_ascii() { rest.len() } else { rest.iter().position(is_other).unwrap_or(rest.len()) };
+            let start = self.arena.len();
+            self.arena.extend_from_within(from..from + run);
+            self.arena[start..].make_ascii_lowercase();
+            from += run;
+            if let Some(character) = self.arena[from..end].chars().next() {
+                self.arena.extend(fold_character(character));
+                from += character.len_utf8();
+            }
+        }
     }
 
     /// Appends a JSON string's text. The reader has seen that its escapes are sound.
@@ -336,5 +351,27 @@ impl Iterator for Places<'_> {
             NONE
         };
         Some(place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sigma::view::fold;
+
+    #[test]
+    fn only_those_characters_are_folded_to_ascii() {
+        let folded = ('\u{80}'..=char::MAX).filter(|character| fold_character(*character).any(|part| part.is_ascii()));
+        assert_eq!(folded.map(String::from).collect::<Vec<_>>(), FOLDED_TO_ASCII);
+    }
+
+    #[test]
+    fn texts_are_folded_as_everywhere_else() {
+        for text in ["", "ABC", "Microsoft® WINDOWS", "ÄÖ", "aſKb\u{130}", "x\u{e9}"] {
+            let mut slots = Slots::new(0);
+            slots.begin(text);
+            slots.fold(0, text.len());
+            assert_eq!(&slots.arena[text.len()..], fold(text), "{text}");
+        }
     }
 }
