@@ -56,10 +56,9 @@ pub async fn run(
     let (world, link) = open(&config, &cluster, place.id)?;
     let (tell_rules, rules) = watch::channel(Arc::new(host_rules::read(&config.detection)?));
     let bootstrap = bootstrap.map(crate::command::init::read_bootstrap).transpose()?;
-    let webhook = config.detection.webhook.as_ref().map(host_tasks::WebhookOut::new).transpose()?;
     let intake = Intake::load(&config, &world.clock)?;
     let mut sinks = intake.outbound()?;
-    sinks.extend(webhook.map(|webhook| Arc::new(webhook) as Arc<dyn pipeline::sink::Sink>));
+    sinks.extend(intake::webhook(&config.detection, &world.clock)?);
     let raft = config.raft;
     let start = Start {
         cluster: Arc::clone(&cluster),

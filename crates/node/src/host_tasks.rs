@@ -1,13 +1,7 @@
-//! What a real machine adds to a node: metrics over HTTP, the webhook, signals.
+//! What a real machine adds to a node: metrics over HTTP, signals.
 
-use crate::config::Webhook;
 use crate::node::Node;
 use crate::telemetry::pipeline::PipelineMetrics;
-use anyhow::Context;
-use async_trait::async_trait;
-use bytes::Bytes;
-use keyring::MacKey;
-use pipeline::sink::{Notice, Refused, Sink, Topic};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,7 +15,6 @@ const SCRAPES_MAX: usize = 8;
 /// Bytes of a scrape's request line and headers.
 const REQUEST_BYTES_MAX: usize = 8 * 1024;
 const SCRAPE_TIME: Duration = Duration::from_secs(5);
-const WEBHOOK_TIME: Duration = Duration::from_secs(5);
 
 /// How long a start may take until everything this node acknowledged is in its state again.
 const RECOVERY_WAIT: Duration = Duration::from_secs(5);
@@ -112,72 +105,6 @@ fn observe(node: &Node, link: &QuicLink) {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: f64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0.0);
     metrics.resident_bytes.set(pages * 4096.0);
-}
-
-/// Announces incidents by HTTP POST, signed with HMAC-SHA256.
-pub struct WebhookOut {
-    client: reqwest::Client,
-    url: String,
-    key: MacKey,
-}
-
-impl WebhookOut {
-    /// Reads the secret.
-    pub fn new(config: &Webhook) -> anyhow::Result<Self> {
-        let secret = std::fs::read(&config.secret).with_context(|| config.secret.display().to_string())?;
-        let key = MacKey::new(&keyring::Secret::from_bytes(*blake3::hash(&secret).as_bytes()));
-        let client = reqwest::Client::builder().timeout(WEBHOOK_TIME).build().context("the webhook's client")?;
-        Ok(Self { client, url: config.url.clone(), key })
-    }
-}
-
-#[async_trait]
-impl Sink for WebhookOut {
-    fn name(&self) -> &str {
-        "webhook"
-    }
-    fn wants(&self, notice: &Notice) -> bool {
-        matches!(notice.topic, Topic::Incident | Topic::Page | Topic::Ticket)
-    }
-    async fn deliver(&self, notices: &[Notice]) -> (usize, Result<(), Refused>) {
-        for (count, notice) in notices.iter().enumerate() {
-            if !self.post(notice).await {
-                return (count, Err(Refused::Later("the webhook did not take it".into())));
-            }
-        }
-        (notices.len(), Ok(()))
-    }
-}
-
-impl WebhookOut {
-    async fn post(&self, notice: &Notice) -> bool {
-        let body = Bytes::from(notice.body.clone());
-        let topic = match notice.topic {
-            Topic::Page => "page",
-            Topic::Ticket => "ticket",
-            _ => "incident",
-        };
-        let signature = hex::encode(self.key.sign(&body).as_bytes());
-        let request = self
-            .client
-            .post(&self.url)
-            .header("content-type", "application/json")
-            .header("idempotency-key", &notice.key)
-            .header("holdfast-topic", topic)
-            .header("holdfast-signature", format!("hmac-sha256={signature}"))
-            .body(body);
-        match request.send().await {
-            Ok(answer) if answer.status().is_success() => true,
-            Ok(answer) => {
-                tracing::warn!(status = %answer.status(), "the webhook was refused");
-                false
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the webhook cannot be reached");
-                false
-            }
-        }
-    }
 }
 
 /// Waits until a group has stopped by itself, and says why.

@@ -115,9 +115,9 @@ async fn hear(mut stream: TcpStream, told: Told) -> Option<()> {
                 return None;
             }
         }
-        let body = serde_json::from_slice(&bytes.drain(..length).collect::<Vec<u8>>()).unwrap_or_default();
-        let key = (header("holdfast-topic"), header("idempotency-key"));
-        told.lock().unwrap().entry(key).or_insert((0, body)).0 += 1;
+        let notice: Value = serde_json::from_slice(&bytes.drain(..length).collect::<Vec<u8>>()).unwrap_or_default();
+        let key = (notice["topic"].as_str().unwrap_or_default().to_owned(), header("idempotency-key"));
+        told.lock().unwrap().entry(key).or_insert((0, notice["body"].clone())).0 += 1;
         stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.ok()?;
     }
 }

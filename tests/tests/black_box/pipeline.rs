@@ -95,8 +95,10 @@ async fn lines_of_a_file_become_alerts_outside_and_what_does_not_parse_a_dead_le
         list["alerts"].as_array()?.iter().find(of_lines).cloned()
     })
     .await;
-    until("the alert outside", async || written(&bed.path("alarms/alert")).contains(alert["id"].as_str()?).then_some(()))
-        .await;
+    until("the alert outside", async || {
+        written(&bed.path("alarms/alert")).contains(alert["id"].as_str()?).then_some(())
+    })
+    .await;
     for line in [
         "holdfast_pipeline_received_events_total{component=\"lines\"} 20",
         "holdfast_pipeline_dead_letter_events_total{component=\"fields\"} 1",

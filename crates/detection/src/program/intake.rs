@@ -161,10 +161,9 @@ pub(crate) fn ndjson(
     }
     write_source(slots, system, &mut origin.source)?;
     if slots.is_present(system.host) && !slots.is_array(system.host) {
-        match slots.single(system.host).ok_or(Odd)? {
-            (Kind::Text, text) => origin.host.push_str(text),
-            // Not a text, so not a name.
-            _ => {}
+        // What is not a text is not a name.
+        if let (Kind::Text, text) = slots.single(system.host).ok_or(Odd)? {
+            origin.host.push_str(text);
         }
     }
     Ok(Intake { time_ms })

@@ -134,35 +134,13 @@ fn heard(node: &Node, sink: &str, notices: &[Notice], refused: &BTreeMap<String,
 async fn notice(node: &Node, wrote: &Wrote) -> Option<Notice> {
     let json = wrote.text(ONLY)?;
     match wrote.table {
-        platform::ALERTS => {
-            let alert: Alert = serde_json::from_str(json).ok()?;
-            Some(Notice {
-                key: format!("alert/{}", alert.id),
-                topic: Topic::Alert,
-                tenant: alert.tenant.to_string(),
-                at_ms: alert.last_ms,
-                severity: alert.severity,
-                subject: alert.rule.title.to_string(),
-                to: Vec::new(),
-                body: json.to_owned(),
-            })
-        }
+        platform::ALERTS => Some(Notice::of_alert(&serde_json::from_str::<Alert>(json).ok()?)),
         platform::INCIDENTS => {
             let change = Change::decode(json.as_bytes()).ok()?;
             let mut shelf = node.incidents.lock().await;
-            let incident = shelf.refresh(node).ok()?.get(change.incident)?.clone();
-            drop(shelf);
-            let body = serde_json::json!({ "incident": incident, "change": change }).to_string();
-            Some(Notice {
-                key: format!("incident/{}", change.id()),
-                topic: Topic::Incident,
-                tenant: incident.tenant.to_string(),
-                at_ms: change.at_ms(),
-                severity: incident.severity,
-                subject: incident.title.to_string(),
-                to: Vec::new(),
-                body,
-            })
+            let incident = shelf.refresh(node).ok()?.get(change.incident)?;
+            let entry = incident.history.iter().find(|entry| entry.change.id() == change.id())?;
+            Some(Notice::of_incident(incident, entry))
         }
         platform::NOTICES => serde_json::from_str(json).ok(),
         _ => None,

@@ -12,13 +12,18 @@ use model::time::Clock;
 use pipeline::outbound::{open_sinks, outbound};
 use pipeline::plan::Plan;
 use pipeline::runtime::{Host, Inlet, Pipeline, Sinks};
-use pipeline::sink::{Refused, Sink};
+use pipeline::sink::config::{SinkConfig, Wants};
+use pipeline::sink::webhook::WebhookConfig;
+use pipeline::sink::{Refused, Sink, Topic};
 use pipeline::source::Source;
+use pipeline::tls::ClientTls;
 use pipeline::topology::{AUDIT, DETECTOR, Topology};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// How long an attempt of the webhook may take.
+const WEBHOOK_SECONDS: u64 = 5;
 /// Whose events those of the pipeline are.
 const TENANT: &str = "platform";
 
@@ -67,6 +72,24 @@ fn written_out(config: &DetectionConfig) -> anyhow::Result<String> {
     let mut root = toml::Table::new();
     root.insert("sources".into(), sources.into());
     Ok(toml::to_string(&root)?)
+}
+
+/// The one webhook of the configuration's own keys: it is told of incidents, pages and tickets.
+///
+/// # Errors
+/// What is wrong with its address or its secret.
+pub fn webhook(config: &DetectionConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<Option<Arc<dyn Sink>>> {
+    let Some(webhook) = &config.webhook else { return Ok(None) };
+    let topics = BTreeSet::from([Topic::Incident, Topic::Page, Topic::Ticket]);
+    let described = SinkConfig::Webhook(WebhookConfig {
+        url: webhook.url.clone(),
+        secret: webhook.secret.clone(),
+        tls: ClientTls::default(),
+        timeout_seconds: WEBHOOK_SECONDS,
+        wants: Wants { topics, ..Wants::default() },
+    });
+    let sink = described.open("webhook", clock).map_err(|error| anyhow::anyhow!("detection.webhook: {error}"))?;
+    Ok(Some(Arc::from(sink)))
 }
 
 /// A topology and its sinks, open.
