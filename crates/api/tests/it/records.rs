@@ -355,7 +355,7 @@ async fn events_of_the_past_are_searched_and_jobs_asked_for() {
     ] {
         assert_eq!(search(body).await.kind(), "invalid");
     }
-    assert_eq!(search(serde_json::json!({"query": "a", "other": 1})).await.status.as_u16(), 400);
+    assert_eq!(search(serde_json::json!({"query": "a", "other": 1})).await.status.as_u16(), 422);
     let hunt = client.json("POST", "/v1/events/hunt", &[], serde_json::json!({"only": ["r1", "r2"]})).await;
     assert_eq!(hunt.json()["question"], "r1,r2");
     let path = "/v1/events/jobs/00000000000000000000000000000001";
