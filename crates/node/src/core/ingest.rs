@@ -5,10 +5,12 @@ use crate::machine::command::{Command, Ingest};
 use crate::machine::note::Note;
 use crate::node::Node;
 use api::core::Answer;
+use api::problem::Problem;
 use api::types::{Caller, Ingested};
 use bytes::Bytes;
 use detection::{RawEvent, SourceKind};
 use identity::{Action, Session};
+use model::TenantId;
 use model::codec::{CodecError, decode, encode};
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +44,14 @@ impl Node {
         lines: Vec<Bytes>,
     ) -> Answer<Ingested> {
         self.permit(caller, session, Action::EventIngest, session.tenant(), "events").await?;
+        if session.tenant() != TenantId::PLATFORM {
+            let control = self.control();
+            let own = control.tenants.get(&session.tenant()).map(|tenant| tenant.name.as_str()).unwrap_or_default();
+            if let Some(number) = lines.iter().position(|line| !is_own(line, own)) {
+                let at = format!("line {}", number + 1);
+                return Err(Problem::invalid(at, "metadata.tenant_uid is another tenant's"));
+            }
+        }
         let accepted = lines.len() as u64;
         let resource = Some(format!("events/{source}"));
         let note = Note { resource, ..self.note(caller, session, "ingest") };
@@ -75,6 +85,18 @@ impl Node {
     }
 }
 
+/// Whether an event names no tenant, or that one: rules of a tenant are never fed by another.
+fn is_own(line: &[u8], tenant: &str) -> bool {
+    // A name may be written with escapes; what has neither needs no second look.
+    let has = |what: &[u8]| line.windows(what.len()).any(|window| window == what);
+    if !has(b"tenant_uid") && !has(b"\\u") {
+        return true;
+    }
+    let Ok(event) = serde_json::from_slice::<serde_json::Value>(line) else { return true };
+    let named = [event.get("metadata.tenant_uid"), event.get("metadata").and_then(|one| one.get("tenant_uid"))];
+    named.into_iter().flatten().all(|name| name == tenant)
+}
+
 #[derive(Default)]
 struct Batch {
     events: Vec<Vec<u8>>,
@@ -96,6 +118,21 @@ impl Batch {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn an_event_names_no_other_tenant_however_it_is_written() {
+        let cases: [(&str, bool); 6] = [
+            (r#"{"a":1}"#, true),
+            (r#"{"metadata":{"tenant_uid":"acme"}}"#, true),
+            (r#"{"metadata":{"tenant_uid":"globex"}}"#, false),
+            (r#"{"metadata.tenant_uid":"globex"}"#, false),
+            (r#"{"metadata":{"\u0074enant_uid":"globex"}}"#, false),
+            (r#"{"metadata":{"tenant_uid":["acme","globex"]}}"#, false),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(is_own(line.as_bytes(), "acme"), expected, "{line}");
+        }
+    }
 
     #[test]
     fn rows_of_earlier_versions_are_read() {
