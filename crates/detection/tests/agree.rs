@@ -177,7 +177,7 @@ fn audit_events_are_read_as_normalising_reads_them() {
         "request_id": "2", "detail_digest": "1"});
     let mut events = vec![full.clone()];
     for action in ["login", "logout", "user.lock", "role.grant", "record.put", "denied", "x", ""] {
-        for outcome in ["success", "failure", "perhaps"] {
+        for outcome in ["success", "failure", "denied", "perhaps"] {
             let mut event = full.clone();
             event["action"] = json!(action);
             event["outcome"] = json!(outcome);

@@ -46,7 +46,7 @@ fn load_clean(toml: &str, files: &[(&str, &str)]) -> RuleSet {
 const TWO_PACKS: &str = "[[pack]]\nname = \"ours\"\nfolders = [\"platform\"]\n\n[[pack]]\nname = \"shared\"\nfolders = [\"shared\"]\ntenants = [\"*\"]\n";
 
 fn denials(tenant: &str, from: u64, count: u64) -> Vec<Event> {
-    let body = json!({"action": "denied", "outcome": "failure", "user": "ann", "tenant": tenant, "address": "203.0.113.9", "resource": "secret"});
+    let body = json!({"action": "denied", "outcome": "denied", "user": "ann", "tenant": tenant, "address": "203.0.113.9", "resource": "secret"});
     (from..from + count).map(|n| audit(n, n * 1_000, body.clone())).collect()
 }
 

@@ -108,7 +108,7 @@ fn audit() -> impl Strategy<Value = Vec<u8>> {
     (action, 0_u64..3, 0_u64..400_000, odd, proptest::sample::select(&["user", "fields", "time_ms", "action"][..]))
         .prop_map(|(action, user, ago_ms, odd, place)| {
             let mut event = json!({"time_ms": NOW_MS + 100_000 - ago_ms, "region": "eu", "node": "eu-1", "group": 1,
-                "action": action, "outcome": if action == "login" { "success" } else { "failure" },
+                "action": action, "outcome": match action { "login" => "success", "denied" => "denied", _ => "failure" },
                 "user": format!("u{user}"), "address": format!("203.0.113.{user}"), "session": format!("s{user}")});
             if let Some(odd) = odd {
                 event[place] = odd;

@@ -1,7 +1,7 @@
 //! From events to an incident that people work on.
 
 use crate::bed::{Bed, until};
-use crate::people;
+use crate::people::{self, Tenant, record};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -49,6 +49,23 @@ async fn failed_logins_become_an_incident_that_is_worked_on() {
     for act in ["acknowledged", "assigned", "commented", "closed"] {
         assert!(acts.contains(&act), "{act}: {acts:?}");
     }
+    bed.assert_no_panic();
+}
+
+#[tokio::test]
+async fn who_probes_another_tenant_raises_an_alert() {
+    let Some(bed) = Bed::start_with(&["--regions", "eu", "--nodes", "1", "--rules", &rules()]).await else { return };
+    let admin = people::first(&bed, &bed.client("eu-1")).await;
+    Tenant::create(&admin, "acme").await;
+    let bolt = Tenant::create(&admin, "bolt").await;
+    for number in 0..10 {
+        bolt.agent.get(&record("acme", &format!("k{number}"))).await.problem(404, "not-found");
+    }
+    until("the alert", async || {
+        let list = admin.get("/v1/alerts").await.is(200).json();
+        list["alerts"].as_array()?.iter().any(|alert| alert["rule"] == "cross_tenant_probe").then_some(())
+    })
+    .await;
     bed.assert_no_panic();
 }
 

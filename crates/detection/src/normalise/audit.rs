@@ -11,7 +11,7 @@ const OTHER: u32 = 99;
 
 pub(super) fn draft(bytes: &[u8]) -> Result<Draft, RejectReason> {
     let event = audit::parse(bytes)?;
-    let failed = event.outcome == "failure";
+    let failed = audit::has_failed(&event.outcome).unwrap_or(true);
     let (class_uid, activity_id) = class_of(&event.action);
     let severity_id = severity_of(&event.action, failed);
     let mut draft = Draft {

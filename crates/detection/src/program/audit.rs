@@ -5,6 +5,7 @@ use super::scan::{self, Sink};
 use super::slots::{FieldIndex, Item, Kind, Odd, Slots};
 use crate::normalise::{OCSF_VERSION, OWN_PRODUCT, audit as ocsf, class};
 use crate::sigma::FieldId;
+use crate::source::audit::has_failed;
 
 /// The keys of an audit event, in the order of their places in [`key`].
 const KEYS: [&str; 15] = [
@@ -162,11 +163,7 @@ pub(crate) fn audit(
     let text = |key: usize| items[key].map(|item| &line[item.start as usize..item.end as usize]);
     let whole = |key: usize| text(key).map_or(Ok(0_u64), |text| text.parse().map_err(|_| Odd));
     let (action, outcome) = (text(key::ACTION).ok_or(Odd)?, text(key::OUTCOME).ok_or(Odd)?);
-    let failed = match outcome {
-        "success" => false,
-        "failure" => true,
-        _ => return Err(Odd),
-    };
+    let failed = has_failed(outcome).ok_or(Odd)?;
     text(key::TIME_MS).ok_or(Odd)?;
     let (time_ms, group) = (whole(key::TIME_MS)?, whole(key::GROUP)?);
     for (item, copies) in items.iter().zip(&fields.copies) {

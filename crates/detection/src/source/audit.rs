@@ -19,7 +19,7 @@ pub struct AuditEvent {
     pub group: u64,
     /// What was done: `login.failed`, `record.view`, …
     pub action: String,
-    /// `success` or `failure`.
+    /// `success`, `failure` or `denied`.
     pub outcome: String,
     /// Why it failed, or why it was done.
     #[serde(default)]
@@ -62,9 +62,18 @@ pub fn parse(bytes: &[u8]) -> Result<AuditEvent, RejectReason> {
             RejectReason::NotJson { column: error.column() as u64 }
         }
     })?;
-    match event.outcome.as_str() {
-        "success" | "failure" => Ok(event),
-        _ => Err(RejectReason::BadField { field: "outcome".to_owned() }),
+    match has_failed(&event.outcome) {
+        Some(_) => Ok(event),
+        None => Err(RejectReason::BadField { field: "outcome".to_owned() }),
+    }
+}
+
+/// Whether an outcome says that it was not done; `None` for what is no outcome.
+pub(crate) fn has_failed(outcome: &str) -> Option<bool> {
+    match outcome {
+        "success" => Some(false),
+        "failure" | "denied" => Some(true),
+        _ => None,
     }
 }
 

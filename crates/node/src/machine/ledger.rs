@@ -111,3 +111,32 @@ impl Ledger {
         Detail { old: json(old), new: json(new), salt }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use detection::normalise::normalise;
+    use detection::{Position, RawEvent, SourceKind};
+
+    #[test]
+    fn detection_reads_every_leaf_that_can_be_written() {
+        let outcomes = [(Outcome::Success, 1), (Outcome::Failure, 2), (Outcome::Denied, 2)];
+        let others = [Action::parse("of.another.version")];
+        for action in Action::ALL.iter().chain(&others) {
+            for (outcome, status) in outcomes {
+                let event = AuditEvent::new(7, "eu", "eu-1", 1, action.clone(), outcome);
+                for event in [event.clone(), AuditEvent { user: Some("ann".into()), reason: Some("x".into()), ..event }] {
+                    let raw = RawEvent {
+                        source: SourceKind::Audit,
+                        received_ms: 8,
+                        position: Some(Position { stream: "audit/eu-1".into(), sequence: 1 }),
+                        bytes: event.encode().into(),
+                    };
+                    let read = normalise(&raw).unwrap_or_else(|reject| panic!("{event:?}: {}", reject.reason));
+                    assert_eq!(read.text("api.operation"), Some(action.as_str()));
+                    assert_eq!(read.fields["status_id"], status, "{event:?}");
+                }
+            }
+        }
+    }
+}

@@ -258,7 +258,7 @@ mod tests {
             (SourceKind::Audit, audit("role.grant", "success")),
             (SourceKind::Audit, audit("record.put", "success")),
             (SourceKind::Audit, audit("tenant.create", "success")),
-            (SourceKind::Audit, audit("denied", "failure")),
+            (SourceKind::Audit, audit("denied", "denied")),
         ];
         let faults: Vec<String> = lines
             .iter()
