@@ -10,6 +10,8 @@ use memchr::memchr2;
 const DEPTH_MAX: usize = 16;
 /// Most values and containers; more is odd. Below the limits of the full parser.
 const VALUES_MAX: usize = 384;
+/// Most bytes of a path, its dots included; longer is odd. Below the limit of the full parser.
+const PATH_BYTES_MAX: usize = crate::event::NAME_BYTES_MAX - 1;
 /// Most values inside arrays; more is odd.
 const ELEMENTS_MAX: usize = 192;
 /// Most characters of a number that is not a plain one.
@@ -94,6 +96,9 @@ impl<S: Sink> Reader<'_, S> {
                 self.path.push('.');
             }
             self.path.push_str(&self.line[start..end]);
+            if self.path.len() > PATH_BYTES_MAX {
+                return Err(Odd);
+            }
             self.value(depth + 1, array)?;
             self.path.truncate(outer);
             self.space();

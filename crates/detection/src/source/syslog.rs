@@ -7,6 +7,8 @@ use crate::event::RejectReason;
 
 /// Most structured data parameters of one line.
 const PARAMETERS_MAX: usize = 128;
+/// Most bytes of the names of an element and of its parameter.
+const NAMES_BYTES_MAX: usize = 256;
 /// A line of RFC 3164 may be this far ahead of its receipt and still be of this year.
 const AHEAD_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
 
@@ -100,7 +102,8 @@ fn structured_data(text: &str) -> Result<(Vec<(String, String, String)>, &str), 
         while let Some(parameter) = rest.strip_prefix(' ') {
             let (key, after) = parameter.split_once("=\"").ok_or(RejectReason::BadHeader)?;
             let (value, after) = quoted(after)?;
-            if parameters.len() >= PARAMETERS_MAX {
+            // An element's name is repeated for each of its parameters.
+            if parameters.len() >= PARAMETERS_MAX || name.len() + key.len() > NAMES_BYTES_MAX {
                 return Err(RejectReason::TooManyFields);
             }
             parameters.push((name.to_owned(), key.to_owned(), value));
