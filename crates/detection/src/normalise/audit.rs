@@ -2,10 +2,12 @@
 //!
 //! `api.operation` always holds the action, `actor.user.name` who did it; Authentication also has `user.name`.
 
-use super::{Draft, OCSF_VERSION, class};
+use super::{Draft, OCSF_VERSION, UNKNOWN, class};
 use crate::event::{LogSource, RejectReason};
 use crate::source::audit::{self, AuditEvent};
 
+/// OCSF's number for databases without relations.
+pub(crate) const DATABASE_TYPE: u32 = 6;
 /// What OCSF calls an activity it has no word for.
 const OTHER: u32 = 99;
 
@@ -38,6 +40,9 @@ fn fill(draft: &mut Draft, event: &AuditEvent, failed: bool) {
     draft.set("metadata.log_name", "audit");
     draft.set("service.name", "Holdfast");
     draft.set("database.name", "Holdfast");
+    draft.set("database.type_id", DATABASE_TYPE);
+    draft.set("actor.app_name", "Holdfast");
+    draft.set("cloud.provider", UNKNOWN);
     draft.set("unmapped.group", event.group);
     draft.text("api.operation", Some(&event.action));
     draft.text("status_detail", event.reason.as_deref());
@@ -46,6 +51,10 @@ fn fill(draft: &mut Draft, event: &AuditEvent, failed: bool) {
     draft.text("actor.session.uid", event.session.as_deref());
     draft.text("src_endpoint.ip", event.address.as_deref());
     draft.text("src_endpoint.name", event.address.as_deref());
+    if !draft.fields.contains_key("src_endpoint.ip") {
+        // Nobody asked for it: the platform did it itself.
+        draft.set("src_endpoint.svc_name", "Holdfast");
+    }
     draft.text("resources.name", event.resource.as_deref());
     draft.text("api.request.uid", event.request_id.as_deref());
     draft.text("cloud.region", Some(&event.region));
@@ -65,6 +74,11 @@ fn fill(draft: &mut Draft, event: &AuditEvent, failed: bool) {
     if draft.class_uid == class::ACCOUNT_CHANGE || draft.class_uid == class::USER_ACCESS {
         // Whose account it is: the last segment of the resource.
         draft.text("user.name", event.resource.as_deref().and_then(|resource| resource.rsplit('/').next()));
+    }
+    if [class::AUTHENTICATION, class::ACCOUNT_CHANGE, class::USER_ACCESS].contains(&draft.class_uid)
+        && !draft.fields.contains_key("user.name")
+    {
+        draft.set("user.uid", UNKNOWN);
     }
 }
 

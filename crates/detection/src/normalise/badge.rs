@@ -23,6 +23,7 @@ pub(super) fn draft(bytes: &[u8]) -> Result<Draft, RejectReason> {
     };
     draft.set("metadata.version", OCSF_VERSION);
     draft.set("metadata.log_name", PRODUCT);
+    draft.set("metadata.product.name", PRODUCT);
     draft.text("message", Some(&message(&used)));
     if let Some(outcome) = used.outcome {
         let (id, name) = match outcome {
@@ -37,9 +38,9 @@ pub(super) fn draft(bytes: &[u8]) -> Result<Draft, RejectReason> {
     draft.text("user.type", used.person_kind.as_deref());
     draft.text("unmapped.badge", used.badge.as_deref());
     draft.text("unmapped.visited", used.host.as_deref());
-    draft.text("device.name", used.door.as_deref());
-    draft.text("device.location.desc", used.site.as_deref());
-    draft.text("cloud.region", used.region.as_deref());
+    draft.device("device.name", used.door.as_deref());
+    draft.device("device.location.desc", used.site.as_deref());
+    draft.region(used.region.as_deref());
     draft.text("unmapped.direction", used.direction.map(word));
     for (column, value) in &used.other {
         draft.text(&format!("unmapped.{column}"), Some(value));

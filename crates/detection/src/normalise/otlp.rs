@@ -3,7 +3,7 @@
 //! Attributes win over the body, and both over what the resource says. Names of OpenTelemetry that OCSF has other
 //! names for are added under those; the resource and the scope are kept under `unmapped`.
 
-use super::{Draft, OCSF_VERSION, json};
+use super::{Draft, OCSF_VERSION, UNKNOWN, json};
 use crate::event::RejectReason;
 use serde_json::{Map, Value};
 
@@ -22,12 +22,8 @@ const NAMES: [(&str, &str); 9] = [
     ("url.path", "http_request.url.path"),
 ];
 /// The same of resources.
-const RESOURCE_NAMES: [(&str, &str); 4] = [
-    ("host.name", "device.hostname"),
-    ("service.name", "metadata.product.name"),
-    ("cloud.region", "cloud.region"),
-    ("os.type", "device.os.type"),
-];
+const RESOURCE_NAMES: [(&str, &str); 2] =
+    [("service.name", "metadata.product.name"), ("cloud.provider", "cloud.provider")];
 
 pub(super) fn draft(bytes: &[u8], received_ms: u64) -> Result<Draft, RejectReason> {
     let mut record = json::parse(bytes)?;
@@ -61,15 +57,26 @@ pub(super) fn draft(bytes: &[u8], received_ms: u64) -> Result<Draft, RejectReaso
     draft.time_ms = time_ms;
     for (theirs, ours) in NAMES {
         let value = text(&fields, theirs);
-        draft.text(ours, value.as_deref());
+        let is_name = ours == "src_endpoint.ip"
+            && value.as_deref().is_some_and(|value| value.parse::<std::net::IpAddr>().is_err());
+        draft.text(if is_name { "src_endpoint.name" } else { ours }, value.as_deref());
+    }
+    let process = draft.fields.get("process.name").and_then(Value::as_str).map(str::to_owned);
+    if !draft.fields.contains_key("process.pid") {
+        // OCSF wants to know which process it is.
+        draft.text("process.uid", process.as_deref());
     }
     for (theirs, ours) in RESOURCE_NAMES {
         draft.text(ours, text(&resource, theirs).as_deref());
     }
+    draft.region(text(&resource, "cloud.region").as_deref());
+    draft.device("device.hostname", text(&resource, "host.name").as_deref());
+    draft.device("device.os.type", text(&resource, "os.type").as_deref());
     if draft.severity_id == 0 {
         draft.severity_id = severity_of(record.get("severity_number").and_then(Value::as_u64).unwrap_or(0));
     }
     draft.set("metadata.version", OCSF_VERSION);
+    draft.text("metadata.product.name", Some(UNKNOWN));
     draft.set("metadata.log_name", "otlp");
     for (theirs, ours) in [
         ("event_name", "metadata.event_code"),

@@ -1,6 +1,6 @@
 //! Syslog lines as OCSF: logins by sshd, su, sudo and pam as Authentication, all else as base events.
 
-use super::{Draft, OCSF_VERSION, class};
+use super::{Draft, OCSF_VERSION, UNKNOWN, class};
 use crate::event::{LogSource, RejectReason};
 use crate::source::syslog::{self, Syslog};
 use std::net::IpAddr;
@@ -34,9 +34,14 @@ pub(super) fn draft(bytes: &[u8], received_ms: u64) -> Result<Draft, RejectReaso
     draft.set("metadata.log_name", "syslog");
     draft.set("metadata.product.name", "syslog");
     draft.text("message", Some(&line.message));
-    draft.text("device.hostname", line.host.as_deref());
+    draft.device("device.hostname", line.host.as_deref());
     draft.text("process.name", line.program.as_deref());
-    draft.text("process.pid", line.process_id.as_deref());
+    match line.process_id.as_deref().map(|id| (id, id.parse::<u32>())) {
+        Some((_, Ok(id))) => draft.set("process.pid", id),
+        Some((id, Err(_))) => draft.text("process.uid", Some(id)),
+        // OCSF wants to know which process it is.
+        None => draft.text("process.uid", line.program.as_deref()),
+    }
     draft.text("metadata.event_code", line.message_id.as_deref());
     if let (Some(facility), Some(severity)) = (line.facility, line.severity) {
         draft.set("unmapped.syslog.facility", facility);
@@ -91,6 +96,9 @@ impl Login<'_> {
             draft.severity_id = draft.severity_id.max(if succeeded { 1 } else { 2 });
         }
         draft.text("user.name", self.user);
+        if !draft.fields.contains_key("user.name") {
+            draft.text("user.uid", Some(UNKNOWN));
+        }
         draft.text("actor.user.name", self.by);
         draft.text("auth_protocol", self.method);
         if let Some(from) = self.from.filter(|from| !from.is_empty()) {

@@ -3,7 +3,7 @@
 use super::intake::{Intake, Origin};
 use super::scan::{self, Sink};
 use super::slots::{FieldIndex, Item, Kind, Odd, Slots};
-use crate::normalise::{OCSF_VERSION, OWN_PRODUCT, audit as ocsf, class};
+use crate::normalise::{OCSF_VERSION, OWN_PRODUCT, UNKNOWN, audit as ocsf, class};
 use crate::sigma::FieldId;
 use crate::source::audit::has_failed;
 
@@ -34,6 +34,7 @@ mod key {
     pub(super) const OUTCOME: usize = 5;
     pub(super) const USER: usize = 8;
     pub(super) const SESSION: usize = 9;
+    pub(super) const ADDRESS: usize = 10;
     pub(super) const RESOURCE: usize = 11;
     pub(super) const FIELDS: usize = 12;
 }
@@ -46,6 +47,9 @@ pub(crate) struct AuditFields {
     fields: Option<FieldId>,
     group: Option<FieldId>,
     user_name: Option<FieldId>,
+    user_uid: Option<FieldId>,
+    service_name: Option<FieldId>,
+    database_type: Option<FieldId>,
     session_uid: Option<FieldId>,
     status: Option<FieldId>,
     status_id: Option<FieldId>,
@@ -86,12 +90,17 @@ impl AuditFields {
             ("metadata.log_name", "audit"),
             ("service.name", "Holdfast"),
             ("database.name", "Holdfast"),
+            ("actor.app_name", "Holdfast"),
+            ("cloud.provider", UNKNOWN),
         ];
         Self {
             copies,
             fields: id("unmapped.fields"),
             group: id("unmapped.group"),
             user_name: id("user.name"),
+            user_uid: id("user.uid"),
+            service_name: id("src_endpoint.svc_name"),
+            database_type: id("database.type_id"),
             session_uid: id("session.uid"),
             status: id("status"),
             status_id: id("status_id"),
@@ -186,22 +195,36 @@ pub(crate) fn audit(
     if let Some(field) = fields.status_id {
         slots.push_number(Some(field), if failed { 2 } else { 1 });
     }
+    if let Some(field) = fields.database_type {
+        slots.push_number(Some(field), ocsf::DATABASE_TYPE.into());
+    }
+    let is_said = |key: usize| items[key].is_some_and(|item| item.kind != Kind::Null && item.start != item.end);
+    if let (Some(field), false) = (fields.service_name, is_said(key::ADDRESS)) {
+        slots.push_text(Some(field), "Holdfast", Kind::Text);
+    }
+    let mut is_named = true;
     if class_uid == class::AUTHENTICATION {
+        is_named = is_said(key::USER);
         for (key, field) in [(key::USER, fields.user_name), (key::SESSION, fields.session_uid)] {
             if let Some(field) = field {
                 copy(slots, items[key], field)?;
             }
         }
     }
-    if let (class::ACCOUNT_CHANGE, Some(field)) = (class_uid, fields.user_name) {
+    if class_uid == class::ACCOUNT_CHANGE {
         let resource = items[key::RESOURCE].filter(|item| item.kind != Kind::Null);
         if resource.is_some_and(|item| item.kind == Kind::Escaped) {
             return Err(Odd);
         }
         let last = resource.and(text(key::RESOURCE)).and_then(|resource| resource.rsplit('/').next());
-        if let Some(last) = last.filter(|last| !last.is_empty()) {
+        let last = last.filter(|last| !last.is_empty());
+        is_named = last.is_some();
+        if let (Some(field), Some(last)) = (fields.user_name, last) {
             slots.push_text(Some(field), last, Kind::Text);
         }
+    }
+    if let (Some(field), false) = (fields.user_uid, is_named) {
+        slots.push_text(Some(field), UNKNOWN, Kind::Text);
     }
     origin.source.clear();
     origin.source.extend(["=", OWN_PRODUCT, "\0\0=audit\0"]);

@@ -69,8 +69,10 @@ impl Notice {
         body["start_time"] = incident.first_ms.into();
         body["end_time"] = incident.last_ms.into();
         body["observables"] = incident.entities.iter().map(observable).collect();
-        if let Some(assignee) = &incident.assignee {
-            body["assignee"] = json!({ "name": assignee });
+        // OCSF wants one of the two.
+        match &incident.assignee {
+            Some(assignee) => body["assignee"] = json!({ "name": assignee }),
+            None => body["assignee_group"] = json!({ "name": "unassigned" }),
         }
         // What OCSF has no word for.
         body["unmapped"] = json!({

@@ -103,7 +103,7 @@ mod tests {
         let mut flat = Default::default();
         detection::normalise::flatten(fields.as_object().unwrap(), &mut flat).unwrap();
         let fields = (!flat.is_empty()).then_some(flat);
-        Record { source: SourceKind::Ndjson, received_ms: 0, position: None, raw: raw.into(), fields }
+        Record { source: SourceKind::Ndjson, received_ms: 0, position: None, tenant: None, raw: raw.into(), fields }
     }
 
     #[track_caller]

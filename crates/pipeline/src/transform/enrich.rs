@@ -9,8 +9,9 @@ mod list;
 use super::{BadTransform, Outputs, Transform};
 use crate::record::Record;
 use arc_swap::ArcSwap;
+use detection::RejectReason;
 use detection::event::FIELDS_MAX;
-use list::{List, Stamp};
+use list::{Columns, List, Stamp};
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -51,9 +52,9 @@ pub enum Matches {
 impl EnrichConfig {
     pub(super) fn open(&self, folder: &Path) -> Result<Enrich, BadTransform> {
         let path = folder.join(&self.list);
-        let (list, stamp) = List::read(&path, &self.key, &self.columns, self.matches)?;
+        let read = List::read(&path, &self.key, &self.columns, self.matches)?;
         let config = self.clone();
-        Ok(Enrich { config, path, list: ArcSwap::from_pointee((list, stamp)) })
+        Ok(Enrich { config, path, list: ArcSwap::from_pointee(read) })
     }
 }
 
@@ -61,13 +62,13 @@ impl EnrichConfig {
 pub struct Enrich {
     config: EnrichConfig,
     path: PathBuf,
-    list: ArcSwap<(List, Stamp)>,
+    list: ArcSwap<(List, Columns, Stamp)>,
 }
 
 impl Transform for Enrich {
     fn apply(&self, mut record: Record, out: &mut Outputs) {
         let loaded = self.list.load();
-        let (list, _) = &**loaded;
+        let (list, columns, _) = &**loaded;
         let values = match record.fields().get(&self.config.field) {
             Some(Value::String(text)) => list.find(text),
             // Of several values the first that is in the list counts.
@@ -75,13 +76,18 @@ impl Transform for Enrich {
             Some(Value::Number(number)) => list.find(&number.to_string()),
             _ => None,
         };
-        let room = FIELDS_MAX.saturating_sub(record.fields().len());
-        let found: Vec<(String, Value)> = values
-            .into_iter()
-            .flatten()
-            .take(room)
-            .map(|(column, value)| (format!("{}.{column}", self.config.into), value.clone()))
-            .collect();
+        let name = |column: &str| format!("{}.{column}", self.config.into);
+        let found: Vec<(String, Value)> =
+            values.into_iter().flatten().map(|(column, value)| (name(column), value.clone())).collect();
+        if let Some(fields) = &mut record.fields {
+            // Only the list says what it is there to say, also where it says nothing.
+            for name in columns.iter().map(|column| name(column)).filter(|name| *name != self.config.field) {
+                fields.remove(&name);
+            }
+        }
+        if record.fields().len() + found.len() > FIELDS_MAX {
+            return out.refused.push((record, RejectReason::TooManyFields.into()));
+        }
         if !found.is_empty() {
             record.fields.get_or_insert_default().extend(found);
         }
@@ -89,7 +95,7 @@ impl Transform for Enrich {
     }
 
     fn reload(&self) -> Result<bool, BadTransform> {
-        if Stamp::of(&self.path).is_ok_and(|stamp| stamp == self.list.load().1) {
+        if Stamp::of(&self.path).is_ok_and(|stamp| stamp == self.list.load().2) {
             return Ok(false);
         }
         let config = &self.config;
@@ -102,12 +108,13 @@ impl Transform for Enrich {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use detection::SourceKind;
+    use detection::{RawEvent, SourceKind};
     use serde_json::json;
 
     fn look_up(enrich: &Enrich, field: &str, value: Value) -> Value {
         let raw = Default::default();
-        let mut record = Record { source: SourceKind::Syslog, received_ms: 0, position: None, raw, fields: None };
+        let mut record =
+            Record { source: SourceKind::Syslog, received_ms: 0, position: None, tenant: None, raw, fields: None };
         record.set(field, value);
         let mut out = Outputs::default();
         enrich.apply(record, &mut out);
@@ -138,6 +145,27 @@ mod tests {
         for unknown in [json!("192.0.2.1"), json!("no address"), json!(null)] {
             assert_eq!(look_up(&enrich, "ip", unknown), json!({}));
         }
+    }
+
+    #[test]
+    fn nobody_says_of_themselves_what_the_list_is_there_to_say() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("people.csv"), "login,kind,team\nann,employee,\n").unwrap();
+        let config = "list = 'people.csv'\nkey = 'login'\nfield = 'login'\ninto = 'person'";
+        let enrich = open(folder.path(), config).unwrap();
+        let forged = |login: &str| {
+            let raw =
+                RawEvent { source: SourceKind::Ndjson, received_ms: 0, position: None, bytes: Default::default() };
+            let mut record = Record::from(raw);
+            for (field, value) in [("login", login), ("person.kind", "admin"), ("person.team", "red"), ("a", "b")] {
+                record.set(field, value);
+            }
+            let mut out = Outputs::default();
+            enrich.apply(record, &mut out);
+            json!(out.passed.pop().unwrap().1.fields.unwrap())
+        };
+        assert_eq!(forged("ann"), json!({"login": "ann", "person.kind": "employee", "a": "b"}));
+        assert_eq!(forged("mallory"), json!({"login": "mallory", "a": "b"}));
     }
 
     #[test]

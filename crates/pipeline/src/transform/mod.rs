@@ -188,6 +188,9 @@ pub enum Refusal {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// It says whose it is, and its source does not speak for that tenant.
+    #[error("it names a tenant that its source does not speak for: tenant = \"…\" says for whom a source does")]
+    OtherTenant,
     /// A sink said that it will never take it.
     #[error("{0}")]
     Sink(String),
@@ -211,6 +214,7 @@ impl Refusal {
             Self::NoPairs => "no_pairs",
             Self::NoText(_) => "no_text",
             Self::NotOcsf { .. } => "not_ocsf",
+            Self::OtherTenant => "other_tenant",
             Self::Sink(_) => "sink_refused",
             Self::Damaged { .. } => "damaged",
         }

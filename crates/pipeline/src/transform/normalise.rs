@@ -118,6 +118,7 @@ impl Normalise {
         fields.extend(config.set.clone());
         fields.extend(given("severity_id", config.severity.map(Value::from)));
         complete(&mut fields, record.received_ms);
+        schema::to_numbers(&mut fields);
         if fields.len() > FIELDS_MAX {
             return Err(RejectReason::TooManyFields.into());
         }
@@ -133,6 +134,7 @@ impl Normalise {
         let mut fields = Fields::new();
         fields.insert("class_uid".into(), class.into());
         fields.extend(config.activity.map(|activity| ("activity_id".to_owned(), activity.into())));
+        let mut untranslated = Vec::new();
         for (name, origin) in &config.map {
             let Some(value) = from.get(origin) else { continue };
             let value = match (config.translate.get(name), value) {
@@ -140,7 +142,11 @@ impl Normalise {
                 (Some(table), Value::String(text)) => table.get(text).cloned(),
                 (Some(table), value) => table.get(&value.to_string()).cloned(),
             };
-            fields.extend(value.map(|value| (name.clone(), value)));
+            match value {
+                Some(value) => fields.extend([(name.clone(), value)]),
+                // A word that the table does not know is kept as it is.
+                None => untranslated.push(origin),
+            }
         }
         if let Some(origin) = &config.time {
             let bad = || RejectReason::BadField { field: origin.clone() };
@@ -148,7 +154,8 @@ impl Normalise {
             fields.insert("time".into(), time_ms.into());
         }
         if config.unmapped == Unmapped::Keep {
-            let is_named = |name: &String| config.map.values().any(|origin| origin == name);
+            let is_named =
+                |name: &String| config.map.values().any(|origin| origin == name) && !untranslated.contains(&name);
             let rest = from.iter().filter(|(name, _)| !is_named(name) && config.time.as_ref() != Some(name));
             fields.extend(rest.map(|(name, value)| (format!("unmapped.{name}"), value.clone())));
         }
@@ -203,7 +210,7 @@ mod tests {
         let normalise = toml::from_str::<NormaliseConfig>(config).unwrap().open().unwrap();
         let fields = fields.map(|object| object.as_object().unwrap().clone().into_iter().collect());
         let raw = raw.to_owned().into();
-        let record = Record { source, received_ms: 1_795_467_600_000, position: None, raw, fields };
+        let record = Record { source, received_ms: 1_795_467_600_000, position: None, tenant: None, raw, fields };
         normalise.fields(&record)
     }
 
@@ -228,6 +235,23 @@ mod tests {
             "logsource.product": "acme", "logsource.service": ["firewall"], "metadata.product.name": "acme",
             "metadata.product.vendor_name": "Acme", "metadata.version": OCSF_VERSION});
         assert_eq!(json!(fields), expect);
+    }
+
+    #[test]
+    fn a_word_that_the_table_does_not_translate_is_kept() {
+        let from = json!({"src": "10.0.0.1", "action": "quarantine", "at": 1_700_000_000});
+        let fields = run(FIREWALL, SourceKind::Syslog, "", Some(from)).unwrap();
+        assert_eq!((fields.get("disposition_id"), &fields["unmapped.action"]), (None, &json!("quarantine")));
+    }
+
+    #[test]
+    fn what_the_schema_calls_a_number_is_one() {
+        let config =
+            "class = 4001\nmap = { 'dst_endpoint.port' = 'dpt', 'src_endpoint.ip' = 'src', 'traffic.bytes' = 'n' }";
+        let from = json!({"src": "10.0.0.1", "dpt": "22", "n": "many", "id": "7"});
+        let fields = run(config, SourceKind::Syslog, "", Some(from)).unwrap();
+        assert_eq!((&fields["dst_endpoint.port"], &fields["unmapped.id"]), (&json!(22), &json!("7")));
+        assert_eq!(fields["traffic.bytes"], "many");
     }
 
     #[test]

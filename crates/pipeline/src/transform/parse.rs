@@ -194,8 +194,14 @@ mod tests {
     fn run(config: &str, line: &[u8]) -> Result<Value, String> {
         let parse = toml::from_str::<ParseConfig>(config).unwrap().open().unwrap();
         let raw = line.to_vec().into();
-        let record =
-            Record { source: SourceKind::Syslog, received_ms: 1_795_467_600_000, position: None, raw, fields: None };
+        let record = Record {
+            source: SourceKind::Syslog,
+            received_ms: 1_795_467_600_000,
+            position: None,
+            tenant: None,
+            raw,
+            fields: None,
+        };
         let mut out = Outputs::default();
         parse.apply(record, &mut out);
         match (out.passed.pop(), out.refused.pop()) {

@@ -280,7 +280,14 @@ mod tests {
 
     fn record(fields: Option<Value>, raw: &str) -> Record {
         let fields = fields.map(|object| object.as_object().unwrap().clone().into_iter().collect());
-        Record { source: SourceKind::Syslog, received_ms: 0, position: None, raw: raw.to_owned().into(), fields }
+        Record {
+            source: SourceKind::Syslog,
+            received_ms: 0,
+            position: None,
+            tenant: None,
+            raw: raw.to_owned().into(),
+            fields,
+        }
     }
 
     fn run(config: &str, record: Record) -> Record {

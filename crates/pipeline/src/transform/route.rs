@@ -90,7 +90,8 @@ mod tests {
         let route = config.open().unwrap();
         let ways = |n: i64| {
             let raw = Default::default();
-            let mut record = Record { source: SourceKind::Ndjson, received_ms: 0, position: None, raw, fields: None };
+            let mut record =
+                Record { source: SourceKind::Ndjson, received_ms: 0, position: None, tenant: None, raw, fields: None };
             record.set("n", n);
             let mut out = Outputs::default();
             route.apply(record, &mut out);

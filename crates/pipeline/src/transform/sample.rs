@@ -71,7 +71,8 @@ mod tests {
 
     fn passes(sample: &Sample, user: &str, severity: u64) -> bool {
         let raw = Default::default();
-        let mut record = Record { source: SourceKind::Ndjson, received_ms: 0, position: None, raw, fields: None };
+        let mut record =
+            Record { source: SourceKind::Ndjson, received_ms: 0, position: None, tenant: None, raw, fields: None };
         record.set("user", user);
         record.set("severity_id", severity);
         let mut out = Outputs::default();

@@ -101,6 +101,37 @@ pub fn validate(fields: &Fields) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Ends of names that OCSF has numbers for, beside those of enumerations (`…_id`).
+const NUMBERS: [&str; 15] = [
+    "port",
+    "pid",
+    "tid",
+    "count",
+    "size",
+    "bytes",
+    "bytes_in",
+    "bytes_out",
+    "packets",
+    "packets_in",
+    "packets_out",
+    "duration",
+    "exit_code",
+    "start_time",
+    "end_time",
+];
+
+/// Texts that are numbers where OCSF has numbers, as lines of text bring them, become numbers.
+pub fn to_numbers(fields: &mut Fields) {
+    for (name, value) in fields.iter_mut().filter(|(name, _)| !name.starts_with("unmapped.")) {
+        let last = name.rsplit('.').next().unwrap_or_default();
+        if (last.ends_with("_id") || NUMBERS.contains(&last))
+            && let Some(number) = value.as_str().and_then(|text| text.parse::<i64>().ok())
+        {
+            *value = number.into();
+        }
+    }
+}
+
 /// Whether an attribute, or a part of it, has a value.
 fn is_there(fields: &Fields, attribute: &str) -> bool {
     let has_value = |value: &Value| !matches!(value, Value::Null) && value.as_str() != Some("");

@@ -3,7 +3,7 @@
 use super::Matches;
 use crate::transform::BadTransform;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
@@ -16,6 +16,9 @@ const BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// The values of a row, by their columns.
 type Row = Vec<(Box<str>, Value)>;
+
+/// The columns that rows of a list may add.
+pub(super) type Columns = BTreeSet<String>;
 
 /// A list, ready.
 #[derive(Debug)]
@@ -46,7 +49,7 @@ impl List {
         key: &str,
         columns: &[String],
         matches: Matches,
-    ) -> Result<(Self, Stamp), BadTransform> {
+    ) -> Result<(Self, Columns, Stamp), BadTransform> {
         let file = |error| BadTransform::File { path: path.display().to_string(), error };
         let bad = |(line, why)| BadTransform::Line { path: path.display().to_string(), line, why };
         let stamp = Stamp::of(path).map_err(file)?;
@@ -61,10 +64,13 @@ impl List {
             Matches::Exactly => Self::Exact(BTreeMap::new()),
             Matches::Network => Self::Networks(BTreeMap::new()),
         };
+        let mut of_all = Columns::new();
         for (line, row) in rows {
+            let wanted = row.keys().filter(|column| *column != key && is_wanted(column, columns));
+            of_all.extend(wanted.filter(|column| !of_all.contains(column.as_str())).cloned().collect::<Vec<_>>());
             list.add(row, key, columns).map_err(|why| bad((line, why)))?;
         }
-        Ok((list, stamp))
+        Ok((list, of_all, stamp))
     }
 
     fn add(&mut self, mut row: Map<String, Value>, key: &str, columns: &[String]) -> Result<(), String> {
@@ -73,9 +79,8 @@ impl List {
             Some(Value::Number(number)) => number.to_string(),
             _ => return Err(no_column(key)),
         };
-        let wanted = |column: &String| columns.is_empty() || columns.contains(column);
         let is_empty = |value: &Value| value.as_str() == Some("");
-        let row = row.into_iter().filter(|(column, value)| wanted(column) && !is_empty(value));
+        let row = row.into_iter().filter(|(column, value)| is_wanted(column, columns) && !is_empty(value));
         let row: Row = row.map(|(column, value)| (column.into_boxed_str(), value)).collect();
         let earlier = match self {
             Self::Folded(rows) => rows.insert(fold(&key).into(), row),
@@ -98,6 +103,10 @@ impl List {
             }
         }
     }
+}
+
+fn is_wanted(column: &String, columns: &[String]) -> bool {
+    columns.is_empty() || columns.contains(column)
 }
 
 fn no_column(key: &str) -> String {

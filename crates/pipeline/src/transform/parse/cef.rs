@@ -8,6 +8,8 @@ use detection::RejectReason;
 use detection::event::{FIELDS_MAX, Fields};
 use serde_json::Value;
 
+/// Most bytes of a key in a value's shadow: a longer word is part of the value.
+const KEY_BYTES_MAX: usize = 128;
 const HEADER: [&str; 7] = ["version", "vendor", "product", "product_version", "event_class", "name", "severity"];
 
 pub(super) fn parse(text: &str) -> Result<Fields, Refusal> {
@@ -49,11 +51,7 @@ fn extension(text: &str, fields: &mut Fields) -> Result<(), Refusal> {
             return Err(Refusal::NotCef("a key of the extension is missing"));
         }
         let after = &rest[equals + 1..];
-        // The value ends where the word before the next equals sign begins.
-        let end = match unescaped(after, '=') {
-            Some(next) => after[..next].trim_end().rfind(char::is_whitespace).unwrap_or(0),
-            None => after.len(),
-        };
+        let end = value_end(after);
         if fields.len() >= FIELDS_MAX {
             return Err(RejectReason::TooManyFields.into());
         }
@@ -61,6 +59,28 @@ fn extension(text: &str, fields: &mut Fields) -> Result<(), Refusal> {
         rest = after[end..].trim_start();
     }
     Ok(())
+}
+
+/// Where a value ends: before the next word that is a key. An equals sign that nobody escaped, as in a URL, belongs to
+/// the value where what stands before it is no key.
+fn value_end(text: &str) -> usize {
+    let (mut word, mut escaped) = (None, false);
+    for (place, character) in text.char_indices() {
+        match (character, word) {
+            _ if escaped => escaped = false,
+            ('\\', _) => escaped = true,
+            ('=', Some(word)) if is_key(&text[word..place]) => return word,
+            (space, _) if space.is_whitespace() => word = Some(place + space.len_utf8()),
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// Keys are made of letters, digits and what programs put between them.
+fn is_key(word: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'[' | b']');
+    (1..=KEY_BYTES_MAX).contains(&word.len()) && word.bytes().all(fits)
 }
 
 fn unescape(text: &str) -> String {
@@ -94,6 +114,17 @@ mod tests {
             "cef.product_version": "1.2", "cef.event_class": "100", "cef.name": r"blocked a \ thing",
             "cef.severity": "7", "src": "10.0.0.1", "msg": "a = b and more\nlines", "dst": "2001:db8::1", "spt": "22"});
         assert_eq!(fields, expect);
+    }
+
+    #[test]
+    fn an_equals_sign_in_a_value_belongs_to_it() {
+        let line = "CEF:0|a|b|c|d|e|5|request=http://x/?a=b&c=d msg=1 = 2 cs1=a== empty= cs2[0]=x";
+        let fields = parse(line).unwrap();
+        for (key, value) in
+            [("request", "http://x/?a=b&c=d"), ("msg", "1 = 2"), ("cs1", "a=="), ("empty", ""), ("cs2[0]", "x")]
+        {
+            assert_eq!(fields.get(key), Some(&json!(value)), "{key} in {fields:?}");
+        }
     }
 
     #[test]
