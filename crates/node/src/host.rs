@@ -56,7 +56,7 @@ pub async fn run(
     let (world, link) = open(&config, &cluster, place.id)?;
     let (tell_rules, rules) = watch::channel(Arc::new(host_rules::read(&config.detection)?));
     let bootstrap = bootstrap.map(crate::command::init::read_bootstrap).transpose()?;
-    let intake = Intake::load(&config, &world.clock)?;
+    let mut intake = Intake::load(&config, &world.clock)?;
     let mut sinks = intake.outbound()?;
     sinks.extend(intake::webhook(&config.detection, &world.clock)?);
     let raft = config.raft;
@@ -76,6 +76,7 @@ pub async fn run(
         rules,
         care: config.detection.rollout.clone(),
         sinks,
+        works: std::mem::take(&mut intake.works),
         first: first && !born.exists(),
         lost,
         bootstrap,

@@ -63,6 +63,8 @@ pub struct Start {
     pub care: Care,
     /// Who is told outside.
     pub sinks: Vec<Arc<dyn Sink>>,
+    /// Further duties, each done by one node of the region at a time.
+    pub works: Vec<Arc<dyn Work>>,
     /// Only for the first start of a cluster: this node's disk is empty because it is new, not because it was lost.
     pub first: bool,
     /// This node lost its disk: it has to be let go by its groups and taken in again before it counts.
@@ -204,7 +206,7 @@ impl Running {
             initialize(&cluster, region, &control, &data).await;
         }
         let bootstrap = start.bootstrap.take();
-        let sinks = std::mem::take(&mut start.sinks);
+        let (sinks, works) = (std::mem::take(&mut start.sinks), std::mem::take(&mut start.works));
         let (rules, care) = (start.rules.clone(), start.care.clone());
         let node = Arc::new(Node {
             region: region.clone(),
@@ -227,7 +229,7 @@ impl Running {
         });
         router.node(&node);
         let mut running = Self { node, router, tasks };
-        running.drive(bootstrap, rules, care, sinks);
+        running.drive(bootstrap, rules, care, sinks, works);
         Ok(running)
     }
 
@@ -237,6 +239,7 @@ impl Running {
         rules: watch::Receiver<Arc<RuleSet>>,
         care: Care,
         sinks: Vec<Arc<dyn Sink>>,
+        others: Vec<Arc<dyn Work>>,
     ) {
         let node = &self.node;
         for group in node.data.keys() {
@@ -251,6 +254,7 @@ impl Running {
         let mut works: Vec<Arc<dyn Work>> = vec![Arc::new(Filing), Arc::new(Escalation)];
         works.extend((0..of).map(|number| Arc::new(shard(number)) as Arc<dyn Work>));
         works.extend(sinks.into_iter().map(|sink| Arc::new(Outbox(sink)) as Arc<dyn Work>));
+        works.extend(others);
         self.tasks.spawn(duty::run(Arc::clone(node), works));
         if let Some((key, account)) = bootstrap {
             self.tasks.spawn(set_up(Arc::clone(node), key, account));

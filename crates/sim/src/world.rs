@@ -181,6 +181,7 @@ impl World {
             rules: watch::channel(Arc::new(setup::rules())).1,
             care: detection::rollout::Care::default(),
             sinks: Vec::new(),
+            works: Vec::new(),
             first,
             lost: false,
             bootstrap: first.then(|| setup::bootstrap(self.seed)),

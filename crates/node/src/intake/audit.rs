@@ -1,95 +1,42 @@
-//! The platform's own audit stream as a source: the logs of the groups that this node leads, entry by entry.
+//! The platform's own audit stream as a source: the audit logs of the region's groups, entry by entry.
 //!
-//! Each place is remembered once what came before it is durable outside. After a change of leaders entries may be told
-//! again, under the same ids; none is left out.
+//! One node of the region tells it at a time. The place in each log is a row of that duty, moved once what came before
+//! it is durable outside: whoever takes the duty over goes on there. What was told and not yet stored is told again,
+//! under the same ids; nothing is left out.
 
-use crate::driver::follow;
-use crate::machine::keys;
-use crate::node::Node;
-use detection::{Position, RawEvent, SourceKind};
+use crate::driver::duty::{Lost, Post, Work};
+use crate::driver::{follow, streams};
+use async_trait::async_trait;
+use detection::RawEvent;
 use futures::future::BoxFuture;
-use pipeline::source::{BATCH_EVENTS_MAX, Batch, Counters, Source};
+use model::codec::{decode, encode};
+use pipeline::source::{Batch, Counters, Source};
 use std::collections::BTreeMap;
 use std::io;
-use std::ops::Bound;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use storage::Space;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Looks again at least this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The row with the places.
+const PLACES: &[u8] = b"p";
 
-/// The audit logs of the groups that this node leads.
-pub(super) struct AuditStream {
-    node: Arc<Node>,
-    /// For each log, the next entry; JSON.
-    places: BTreeMap<String, u64>,
-    path: PathBuf,
-    counters: Arc<Counters>,
+/// Where the pipeline takes batches, while it runs.
+type Way = watch::Receiver<Option<mpsc::Sender<Batch>>>;
+
+/// The source and the duty that feeds it.
+pub(super) fn open() -> (AuditStream, AuditDuty) {
+    let (tell, way) = watch::channel(None);
+    let counters = Arc::<Counters>::default();
+    (AuditStream { tell, counters: Arc::clone(&counters) }, AuditDuty { way, counters })
 }
 
-impl AuditStream {
-    /// Reads the places reached by an earlier run.
-    pub(super) fn open(node: Arc<Node>, folder: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(folder)?;
-        let path = folder.join("audit.places.json");
-        let places = match std::fs::read(&path) {
-            // What cannot be read is begun again: repetitions have the same ids.
-            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(error) => return Err(error),
-        };
-        Ok(Self { node, places, path, counters: Arc::default() })
-    }
-
-    /// The next entries of a log that this node leads.
-    fn read(&self, log: &str, space: &dyn Space) -> io::Result<(Vec<RawEvent>, u64)> {
-        let from = self.places.get(log).copied().unwrap_or(0);
-        let first = keys::number(from);
-        let rows = space.scan(keys::AUDIT_LEAF, Bound::Included(&first), Bound::Unbounded, false, BATCH_EVENTS_MAX)?;
-        let (received_ms, mut next, mut events) = (self.node.world.clock.wall_ms(), from, Vec::new());
-        for (key, leaf) in rows {
-            let Ok(sequence) = key.try_into().map(u64::from_be_bytes) else { continue };
-            let position = Some(Position { stream: log.into(), sequence });
-            events.push(RawEvent { source: SourceKind::Audit, received_ms, position, bytes: leaf.into() });
-            next = sequence + 1;
-        }
-        Ok((events, next))
-    }
-
-    /// One turn over all logs: whether anything was read.
-    async fn turn(&mut self, out: &mpsc::Sender<Batch>) -> io::Result<bool> {
-        let node = Arc::clone(&self.node);
-        let mut found = false;
-        let data = node.data.iter().filter(|(_, data)| data.group.is_leader());
-        let mut logs: Vec<(String, Arc<dyn Space>)> = data
-            .map(|(id, data)| (format!("audit/{}-{}", node.region.name, id.get()), data.machine.read_space()))
-            .collect();
-        if node.control.group.is_leader() {
-            logs.push(("audit/control".to_owned(), node.control.machine.read_space()));
-        }
-        for (log, space) in logs {
-            let (events, next) = self.read(&log, &*space)?;
-            if events.is_empty() {
-                continue;
-            }
-            found = true;
-            let (done, told) = oneshot::channel();
-            if out.send(Batch { events, rejects: Vec::new(), done: Some(done) }).await.is_err() {
-                return Ok(false);
-            }
-            // What is not durable is read again with the next turn.
-            if told.await.is_ok() {
-                self.places.insert(log, next);
-                let fresh = self.path.with_extension("new");
-                std::fs::write(&fresh, serde_json::to_vec(&self.places)?)?;
-                std::fs::rename(&fresh, &self.path)?;
-            }
-        }
-        Ok(found)
-    }
+/// The end in the pipeline.
+pub(super) struct AuditStream {
+    tell: watch::Sender<Option<mpsc::Sender<Batch>>>,
+    counters: Arc<Counters>,
 }
 
 impl Source for AuditStream {
@@ -99,14 +46,81 @@ impl Source for AuditStream {
     fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.counters)
     }
-    fn run(mut self: Box<Self>, out: mpsc::Sender<Batch>) -> BoxFuture<'static, io::Result<()>> {
+    fn run(self: Box<Self>, out: mpsc::Sender<Batch>) -> BoxFuture<'static, io::Result<()>> {
         Box::pin(async move {
-            while !out.is_closed() {
-                if !self.turn(&out).await? {
-                    follow::more(&self.node, LOOK_EVERY).await;
-                }
-            }
+            self.tell.send_replace(Some(out.clone()));
+            out.closed().await;
             Ok(())
         })
+    }
+}
+
+impl Drop for AuditStream {
+    fn drop(&mut self) {
+        // The pipeline ends once nobody can bring it anything.
+        self.tell.send_replace(None);
+    }
+}
+
+/// The duty of telling the audit logs of a region.
+pub(super) struct AuditDuty {
+    way: Way,
+    counters: Arc<Counters>,
+}
+
+#[async_trait]
+impl Work for AuditDuty {
+    fn duty(&self) -> String {
+        "pipeline/audit".to_owned()
+    }
+
+    async fn work(&self, mut post: Post) -> Lost {
+        let stored = post.row(PLACES).ok().flatten().and_then(|row| decode(&row).ok());
+        let mut places: BTreeMap<String, u64> = stored.unwrap_or_default();
+        let mut way = self.way.clone();
+        loop {
+            // An error means that there will be no pipeline any more: then nothing is told, until the node stops.
+            if way.wait_for(Option::is_some).await.is_err() {
+                return std::future::pending().await;
+            }
+            let mut has_told = false;
+            for log in streams::names(&post.node).into_iter().filter(|stream| stream.starts_with("audit/")) {
+                has_told |= self.tell(&post, &way, log, &mut places).await;
+            }
+            if !has_told {
+                follow::more(&post.node, LOOK_EVERY).await;
+            } else if post.report(vec![(PLACES.to_vec(), Some(encode(&places)))], Vec::new()).await.is_err() {
+                return Lost;
+            }
+        }
+    }
+}
+
+impl AuditDuty {
+    /// Tells the next entries of a log; whether its place has moved.
+    async fn tell(&self, post: &Post, way: &Way, log: String, places: &mut BTreeMap<String, u64>) -> bool {
+        let turn = streams::turn(&post.node, &log, places.get(&log).copied().unwrap_or(0));
+        let Some((last, _)) = turn.last() else { return false };
+        let next = last + 1;
+        let events: Vec<RawEvent> = turn.into_iter().filter_map(|(_, taken)| Some(taken?.raw)).collect();
+        let add = |counter: &AtomicU64, count: u64| counter.fetch_add(count, Ordering::Relaxed);
+        add(&self.counters.events, events.len() as u64);
+        add(&self.counters.bytes, events.iter().map(|event| event.bytes.len() as u64).sum());
+        let (done, told) = oneshot::channel();
+        let batch = Batch { events, rejects: Vec::new(), done: Some(done) };
+        // Held no longer than it takes: the pipeline waits at its end for all who could still bring something.
+        let Some(out) = way.borrow().clone() else { return false };
+        if out.send(batch).await.is_err() {
+            return false;
+        }
+        drop(out);
+        // What is not durable is read again with the next turn.
+        let is_durable = told.await.is_ok();
+        if is_durable {
+            places.insert(log, next);
+        } else {
+            add(&self.counters.repeats, 1);
+        }
+        is_durable
     }
 }
