@@ -6,9 +6,9 @@ use crate::merge::Merge;
 use crate::search::Progress;
 use crate::{ArchiveError, row::Arrived};
 use detection::engine::{Detector, Effect, Input, Options};
-use detection::normalise::normalise;
+use detection::normalise::normalise_for;
 use detection::rules::RuleSet;
-use detection::{Alert, AlertId, Event};
+use detection::{Alert, AlertId, Event, Owner, SourceKind};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -55,9 +55,10 @@ pub fn run(archive: &Archive, hunt: Hunt, progress: &Progress) -> Result<Found, 
     progress.files_total.store(snapshot.files.len() as u64, Ordering::Relaxed);
     let mut found = Found::default();
     let mut alerts: BTreeMap<AlertId, Alert> = BTreeMap::new();
+    let platform = hunt.options.tenant.clone();
     let mut detector = Detector::new(hunt.rules, hunt.options);
     let (mut now_ms, mut effects) = (0, Vec::new());
-    for Arrived { time_ms, raw } in Merge::new(snapshot, read, progress) {
+    for Arrived { time_ms, tenant, raw } in Merge::new(snapshot, read, progress) {
         if progress.is_cancelled() {
             return Err(ArchiveError::Cancelled);
         }
@@ -66,7 +67,13 @@ pub fn run(archive: &Archive, hunt: Hunt, progress: &Progress) -> Result<Found, 
             now_ms = time_ms;
             detector.step(now_ms, Input::Tick, &mut effects);
         }
-        match normalise(&raw) {
+        // As live detection knew whose it is.
+        let owner = match raw.source {
+            SourceKind::Audit => Owner::Itself,
+            _ if tenant == platform => Owner::Nobody,
+            _ => Owner::Tenant(&tenant),
+        };
+        match normalise_for(&raw, owner) {
             Ok(event) => {
                 found.events += 1;
                 detector.step(time_ms, Input::Event(Event { time_ms, ..event }), &mut effects);

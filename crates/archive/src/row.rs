@@ -169,13 +169,15 @@ pub fn batch<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> RecordBatc
 }
 
 /// The columns that [`raw_events`] needs.
-pub(crate) const RAW_COLUMNS: [&str; 6] = ["time", "received", "sequence", "stream", "source", "raw"];
+pub(crate) const RAW_COLUMNS: [&str; 7] = ["time", "received", "sequence", "stream", "source", "raw", "tenant"];
 
 /// An event as it arrived, and when it happened.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Arrived {
     /// As [`Entry::time_ms`].
     pub time_ms: u64,
+    /// Whose it is.
+    pub tenant: Arc<str>,
     /// What arrived.
     pub raw: RawEvent,
 }
@@ -195,13 +197,13 @@ pub fn raw_events(batch: &RecordBatch) -> Option<Vec<Arrived>> {
     let received = column("received")?.as_primitive_opt::<TimestampMillisecondType>()?;
     let sequence = column("sequence")?.as_primitive_opt::<Int64Type>()?;
     let (stream, source) = (column("stream")?.as_string_opt::<i32>()?, column("source")?.as_string_opt::<i32>()?);
-    let raw = column("raw")?.as_string_opt::<i32>()?;
-    let mut streams: Vec<Arc<str>> = Vec::new();
-    let mut known = |name: &str| match streams.iter().find(|known| known.as_ref() == name) {
+    let (raw, tenant) = (column("raw")?.as_string_opt::<i32>()?, column("tenant")?.as_string_opt::<i32>()?);
+    let mut names: Vec<Arc<str>> = Vec::new();
+    let mut known = |name: &str| match names.iter().find(|known| known.as_ref() == name) {
         Some(known) => Arc::clone(known),
         None => {
             let new: Arc<str> = name.into();
-            streams.push(Arc::clone(&new));
+            names.push(Arc::clone(&new));
             new
         }
     };
@@ -212,7 +214,7 @@ pub fn raw_events(batch: &RecordBatch) -> Option<Vec<Arrived>> {
             let bytes = bytes::Bytes::copy_from_slice(raw.value(row).as_bytes());
             let received_ms = received.value(row).cast_unsigned();
             let raw = RawEvent { source: source_of(source.value(row))?, received_ms, position, bytes };
-            Some(Arrived { time_ms: time.value(row).cast_unsigned(), raw })
+            Some(Arrived { time_ms: time.value(row).cast_unsigned(), tenant: known(tenant.value(row)), raw })
         })
         .collect()
 }

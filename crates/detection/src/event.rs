@@ -14,6 +14,9 @@ pub const RAW_SIZE_BYTES_MAX: usize = 256 * 1024;
 /// Most flattened fields of one event; an event with more is rejected.
 pub const FIELDS_MAX: usize = 512;
 
+/// Most bytes of a flattened field's name: a long name before many values would be repeated for each of them.
+pub const NAME_BYTES_MAX: usize = 512;
+
 /// The field that holds the host that wrote an event.
 pub const HOST_FIELD: &str = "device.hostname";
 
@@ -67,6 +70,18 @@ impl RawEvent {
         };
         EventId::of(hash)
     }
+}
+
+/// Whose an event is, as whoever brought it was known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Owner<'a> {
+    /// The event says so itself: the platform's own do.
+    #[default]
+    Itself,
+    /// No tenant's: what the event says of one is not believed.
+    Nobody,
+    /// A tenant's, whatever the event says.
+    Tenant(&'a str),
 }
 
 /// A raw event that could not be parsed: a dead letter.
@@ -131,8 +146,8 @@ pub enum RejectReason {
         /// Its name.
         field: String,
     },
-    /// More fields than [`FIELDS_MAX`], or nested too deep.
-    #[error("too many fields or too deeply nested")]
+    /// More fields than [`FIELDS_MAX`], nested too deep, or with names longer than [`NAME_BYTES_MAX`].
+    #[error("too many fields, too deeply nested, or with too long names")]
     TooManyFields,
     /// A syslog priority that is missing or out of range.
     #[error("the syslog priority is malformed")]

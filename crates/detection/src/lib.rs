@@ -19,7 +19,7 @@ pub mod sigma;
 pub mod source;
 
 pub use alert::{Alert, Entity, EntityKind, EventSummary, RuleReference, Severity};
-pub use event::{Event, LogSource, Position, RawEvent, Reject, RejectReason, SourceKind};
+pub use event::{Event, LogSource, Owner, Position, RawEvent, Reject, RejectReason, SourceKind};
 pub use id::{
     AlertId, ChangeId, EventId, IncidentId, MuteId, NotAnId, NotificationId, SemanticHash, TicketId, VersionId,
 };

@@ -7,11 +7,11 @@ mod random;
 mod support;
 
 use detection::event::{Event, RawEvent};
-use detection::normalise::normalise;
+use detection::normalise::{normalise, normalise_for};
 use detection::program::Program;
 use detection::rules::{RuleSet, load_texts, load_tree};
 use detection::sigma::{Pipeline, View};
-use detection::{Position, SourceKind};
+use detection::{Owner, Position, SourceKind};
 use proptest::prelude::*;
 use random::{event, rule, rules_of};
 use serde_json::{Value, json};
@@ -75,6 +75,40 @@ proptest! {
     }
 }
 
+#[test]
+fn whose_an_event_is_says_whoever_brought_it_however_it_is_read() {
+    let rule =
+        |detection: &str| format!("title: t\nlogsource: {{}}\ndetection: {{s: {detection}, condition: s}}\n---\n");
+    let named = ["{metadata.tenant_uid: acme}", "{metadata.tenant_uid|contains: olt}", "{metadata.tenant_uid: null}"];
+    let anywhere = ["[acme]", "{user: ann, metadata.tenant_uid|startswith: a}"];
+    for fields in [&named[..], &anywhere, &[named, ["[bolt]", "{user: ann}", "{user: bob}"]].concat()] {
+        let text: String = fields.iter().map(|fields| rule(fields)).collect();
+        let (rules, errors) = load_texts(vec![("r.yml".to_owned(), text)]);
+        assert!(errors.is_empty(), "{errors:?}");
+        let mut worker = rules.program().worker();
+        for line in [
+            json!({"user": "ann"}),
+            json!({"user": "acme, who is not the tenant"}),
+            json!({"metadata": {"tenant_uid": "acme"}}),
+            json!({"metadata.tenant_uid": "bolt", "user": "ann"}),
+            json!({"metadata": {"tenant_uid": ["acme", "bolt"]}}),
+            json!({"metadata": {"tenant_uid": {"a": "acme"}}}),
+            json!({"metadata": {"tenant_uid": []}}),
+        ] {
+            let raw = raw_of(&line.to_string());
+            for owner in [Owner::Itself, Owner::Nobody, Owner::Tenant("acme"), Owner::Tenant("bolt")] {
+                let event = normalise_for(&raw, owner).unwrap();
+                if let Owner::Tenant(tenant) = owner {
+                    assert_eq!(event.text("metadata.tenant_uid"), Some(tenant));
+                }
+                rules.program().run_raw_for(&mut worker, &raw, owner).unwrap();
+                let hits: Vec<usize> = worker.hits().collect();
+                assert_eq!(hits, naive(&rules, &event), "{line} of {owner:?} under {fields:?}");
+            }
+        }
+    }
+}
+
 const RULE_ON_ANY: &str = "title: t\nlogsource: {}\ndetection: {k: [a], s: {a: b}, condition: k or s}\n";
 
 #[test]
@@ -126,6 +160,11 @@ fn audit_events_are_read_as_normalising_reads_them() {
         "resources.name",
         "api.request.uid",
         "cloud.region",
+        "cloud.provider",
+        "user.uid",
+        "src_endpoint.svc_name",
+        "actor.app_name",
+        "database.type_id",
         "unmapped.node",
         "unmapped.group",
         "unmapped.fields",
@@ -151,6 +190,9 @@ fn audit_events_are_read_as_normalising_reads_them() {
         "b",
         "Failure",
         "7",
+        "unknown",
+        "Holdfast",
+        "6",
         "3002",
         "3001",
         "1.4.0",

@@ -2,10 +2,11 @@
 //!
 //! Pure: they compute what a node would, and touch no network and no disk but the lists that transforms read.
 
-use crate::plan::{Entry, Plan};
+use crate::fit::fit;
+use crate::plan::{Entry, Made, Plan};
 use crate::record::{Record, nested};
 use crate::topology::described::source_kind;
-use crate::topology::{ALERTS, AUDIT, Finding, INCIDENTS, Topology};
+use crate::topology::{ALERTS, AUDIT, DETECTOR, Finding, INCIDENTS, Topology};
 use detection::SourceKind;
 use detection::event::Fields;
 use serde::{Deserialize, Serialize};
@@ -86,12 +87,14 @@ impl Case {
             source: kind,
             received_ms: self.received_ms,
             position: None,
+            tenant: source.and_then(|source| source.tenant.clone()),
             raw: line.clone().into(),
             fields: if is_told { told(line) } else { None },
         });
-        let Some(made) = plan.run(&Entry::From(Arc::clone(&self.input)), records.collect()) else {
+        let Some(mut made) = plan.run(&Entry::From(Arc::clone(&self.input)), records.collect()) else {
             return vec![format!("there is no source '{}'", self.input)];
         };
+        bury_unfit(&mut made);
         let mut differences = Vec::new();
         let nothing = Vec::new();
         for sink in plan.sinks() {
@@ -110,6 +113,17 @@ impl Case {
             differences.push(format!("dead letters are {dead:?}, expected {:?}", self.dead_letters));
         }
         differences
+    }
+}
+
+/// What detection would not take is a dead letter.
+fn bury_unfit(made: &mut Made) {
+    let Some(arrived) = made.arrived.get_mut(DETECTOR) else { return };
+    for record in std::mem::take(arrived) {
+        match fit(&record) {
+            Ok(_) => arrived.push(record),
+            Err(refusal) => made.refused.push((DETECTOR.into(), record, refusal)),
+        }
     }
 }
 

@@ -20,7 +20,10 @@ pub const BYTES_MAX: u64 = 256 * 1024 * 1024;
 const FILES: u64 = 16;
 /// Most bytes of one letter's line; a longer one would not be read.
 const LINE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Names that an act's record lists; how many there were is beside them.
+const NAMED_MAX: usize = 100;
 const GONE: &str = "gone";
+const ACTS: &str = "acts";
 const REPLAY: &str = "replay";
 
 /// A dead letter.
@@ -57,14 +60,15 @@ impl Letter {
     /// For what could not even be framed: a sample of it.
     pub fn of_reject(at_ms: u64, component: &Arc<str>, reject: Reject) -> Self {
         let Reject { source, received_ms, position, reason, sample } = reject;
-        let record = Record { source, received_ms, position, raw: sample, fields: None };
+        let record = Record { source, received_ms, position, tenant: None, raw: sample, fields: None };
         Self { is_sample: true, ..Self::of(at_ms, component, &record, &Refusal::Rejected(reason)) }
     }
 
     /// For damage in a buffer: nothing of it is left.
     pub fn of_damage(at_ms: u64, component: &Arc<str>, refusal: &Refusal) -> Self {
         let raw = Default::default();
-        let record = Record { source: SourceKind::Ndjson, received_ms: at_ms, position: None, raw, fields: None };
+        let record =
+            Record { source: SourceKind::Ndjson, received_ms: at_ms, position: None, tenant: None, raw, fields: None };
         Self { is_sample: true, ..Self::of(at_ms, component, &record, refusal) }
     }
 }
@@ -80,6 +84,29 @@ impl std::fmt::Display for LetterId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}-{}", self.file, self.line)
     }
+}
+
+/// What a command did with letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Doing {
+    /// They are no longer there.
+    Drop,
+    /// They are dealt with again.
+    Replay,
+}
+
+/// That somebody did something with letters; kept until the node has put it on record.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Act {
+    /// What.
+    pub doing: Doing,
+    /// Who, as the machine knows them.
+    pub by: String,
+    /// With how many letters.
+    pub count: usize,
+    /// The first of them, by their names.
+    pub letters: Vec<String>,
 }
 
 /// Not a letter's name.
@@ -118,6 +145,7 @@ impl DeadLetters {
     /// The disk's.
     pub fn open(folder: &Path, max_bytes: u64) -> io::Result<Self> {
         std::fs::create_dir_all(folder.join(REPLAY))?;
+        std::fs::create_dir_all(folder.join(ACTS))?;
         let mut files = list_files(folder)?;
         if files.is_empty() {
             files.push((1, 0));
@@ -207,12 +235,7 @@ pub fn list(folder: &Path) -> io::Result<(Vec<(LetterId, Letter)>, u64)> {
     for (number, _) in list_files(folder)? {
         let mut reader = BufReader::new(File::open(file_path(folder, number))?);
         for line in 1.. {
-            let mut text = Vec::new();
-            io::Read::take(&mut reader, LINE_BYTES_MAX).read_until(b'\n', &mut text)?;
-            // Without its end a line is still being written, or never was.
-            if text.pop() != Some(b'\n') {
-                break;
-            }
+            let Some(text) = next_line(&mut reader)? else { break };
             let id = LetterId { file: number, line };
             match serde_json::from_slice(&text) {
                 Ok(letter) if !gone.contains(&id) => letters.push((id, letter)),
@@ -224,11 +247,63 @@ pub fn list(folder: &Path) -> io::Result<(Vec<(LetterId, Letter)>, u64)> {
     Ok((letters, unreadable))
 }
 
+/// The next line without its end, empty where it is too long to be read. Without its end a line is still being written,
+/// or never was.
+fn next_line(reader: &mut impl io::BufRead) -> io::Result<Option<Vec<u8>>> {
+    let mut text = Vec::new();
+    io::Read::take(&mut *reader, LINE_BYTES_MAX).read_until(b'\n', &mut text)?;
+    if text.pop_if(|last| *last == b'\n').is_some() {
+        return Ok(Some(text));
+    }
+    if (text.len() as u64) < LINE_BYTES_MAX {
+        return Ok(None);
+    }
+    Ok((reader.skip_until(b'\n')? > 0).then(Vec::new))
+}
+
+/// Puts down what somebody does with letters, before it is done.
+fn put_down(folder: &Path, doing: Doing, by: &str, ids: &[LetterId]) -> io::Result<()> {
+    let Some(first) = ids.first() else { return Ok(()) };
+    let letters = ids.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    let act = Act { doing, by: by.to_owned(), count: ids.len(), letters };
+    let acts = folder.join(ACTS);
+    std::fs::create_dir_all(&acts)?;
+    let name = format!("{}-{first}", if doing == Doing::Drop { "drop" } else { "replay" });
+    let fresh = acts.join(format!("{name}.new"));
+    let mut file = File::create(&fresh)?;
+    file.write_all(&serde_json::to_vec(&act)?)?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, acts.join(format!("{name}.json")))
+}
+
+/// What commands did with letters and is not on record yet.
+///
+/// # Errors
+/// The disk's.
+pub fn acts(folder: &Path) -> io::Result<Vec<(PathBuf, Act)>> {
+    let mut acts = Vec::new();
+    for entry in std::fs::read_dir(folder.join(ACTS))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "json")
+            && let Ok(act) = serde_json::from_slice(&std::fs::read(&path)?)
+        {
+            acts.push((path, act));
+        }
+    }
+    Ok(acts)
+}
+
 /// Drops letters.
 ///
 /// # Errors
 /// The disk's.
-pub fn drop_letters(folder: &Path, ids: &[LetterId]) -> io::Result<()> {
+pub fn drop_letters(folder: &Path, ids: &[LetterId], by: &str) -> io::Result<()> {
+    put_down(folder, Doing::Drop, by, ids)?;
+    forget(folder, ids)
+}
+
+/// They are there no longer.
+fn forget(folder: &Path, ids: &[LetterId]) -> io::Result<()> {
     let lines: String = ids.iter().map(|id| format!("{id}\n")).collect();
     let mut file = OpenOptions::new().create(true).append(true).open(folder.join(GONE))?;
     file.write_all(lines.as_bytes())?;
@@ -240,9 +315,11 @@ pub fn drop_letters(folder: &Path, ids: &[LetterId]) -> io::Result<()> {
 ///
 /// # Errors
 /// The disk's.
-pub fn replay(folder: &Path, letters: &[(LetterId, Letter)]) -> io::Result<usize> {
+pub fn replay(folder: &Path, letters: &[(LetterId, Letter)], by: &str) -> io::Result<usize> {
     let whole: Vec<_> = letters.iter().filter(|(_, letter)| !letter.is_sample).collect();
     let Some((first, _)) = whole.first() else { return Ok(0) };
+    let ids: Vec<LetterId> = whole.iter().map(|(id, _)| *id).collect();
+    put_down(folder, Doing::Replay, by, &ids)?;
     let mut lines = Vec::new();
     for (_, letter) in &whole {
         serde_json::to_writer(&mut lines, letter).map_err(io::Error::other)?;
@@ -256,16 +333,24 @@ pub fn replay(folder: &Path, letters: &[(LetterId, Letter)]) -> io::Result<usize
     file.sync_all()?;
     std::fs::rename(&fresh, folder_of_replays.join(format!("{first}.ndjson")))?;
     // Only now: between the two a letter is there twice, never not at all.
-    let ids: Vec<LetterId> = whole.iter().map(|(id, _)| *id).collect();
-    drop_letters(folder, &ids)?;
+    forget(folder, &ids)?;
     Ok(ids.len())
+}
+
+/// Letters that wait to be replayed.
+#[derive(Debug, Default)]
+pub struct Replay {
+    /// They.
+    pub letters: Vec<Letter>,
+    /// Lines that are no letters.
+    pub unreadable: usize,
 }
 
 /// The files that wait to be replayed, oldest name first, each with its letters.
 ///
 /// # Errors
 /// The disk's.
-pub fn replays(folder: &Path) -> io::Result<Vec<(PathBuf, Vec<Letter>)>> {
+pub fn replays(folder: &Path) -> io::Result<Vec<(PathBuf, Replay)>> {
     let mut paths: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(folder.join(REPLAY))? {
         let path = entry?.path();
@@ -278,8 +363,14 @@ pub fn replays(folder: &Path) -> io::Result<Vec<(PathBuf, Vec<Letter>)>> {
     for path in paths {
         let text = std::fs::read(&path)?;
         let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let letters = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
-        found.push((path, letters));
+        let mut replay = Replay::default();
+        for line in lines {
+            match serde_json::from_slice(line) {
+                Ok(letter) => replay.letters.push(letter),
+                Err(_) => replay.unreadable += 1,
+            }
+        }
+        found.push((path, replay));
     }
     Ok(found)
 }
@@ -317,7 +408,8 @@ mod tests {
 
     fn letter(text: &str) -> Letter {
         let raw = text.to_owned().into();
-        let record = Record { source: SourceKind::Syslog, received_ms: 1, position: None, raw, fields: None };
+        let record =
+            Record { source: SourceKind::Syslog, received_ms: 1, position: None, tenant: None, raw, fields: None };
         Letter::of(2, &"parse".into(), &record, &Refusal::NoMatch)
     }
 
@@ -334,13 +426,34 @@ mod tests {
         let mut dead = DeadLetters::open(folder.path(), BYTES_MAX).unwrap();
         dead.append(&[letter("a"), letter("b"), letter("c")]).unwrap();
         let (letters, _) = list(folder.path()).unwrap();
-        drop_letters(folder.path(), &[letters[0].0]).unwrap();
+        drop_letters(folder.path(), &[letters[0].0], "ann").unwrap();
         assert_eq!(texts(folder.path()), ["b", "c"]);
         let sample = Letter { is_sample: true, ..letter("s") };
         dead.append(&[sample]).unwrap();
-        assert_eq!(replay(folder.path(), &list(folder.path()).unwrap().0).unwrap(), 2);
+        assert_eq!(replay(folder.path(), &list(folder.path()).unwrap().0, "bob").unwrap(), 2);
         assert_eq!(texts(folder.path()), ["s"]);
-        assert_eq!(replays(folder.path()).unwrap()[0].1, [letter("b"), letter("c")]);
+        assert_eq!(replays(folder.path()).unwrap()[0].1.letters, [letter("b"), letter("c")]);
+        let mut done = acts(folder.path()).unwrap();
+        done.sort();
+        let done: Vec<_> = done.into_iter().map(|(_, act)| (act.doing, act.by, act.letters)).collect();
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            done,
+            [
+                (Doing::Drop, "ann".to_owned(), names(&["1-1"])),
+                (Doing::Replay, "bob".to_owned(), names(&["1-2", "1-3"])),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_takes_no_other_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut dead = DeadLetters::open(folder.path(), BYTES_MAX).unwrap();
+        dead.append(&[letter("a"), letter(&"x".repeat(LINE_BYTES_MAX as usize)), letter("b")]).unwrap();
+        let (letters, unreadable) = list(folder.path()).unwrap();
+        assert_eq!((letters.len(), unreadable), (2, 1));
+        assert_eq!(letters[1].0, LetterId { file: 1, line: 3 });
     }
 
     #[test]
@@ -354,7 +467,7 @@ mod tests {
         assert!(dead.lost_files() > 0);
         assert_eq!(texts(folder.path()).last().unwrap(), "999");
         let newest = list(folder.path()).unwrap().0.pop().unwrap().0;
-        drop_letters(folder.path(), &[LetterId { file: 1, line: 1 }, newest]).unwrap();
+        drop_letters(folder.path(), &[LetterId { file: 1, line: 1 }, newest], "ann").unwrap();
         DeadLetters::open(folder.path(), 16 * 1024).unwrap();
         assert_eq!(read_gone(folder.path()).unwrap(), BTreeSet::from([newest]));
     }

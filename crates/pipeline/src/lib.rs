@@ -6,6 +6,7 @@
 pub mod buffer;
 pub mod cases;
 pub mod dead;
+mod fit;
 pub mod outbound;
 pub mod plan;
 pub mod record;

@@ -93,7 +93,7 @@ fn record(notice: &Notice) -> Record {
         ("subject".to_owned(), notice.subject.as_str().into()),
     ]);
     let (source, received_ms) = (SourceKind::Ndjson, notice.at_ms);
-    Record { source, received_ms, position: None, raw: notice.body.clone().into(), fields: Some(fields) }
+    Record { source, received_ms, position: None, tenant: None, raw: notice.body.clone().into(), fields: Some(fields) }
 }
 
 #[async_trait]

@@ -3,11 +3,14 @@
 //! The whole way from a source to the sinks is computed at once, batch by batch and in the topology's order: between
 //! transforms nothing waits, so nothing between them has to be bounded, and tests and nodes compute the same.
 
+mod way;
+
 use crate::record::Record;
 use crate::topology::{Finding, Input, OWN_SOURCES, Topology};
 use crate::transform::{BadTransform, Outputs, Refusal, Transform};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use way::{Mark, Streams, Way};
 
 /// A topology made ready.
 pub struct Plan {
@@ -15,6 +18,8 @@ pub struct Plan {
     /// For each source, who listens to it.
     sources: BTreeMap<Arc<str>, Vec<Target>>,
     sinks: Vec<Arc<str>>,
+    /// For each source, the sinks that it reaches by more than one way.
+    forked: BTreeMap<Arc<str>, Vec<bool>>,
 }
 
 struct Step {
@@ -22,6 +27,8 @@ struct Step {
     transform: Box<dyn Transform>,
     /// For each of its outputs, who listens to it.
     outputs: Vec<Vec<Target>>,
+    /// For each of its outputs, what it adds to the way of who goes through.
+    marks: Vec<Mark>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,8 +104,13 @@ impl Plan {
                 Some(entry) => {
                     let transform = entry.config.open(&topology.folder);
                     let transform = transform.map_err(|why| NoPlan::Transform { name: Arc::clone(name), why })?;
-                    let outputs = vec![Vec::new(); entry.config.outputs().len().max(1)];
-                    steps.push(Step { name: Arc::clone(name), transform, outputs });
+                    let names = entry.config.outputs();
+                    let marks = match names.is_empty() {
+                        true => vec![Mark::new(name, "")],
+                        false => names.iter().map(|output| Mark::new(name, output)).collect(),
+                    };
+                    let outputs = vec![Vec::new(); marks.len()];
+                    steps.push(Step { name: Arc::clone(name), transform, outputs, marks });
                     Target::Step(steps.len() - 1)
                 }
                 None => Target::Sink(sinks.iter().position(|sink| sink == name).expect("it is one or the other")),
@@ -107,13 +119,35 @@ impl Plan {
         }
         let own = OWN_SOURCES.into_iter().map(Arc::from);
         let names = own.chain(topology.sources.iter().map(|source| Arc::clone(&source.name)));
-        let mut plan = Self { steps, sources: names.map(|name| (name, Vec::new())).collect(), sinks };
+        let sources = names.map(|name| (name, Vec::new())).collect();
+        let mut plan = Self { steps, sources, sinks, forked: BTreeMap::new() };
         for (target, inputs) in targets {
             for input in inputs {
                 plan.join(topology, input, target);
             }
         }
+        let forked = |(name, targets): (&Arc<str>, &Vec<Target>)| (Arc::clone(name), plan.forked(targets));
+        plan.forked = plan.sources.iter().map(forked).collect();
         Ok(plan)
+    }
+
+    /// The sinks that are reached by more than one way from there.
+    fn forked(&self, from: &[Target]) -> Vec<bool> {
+        let (mut steps, mut sinks) = (vec![0_u64; self.steps.len()], vec![0_u64; self.sinks.len()]);
+        let mut add = |target: &Target, ways: u64, steps: &mut [u64]| {
+            let count = match target {
+                Target::Step(place) => &mut steps[*place],
+                Target::Sink(place) => &mut sinks[*place],
+            };
+            *count = count.saturating_add(ways);
+        };
+        from.iter().for_each(|target| add(target, 1, &mut steps));
+        // Each step comes after all that it listens to.
+        for (place, step) in self.steps.iter().enumerate() {
+            let ways = steps[place];
+            step.outputs.iter().flatten().for_each(|target| add(target, ways, &mut steps));
+        }
+        sinks.into_iter().map(|ways| ways > 1).collect()
     }
 
     fn join(&mut self, topology: &Topology, input: &Input, target: Target) {
@@ -164,20 +198,24 @@ impl Plan {
     }
 
     /// What becomes of records that enter there; `None` where nothing is called that.
+    ///
+    /// By one way records arrive in their order. Where a sink is reached by several, each is a stream of its own: a
+    /// place in it is met once, and in its order, so that places tell repetitions.
     pub fn run(&self, entry: &Entry, records: Vec<Record>) -> Option<Made> {
         let mut made = Made::default();
-        let mut boxes: Vec<Vec<Record>> = vec![Vec::new(); self.steps.len()];
-        let mut sinks: Vec<Vec<Record>> = vec![Vec::new(); self.sinks.len()];
+        let mut boxes: Vec<Vec<(Way, Record)>> = vec![Vec::new(); self.steps.len()];
+        let mut sinks: Vec<Vec<(Way, Record)>> = vec![Vec::new(); self.sinks.len()];
+        let records = records.into_iter().map(|record| (Way::BEGIN, record));
         match entry {
             Entry::From(source) => {
                 let targets = self.sources.get(source)?;
-                for record in records {
-                    hand(record, targets, &mut boxes, &mut sinks);
+                for (way, record) in records {
+                    hand(way, record, targets, &mut boxes, &mut sinks);
                 }
             }
             Entry::Into(name) => match self.steps.iter().position(|step| step.name == *name) {
-                Some(place) => boxes[place] = records,
-                None => sinks[self.sinks.iter().position(|sink| sink == name)?] = records,
+                Some(place) => boxes[place] = records.collect(),
+                None => sinks[self.sinks.iter().position(|sink| sink == name)?] = records.collect(),
             },
         }
         for (place, step) in self.steps.iter().enumerate() {
@@ -187,19 +225,30 @@ impl Plan {
             }
             let mut passed = Passed { received: records.len() as u64, ..Passed::default() };
             let mut out = Outputs::default();
-            for record in records {
+            for (way, record) in records {
                 step.transform.apply(record, &mut out);
+                passed.sent += out.passed.len() as u64;
+                for (output, record) in out.passed.drain(..) {
+                    hand(way.through(step.marks[output]), record, &step.outputs[output], &mut boxes, &mut sinks);
+                }
             }
-            passed.left_out = out.left_out;
-            (passed.sent, passed.refused) = (out.passed.len() as u64, out.refused.len() as u64);
-            for (output, record) in out.passed {
-                hand(record, &step.outputs[output], &mut boxes, &mut sinks);
-            }
+            (passed.left_out, passed.refused) = (out.left_out, out.refused.len() as u64);
             made.refused.extend(out.refused.into_iter().map(|(record, why)| (Arc::clone(&step.name), record, why)));
             made.passed.insert(Arc::clone(&step.name), passed);
         }
-        let sinks = self.sinks.iter().cloned().zip(sinks);
-        made.arrived.extend(sinks.filter(|(_, records)| !records.is_empty()));
+        let forked = match entry {
+            Entry::From(source) => self.forked.get(source).map_or(&[][..], Vec::as_slice),
+            Entry::Into(_) => &[],
+        };
+        for (place, (name, records)) in self.sinks.iter().zip(sinks).enumerate() {
+            if records.is_empty() {
+                continue;
+            }
+            let is_forked = forked.get(place).copied().unwrap_or(false);
+            let mut streams = Streams::default();
+            let record = |(way, record)| if is_forked { streams.by(way, record) } else { record };
+            made.arrived.insert(Arc::clone(name), records.into_iter().map(record).collect());
+        }
         Some(made)
     }
 
@@ -216,11 +265,17 @@ impl Plan {
     }
 }
 
-fn hand(record: Record, targets: &[Target], boxes: &mut [Vec<Record>], sinks: &mut [Vec<Record>]) {
+fn hand(
+    way: Way,
+    record: Record,
+    targets: &[Target],
+    boxes: &mut [Vec<(Way, Record)>],
+    sinks: &mut [Vec<(Way, Record)>],
+) {
     let Some((last, others)) = targets.split_last() else { return };
     let mut put = |target: Target, record: Record| match target {
-        Target::Step(place) => boxes[place].push(record),
-        Target::Sink(place) => sinks[place].push(record),
+        Target::Step(place) => boxes[place].push((way, record)),
+        Target::Sink(place) => sinks[place].push((way, record)),
     };
     for target in others {
         put(*target, record.clone());

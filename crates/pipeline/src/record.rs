@@ -7,9 +7,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use detection::event::Fields;
+use detection::normalise::normalise;
+use detection::rules::TENANT_FIELD;
 use detection::{EventId, Position, RawEvent, Severity, SourceKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Characters of a notice's subject line.
@@ -26,6 +29,8 @@ pub struct Record {
     pub received_ms: u64,
     /// Its stream and place, where it has one.
     pub position: Option<Position>,
+    /// Whose it is, where its source was said to be a tenant's.
+    pub tenant: Option<Arc<str>>,
     /// The bytes it arrived as; empty once a transform has kept them from travelling on.
     pub raw: Bytes,
     /// Its fields, flat, once a transform has taken it apart.
@@ -35,7 +40,7 @@ pub struct Record {
 impl From<RawEvent> for Record {
     fn from(raw: RawEvent) -> Self {
         let RawEvent { source, received_ms, position, bytes } = raw;
-        Self { source, received_ms, position, raw: bytes, fields: None }
+        Self { source, received_ms, position, tenant: None, raw: bytes, fields: None }
     }
 }
 
@@ -64,7 +69,7 @@ impl Record {
 
     /// As detection takes it: as it arrived, or as what was made of it.
     pub fn into_raw_event(self) -> RawEvent {
-        let Self { source, received_ms, position, raw, fields } = self;
+        let Self { source, received_ms, position, raw, fields, .. } = self;
         match fields {
             None => RawEvent { source, received_ms, position, bytes: raw },
             Some(fields) => {
@@ -84,28 +89,40 @@ impl Record {
         self.clone().into_raw_event().id()
     }
 
-    /// As sinks take it.
-    pub fn notice(&self, tenant: &str) -> Notice {
-        let fields = self.fields();
+    /// As sinks take it; `platform` is whose it is where no tenant's source brought it.
+    pub fn notice(&self, platform: &str) -> Notice {
+        // Of what nobody has taken apart, it must be known all the same whose it is and how grave.
+        let fields = match &self.fields {
+            Some(fields) => Cow::Borrowed(fields),
+            None => Cow::Owned(normalise(&self.clone().into_raw_event()).map(|event| event.fields).unwrap_or_default()),
+        };
         let number = |field: &str| fields.get(field).and_then(Value::as_u64);
         let severity = match number("severity_id") {
             None | Some(0 | 1) => Severity::Informational,
             Some(2) => Severity::Low,
             Some(3) => Severity::Medium,
             Some(4) => Severity::High,
-            Some(_) => Severity::Critical,
+            Some(5 | 6) => Severity::Critical,
+            // OCSF's "other" says nothing.
+            Some(_) => Severity::Informational,
+        };
+        let text = |field: &str| fields.get(field).and_then(Value::as_str);
+        let tenant = match self.source {
+            // The platform's own events say themselves whose they are; others' are their source's.
+            SourceKind::Audit => text(TENANT_FIELD).or_else(|| text("tenant")),
+            _ => self.tenant.as_deref(),
         };
         let line = String::from_utf8_lossy(&self.raw);
         let subject = self.text("message").unwrap_or(&line).chars().take(SUBJECT_CHARACTERS_MAX);
         let subject = subject.map(|character| if character.is_control() { ' ' } else { character }).collect();
         let body = match &self.fields {
-            Some(fields) => nested(fields),
+            Some(fields) => ocsf(fields),
             None => Map::from_iter([("raw_data".to_owned(), Value::from(line.as_ref()))]),
         };
         Notice {
             key: self.id().to_string(),
             topic: Topic::Event,
-            tenant: self.text("metadata.tenant_uid").unwrap_or(tenant).to_owned(),
+            tenant: tenant.unwrap_or(platform).to_owned(),
             at_ms: number("time").unwrap_or(self.received_ms),
             severity,
             subject,
@@ -122,6 +139,28 @@ fn value_bytes(value: &Value) -> usize {
         Value::Object(object) => object.iter().map(|(name, value)| name.len() + value_bytes(value)).sum(),
         Value::Null | Value::Bool(_) | Value::Number(_) => 8,
     }
+}
+
+/// What OCSF has lists of where events have one.
+const LISTS: [&str; 1] = ["resources"];
+
+/// Fields as OCSF nests them; what rules only look at is no part of it.
+fn ocsf(fields: &Fields) -> Map<String, Value> {
+    let mut body = nested(fields);
+    if !body.contains_key("class_uid") {
+        return body;
+    }
+    if let Some(source) = body.remove("logsource")
+        && let Some(unmapped) = body.entry("unmapped").or_insert_with(|| Map::new().into()).as_object_mut()
+    {
+        unmapped.insert("logsource".to_owned(), source);
+    }
+    for list in LISTS {
+        if let Some(one @ Value::Object(_)) = body.get_mut(list) {
+            *one = Value::Array(vec![one.take()]);
+        }
+    }
+    body
 }
 
 /// Dotted names as objects in objects. Where a name is both a value and the beginning of others, these stay dotted.
@@ -160,6 +199,8 @@ pub struct Stored {
     stream: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "is_zero")]
     sequence: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tenant: Option<Arc<str>>,
     /// The bytes, where they are text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     text: Option<String>,
@@ -182,6 +223,7 @@ impl From<&Record> for Stored {
             received_ms: record.received_ms,
             stream: record.position.as_ref().map(|position| Arc::clone(&position.stream)),
             sequence: record.position.as_ref().map_or(0, |position| position.sequence),
+            tenant: record.tenant.clone(),
             text: text.filter(|text| !text.is_empty()).map(str::to_owned),
             base64: text.is_none().then(|| BASE64.encode(&record.raw)),
             fields: record.fields.clone(),
@@ -197,14 +239,14 @@ pub struct NotBase64;
 impl TryFrom<Stored> for Record {
     type Error = NotBase64;
     fn try_from(stored: Stored) -> Result<Self, NotBase64> {
-        let Stored { source, received_ms, stream, sequence, text, base64, fields } = stored;
+        let Stored { source, received_ms, stream, sequence, tenant, text, base64, fields } = stored;
         let raw = match (text, base64) {
             (Some(text), _) => text.into(),
             (None, Some(encoded)) => BASE64.decode(encoded).map_err(|_| NotBase64)?.into(),
             (None, None) => Bytes::new(),
         };
         let position = stream.map(|stream| Position { stream, sequence });
-        Ok(Self { source, received_ms, position, raw, fields })
+        Ok(Self { source, received_ms, position, tenant, raw, fields })
     }
 }
 
@@ -236,7 +278,8 @@ mod tests {
         ]);
         let position = Some(Position { stream: "s".into(), sequence: 7 });
         let raw = b"line".as_slice().into();
-        let record = Record { source: SourceKind::Syslog, received_ms: 5, position, raw, fields: Some(made) };
+        let record =
+            Record { source: SourceKind::Syslog, received_ms: 5, position, tenant: None, raw, fields: Some(made) };
         let id = record.id();
         let event = detection::normalise::normalise(&record.into_raw_event()).unwrap();
         assert_eq!((event.id, event.class_uid, event.time_ms), (id, 3002, 1_795_467_600_000));
@@ -249,7 +292,7 @@ mod tests {
         fn a_stored_record_comes_back(raw: Vec<u8>, parsed: bool, sequence: Option<u64>) {
             let position = sequence.map(|sequence| Position { stream: "s/é".into(), sequence });
             let fields = parsed.then(|| fields(&[("a.b", json!([1, "x", null]))]));
-            let record = Record { source: SourceKind::Syslog, received_ms: 1, position, raw: raw.into(), fields };
+            let record = Record { source: SourceKind::Syslog, received_ms: 1, position, tenant: None, raw: raw.into(), fields };
             let text = serde_json::to_string(&Stored::from(&record)).unwrap();
             let back: Record = serde_json::from_str::<Stored>(&text).unwrap().try_into().unwrap();
             prop_assert_eq!(back, record);

@@ -6,12 +6,12 @@ use detection::{Position, RawEvent, SourceKind};
 use futures::future::BoxFuture;
 use model::time::Clock;
 use parking_lot::Mutex;
-use pipeline::dead;
-use pipeline::runtime::{Host, Inlet, Pipeline, Sinks, dead_letters_folder};
-use pipeline::sink::{Notice, Refused, Sink};
+use pipeline::dead::{self, Act, Doing};
+use pipeline::runtime::{Host, Inlet, Pipeline, Sinks, Witness, dead_letters_folder};
+use pipeline::sink::{Notice, Refused, Sink, Wants};
 use pipeline::source::{Batch, Counters, Source};
 use pipeline::topology::Topology;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +57,7 @@ struct Seen {
     bodies: Mutex<Vec<String>>,
     is_closed: Mutex<bool>,
     hates: Mutex<Option<&'static str>>,
+    wants: Mutex<Option<Wants>>,
     changed: Notify,
 }
 
@@ -93,8 +94,8 @@ impl Sink for Outside {
     fn name(&self) -> &str {
         "outside"
     }
-    fn wants(&self, _notice: &Notice) -> bool {
-        true
+    fn wants(&self, notice: &Notice) -> bool {
+        self.0.wants.lock().as_ref().is_none_or(|wants| wants.admit(notice))
     }
     async fn deliver(&self, notices: &[Notice]) -> (usize, Result<(), Refused>) {
         for (taken, notice) in notices.iter().enumerate() {
@@ -109,9 +110,34 @@ impl Sink for Outside {
 struct Log(Arc<Seen>);
 #[async_trait]
 impl Inlet for Log {
-    async fn take(&self, events: Vec<RawEvent>) -> Result<(), Refused> {
+    async fn take(&self, _tenant: &str, events: Vec<RawEvent>) -> Result<(), Refused> {
         for event in events {
             self.0.answer(&String::from_utf8_lossy(&event.bytes))?;
+        }
+        Ok(())
+    }
+}
+
+/// A log that leaves out what it has had already, as the region's does: in each stream, what is not beyond its last.
+#[derive(Default)]
+struct Doors {
+    next: Mutex<BTreeMap<Arc<str>, u64>>,
+    seen: Arc<Seen>,
+    tenants: Mutex<BTreeSet<String>>,
+}
+
+#[async_trait]
+impl Inlet for Doors {
+    async fn take(&self, tenant: &str, events: Vec<RawEvent>) -> Result<(), Refused> {
+        self.tenants.lock().insert(tenant.to_owned());
+        for event in events {
+            let place = event.position.expect("the source has places");
+            let mut next = self.next.lock();
+            let next = next.entry(place.stream).or_default();
+            if place.sequence >= *next {
+                *next = place.sequence + 1;
+                self.seen.answer(&String::from_utf8_lossy(&event.bytes))?;
+            }
         }
         Ok(())
     }
@@ -123,36 +149,63 @@ struct World {
     outside: Arc<Seen>,
     copy: Arc<Seen>,
     log: Arc<Seen>,
+    witness: Arc<Witnessed>,
+}
+
+/// What was put on record.
+#[derive(Default)]
+struct Witnessed {
+    acts: Mutex<Vec<Act>>,
+    changed: Notify,
+}
+
+#[async_trait]
+impl Witness for Witnessed {
+    async fn saw(&self, act: &Act) -> bool {
+        self.acts.lock().push(act.clone());
+        self.changed.notify_one();
+        true
+    }
 }
 
 /// The audit stream stands for any source: it needs no socket.
 async fn start(folder: &Path, text: &str) -> World {
+    let log = Arc::<Seen>::default();
+    start_with(folder, text, Arc::clone(&log), Arc::new(Log(log))).await
+}
+
+async fn start_with(folder: &Path, text: &str, log: Arc<Seen>, inlet: Arc<dyn Inlet>) -> World {
     let (topology, findings) = Topology::read("t.toml", text, folder.to_owned());
     assert!(findings.is_empty(), "{findings:#?}");
     let (feed, fed) = mpsc::channel(1);
     let (outside, copy) = (Arc::<Seen>::default(), Arc::<Seen>::default());
     let sink = |seen: &Arc<Seen>| Arc::new(Outside(Arc::clone(seen))) as Arc<dyn Sink>;
     let sinks = Sinks::from([("outside".into(), sink(&outside)), ("copy".into(), sink(&copy))]);
-    let log = Arc::<Seen>::default();
+    let witness = Arc::<Witnessed>::default();
     let host = Host {
         clock: Arc::new(Fixed),
         folder: folder.to_owned(),
         node: "eu-1".into(),
         tenant: "platform".into(),
         dead_letters_bytes_max: dead::BYTES_MAX,
-        inlets: BTreeMap::from([("detector".into(), Arc::new(Log(Arc::clone(&log))) as Arc<dyn Inlet>)]),
+        inlets: BTreeMap::from([("detector".into(), inlet)]),
         own_sources: BTreeMap::from([("audit".into(), Box::new(Fed(fed)) as Box<dyn Source>)]),
         sinks,
+        witness: Some(Arc::clone(&witness) as Arc<dyn Witness>),
     };
-    World { pipeline: Pipeline::start(&topology, host).await.unwrap(), feed, outside, copy, log }
+    World { pipeline: Pipeline::start(&topology, host).await.unwrap(), feed, outside, copy, log, witness }
 }
 
 impl World {
     /// Feeds lines as one batch; told when they are durable.
     async fn give(&self, lines: &[&str]) -> oneshot::Receiver<()> {
+        self.give_of(SourceKind::Ndjson, lines).await
+    }
+
+    async fn give_of(&self, source: SourceKind, lines: &[&str]) -> oneshot::Receiver<()> {
         let (done, told) = oneshot::channel();
         let events = (0..).zip(lines).map(|(sequence, line)| RawEvent {
-            source: SourceKind::Ndjson,
+            source,
             received_ms: 5,
             position: Some(Position { stream: "test".into(), sequence }),
             bytes: (*line).to_owned().into(),
@@ -211,10 +264,13 @@ async fn what_cannot_be_dealt_with_is_a_dead_letter_and_can_be_replayed() {
     let codes: Vec<_> = letters.iter().map(|(_, letter)| (&*letter.component, letter.code.as_str())).collect();
     assert_eq!(codes, [("json", "not_json"), ("outside", "sink_refused")]);
     *world.outside.hates.lock() = None;
-    dead::replay(&dead_letters_folder(folder.path()), &letters[1..]).unwrap();
+    dead::replay(&dead_letters_folder(folder.path()), &letters[1..], "ann").unwrap();
     assert_eq!(world.outside.wait_for(2).await[1], r#"{"n":"bad"}"#);
     assert_eq!(world.copy.wait_for(2).await.len(), 2, "the replay went to the sink that refused it, and nowhere else");
     assert_eq!(dead::list(&dead_letters_folder(folder.path())).unwrap().0.len(), 1);
+    tokio::time::timeout(SOON, world.witness.changed.notified()).await.expect("it is put on record");
+    let acts = world.witness.acts.lock().clone();
+    assert_eq!((acts.len(), acts[0].doing, acts[0].count, &*acts[0].by), (1, Doing::Replay, 1, "ann"));
     world.pipeline.stop().await;
 }
 
@@ -296,5 +352,113 @@ async fn a_followed_file_reaches_detection_once_over_a_restart() {
     let after = world.log.wait_for(1).await;
     // At least once: what was not yet remembered as durable may come again, under the same places.
     assert_eq!(after.last().unwrap(), r#"{"n":3}"#);
+    world.pipeline.stop().await;
+}
+
+/// Half of the events go one way, half another, all of them a third, and all ways lead to the detector.
+const MEETING: &str = "
+[sources.lines]
+type = 'file'
+paths = ['in.log']
+format = 'ndjson'
+poll_milliseconds = 10
+tenant = 'acme'
+[transforms.json]
+type = 'parse'
+inputs = ['lines']
+format = 'json'
+[transforms.kinds]
+type = 'route'
+inputs = ['json']
+ways = { even = { kind = 'even' } }
+[transforms.evens]
+type = 'filter'
+inputs = ['kinds.even']
+where = { kind = 'even' }
+[transforms.copies]
+type = 'redact'
+inputs = ['json']
+mask = ['kind']
+[sinks.detector]
+inputs = ['evens', 'kinds.unmatched', 'copies']
+buffer = { max_bytes = 16777216 }
+";
+
+#[tokio::test]
+async fn where_ways_meet_again_nothing_is_lost_and_what_is_read_again_is_known() {
+    const EVENTS: usize = 2_000;
+    let folder = tempfile::tempdir().unwrap();
+    let lines: String = (0..EVENTS)
+        .map(|n| format!("{{\"n\":{n},\"kind\":\"{}\"}}\n", if n % 2 == 0 { "even" } else { "odd" }))
+        .collect();
+    std::fs::write(folder.path().join("in.log"), lines).unwrap();
+    let doors = Arc::new(Doors::default());
+    for _ in 0..2 {
+        let inlet = Arc::clone(&doors) as Arc<dyn Inlet>;
+        let world = start_with(folder.path(), MEETING, Arc::clone(&doors.seen), inlet).await;
+        doors.seen.wait_for(2 * EVENTS).await;
+        let is_told = async {
+            while world.pipeline.monitor().status().components["detector"].sent < 2 * EVENTS as u64 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(SOON, is_told).await.expect("all of it is told");
+        assert!(world.pipeline.stop().await);
+        // As if nothing had been remembered: all of it is read again.
+        std::fs::remove_dir_all(folder.path().join("sources")).unwrap();
+    }
+    let bodies = doors.seen.bodies.lock();
+    assert_eq!(bodies.len(), 2 * EVENTS, "nothing twice");
+    assert_eq!(bodies.iter().collect::<BTreeSet<_>>().len(), 2 * EVENTS, "and all of it");
+    assert_eq!(*doors.tenants.lock(), BTreeSet::from(["acme".to_owned()]));
+}
+
+#[tokio::test]
+async fn what_detection_would_not_take_is_a_dead_letter_of_the_detector() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "[sources.lines]\ntype = 'file'\npaths = ['in.log']\nformat = 'ndjson'\npoll_milliseconds = 10\n";
+    let lines = "not json\n{\"time\":\"soon\"}\n{\"metadata\":{\"tenant_uid\":\"acme\"}}\n{\"n\":1}\n";
+    std::fs::write(folder.path().join("in.log"), lines).unwrap();
+    let world = start(folder.path(), text).await;
+    assert_eq!(world.log.wait_for(1).await, [r#"{"n":1}"#]);
+    let letters = dead::list(&dead_letters_folder(folder.path())).unwrap().0;
+    let codes: Vec<_> = letters.iter().map(|(_, letter)| (&*letter.component, letter.code.as_str())).collect();
+    assert_eq!(codes, [("detector", "not_json"), ("detector", "bad_field"), ("detector", "other_tenant")]);
+    assert_eq!(world.pipeline.monitor().status().components["detector"].dead_lettered, 3);
+    world.pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_sink_of_events_is_told_what_it_wants_and_nothing_of_other_tenants() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "
+[sinks.outside]
+type = 'directory'
+folder = 'unused'
+inputs = ['audit']
+[sinks.copy]
+type = 'directory'
+folder = 'copy'
+inputs = ['audit']
+";
+    let wants: Wants = toml::from_str("tenants = ['acme']\nseverity_min = 'low'").unwrap();
+    let world = start(folder.path(), text).await;
+    *world.outside.wants.lock() = Some(wants);
+    let entry = |tenant: &str, action: &str, outcome: &str| {
+        format!(r#"{{"time_ms":5,"action":"{action}","outcome":"{outcome}","tenant":"{tenant}","user":"ann"}}"#)
+    };
+    let entries = [
+        entry("bolt", "denied", "denied"),
+        entry("acme", "record.view", "success"),
+        entry("acme", "denied", "denied"),
+        entry("bolt", "record.view", "success"),
+    ];
+    let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
+    soon(world.give_of(SourceKind::Audit, &entries).await).await.unwrap();
+    let told = world.outside.wait_for(1).await;
+    assert!(told.len() == 1 && told[0].contains("acme") && told[0].contains("denied"), "{told:?}");
+    assert_eq!(world.copy.wait_for(4).await.len(), 4);
+    let counts = world.pipeline.monitor().status().components;
+    assert_eq!((counts["outside"].sent, counts["outside"].left_out), (1, 3));
     world.pipeline.stop().await;
 }

@@ -2,7 +2,7 @@
 
 use crate::bed::{Bed, binary, holdfast, said, until};
 use crate::people;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn example(name: &str) -> String {
     std::fs::canonicalize(format!("../deploy/pipeline/{name}")).unwrap().display().to_string()
@@ -65,6 +65,57 @@ inputs = ["alerts"]
 folder = "alarms"
 "#;
 
+const AUDITED: &str = r#"
+[sinks.auditors]
+type = "directory"
+inputs = ["audit"]
+folder = "told-NODE"
+"#;
+
+/// The keys of what a node told, in their order.
+fn keys(bed: &Bed, node: &str) -> Vec<String> {
+    let text = written(&bed.path(&format!("told-{node}/event")));
+    let line = |line: &str| Some(serde_json::from_str::<Value>(line).ok()?["key"].as_str()?.to_owned());
+    text.lines().filter_map(line).collect()
+}
+
+#[tokio::test]
+async fn the_audit_stream_goes_on_at_another_node_where_it_was() {
+    let bed = Bed::start_changed(&["--regions", "eu", "--nodes", "3"], |bed| {
+        for (_, node) in bed.cluster.nodes() {
+            let path = bed.path(&format!("{}.toml", node.name));
+            std::fs::write(&path, AUDITED.replace("NODE", &node.name)).unwrap();
+            let config = bed.config(&node.name);
+            let text = std::fs::read_to_string(&config).unwrap();
+            let wired = format!("[detection]\npipeline = \"{path}\"");
+            std::fs::write(&config, text.replace("[detection]", &wired)).unwrap();
+        }
+    });
+    let Some(mut bed) = bed.await else { return };
+    let nodes = ["eu-1", "eu-2", "eu-3"];
+    let knock = async |bed: &Bed, node: &str| {
+        bed.client(node).post("/v1/sessions", json!({"login": "mallory", "password": "Not-The-Password-1"})).await;
+    };
+    let told = |bed: &Bed, nodes: &[&'static str]| nodes.iter().copied().find(|node| !keys(bed, node).is_empty());
+    let teller = until("one that tells", async || told(&bed, &nodes)).await;
+    // Told the second time in one log, the place after the first time is stored.
+    for _ in 0..2 {
+        let before = keys(&bed, teller).len();
+        knock(&bed, teller).await;
+        until("the next entry", async || (keys(&bed, teller).len() > before).then_some(())).await;
+    }
+    let first = keys(&bed, teller).remove(0);
+    bed.kill(teller);
+    let others: Vec<&str> = nodes.into_iter().filter(|node| *node != teller).collect();
+    let after = until("another that tells", async || {
+        knock(&bed, others[0]).await;
+        told(&bed, &others)
+    })
+    .await;
+    assert!(!keys(&bed, after).contains(&first), "the beginning is not told again");
+    bed.assert_no_panic();
+}
+
 /// Everything in the files of a folder.
 fn written(folder: &str) -> String {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -124,5 +175,13 @@ async fn lines_of_a_file_become_alerts_outside_and_what_does_not_parse_a_dead_le
     let dropped = holdfast(&["pipeline", "dead-letters", "drop", "--data", &data, "--all"]);
     assert!(dropped.status.success(), "{}", said(&dropped));
     assert_eq!(serde_json::from_slice::<Value>(&list().stdout).unwrap(), Value::Array(Vec::new()));
+    until("both on record", async || {
+        for action in ["dead_letters.drop", "dead_letters.replay"] {
+            let list = admin.get(&format!("/v1/audit/entries?action={action}&limit=500")).await.is(200).text;
+            list.contains(action).then_some(())?;
+        }
+        Some(())
+    })
+    .await;
     bed.assert_no_panic();
 }

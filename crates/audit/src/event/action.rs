@@ -120,6 +120,10 @@ actions! {
     NoticeRefused = "notice.refused",
     /// External events were taken in.
     Ingest = "ingest",
+    /// Events that could not be dealt with were dropped.
+    DeadLettersDrop = "dead_letters.drop",
+    /// Events that could not be dealt with were handed over to be dealt with again.
+    DeadLettersReplay = "dead_letters.replay",
     /// Events of the past were searched.
     EventsSearch = "events.search",
     /// Rules were run over events of the past.

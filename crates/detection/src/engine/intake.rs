@@ -3,18 +3,32 @@
 //! Both ways must have the same effects. From bytes an event is made only where a rule matched it, which few do.
 
 use super::{Arrived, Detector, Effect};
-use crate::event::{Event, HOST_FIELD, Position, RawEvent, Reject};
-use crate::normalise::normalise;
+use crate::event::{Event, HOST_FIELD, Owner, Position, RawEvent, Reject};
+use crate::normalise::normalise_for;
 use std::sync::Arc;
 
 impl Detector {
-    /// One step with an event as it arrived; as [`Self::step`] with what [`normalise`] makes of it, only faster.
+    /// One step with an event as it arrived; as [`Self::step`] with what normalising makes of it, only faster.
     ///
     /// # Errors
     /// The dead letter that normalising made of it: then nothing else happened.
     pub fn raw(&mut self, now_ms: u64, raw: &RawEvent, effects: &mut Vec<Effect>) -> Result<(), Reject> {
+        self.raw_for(now_ms, raw, Owner::Itself, effects)
+    }
+
+    /// One step with an event of somebody's, as it arrived; as [`Self::step`] with what [`normalise_for`] makes of it.
+    ///
+    /// # Errors
+    /// The dead letter that normalising made of it: then nothing else happened.
+    pub fn raw_for(
+        &mut self,
+        now_ms: u64,
+        raw: &RawEvent,
+        owner: Owner<'_>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Reject> {
         let rules = Arc::clone(&self.rules);
-        let look = rules.program.run_raw(&mut self.worker, raw)?;
+        let look = rules.program.run_raw_for(&mut self.worker, raw, owner)?;
         self.counts.events += 1;
         let (time_ms, is_clamped) = self.clamped(now_ms, look.time_ms, raw.received_ms);
         let (product, host) = match &look.event {
@@ -25,7 +39,7 @@ impl Detector {
         let (stream, is_late) = self.streams.arrive(now_ms, name, host.unwrap_or_default(), time_ms);
         self.counts.late += u64::from(is_late);
         if self.worker.hits().len() > 0 {
-            let made = look.event.map_or_else(|| normalise(raw), Ok)?;
+            let made = look.event.map_or_else(|| normalise_for(raw, owner), Ok)?;
             self.matched(now_ms, Arrived { stream, is_late, is_clamped }, &Event { time_ms, ..made }, effects);
         }
         Ok(())

@@ -13,12 +13,16 @@ pub use flat::flatten;
 pub use json::time_ms;
 
 use crate::event::{
-    Event, FIELDS_MAX, Fields, LogSource, RAW_SIZE_BYTES_MAX, RawEvent, Reject, RejectReason, SourceKind,
+    Event, FIELDS_MAX, Fields, LogSource, Owner, RAW_SIZE_BYTES_MAX, RawEvent, Reject, RejectReason, SourceKind,
 };
+use crate::rules::TENANT_FIELD;
 use serde_json::Value;
 
 /// The version of OCSF that fields are named after.
 pub const OCSF_VERSION: &str = "1.4.0";
+
+/// What stands where OCSF wants somebody or something to be named, and nobody has.
+pub(crate) const UNKNOWN: &str = "unknown";
 
 /// The product of the platform's own events, for rules' `logsource`.
 pub const OWN_PRODUCT: &str = "holdfast";
@@ -62,6 +66,21 @@ pub fn normalise(raw: &RawEvent) -> Result<Event, Reject> {
     draft.and_then(|draft| draft.finish(raw)).map_err(|reason| Reject::of(raw, reason))
 }
 
+/// Normalises one raw event that is somebody's.
+pub fn normalise_for(raw: &RawEvent, owner: Owner<'_>) -> Result<Event, Reject> {
+    let mut event = normalise(raw)?;
+    match owner {
+        Owner::Itself => {}
+        Owner::Nobody => {
+            event.fields.remove(TENANT_FIELD);
+        }
+        Owner::Tenant(tenant) => {
+            event.fields.insert(TENANT_FIELD.to_owned(), tenant.into());
+        }
+    }
+    Ok(event)
+}
+
 /// An event in the making.
 #[derive(Debug, Default)]
 struct Draft {
@@ -82,6 +101,22 @@ impl Draft {
     fn text(&mut self, field: &str, value: Option<&str>) {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
             self.fields.entry(field.to_owned()).or_insert_with(|| value.into());
+        }
+    }
+
+    /// A device, whose kind OCSF wants to know.
+    fn device(&mut self, field: &str, value: Option<&str>) {
+        self.text(field, value);
+        if self.fields.contains_key(field) {
+            self.fields.entry("device.type_id".to_owned()).or_insert_with(|| 0.into());
+        }
+    }
+
+    /// The region of a cloud, whose provider OCSF wants to know.
+    fn region(&mut self, region: Option<&str>) {
+        self.text("cloud.region", region);
+        if self.fields.contains_key("cloud.region") {
+            self.text("cloud.provider", Some(UNKNOWN));
         }
     }
 

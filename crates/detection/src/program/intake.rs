@@ -5,8 +5,9 @@
 
 use super::scan::{self, Sink};
 use super::slots::{FieldIndex, Item, Kind, Odd, Slots};
-use crate::event::HOST_FIELD;
+use crate::event::{HOST_FIELD, Owner};
 use crate::normalise::{OWN_PRODUCT, class, json};
+use crate::rules::TENANT_FIELD;
 use crate::sigma::{FieldId, FieldNames};
 use rustc_hash::FxHashSet;
 
@@ -25,6 +26,7 @@ pub(crate) struct SystemFields {
     /// Product, category and service; the nested name first.
     source: [[FieldId; 2]; 3],
     host: FieldId,
+    tenant: FieldId,
 }
 
 impl SystemFields {
@@ -43,6 +45,22 @@ impl SystemFields {
             ]
             .map(|pair| pair.map(|name| names.intern(name))),
             host: names.intern(HOST_FIELD),
+            tenant: names.intern(TENANT_FIELD),
+        }
+    }
+
+    /// Says whose the event is; what says it itself is read the slow way, where that is taken out.
+    pub(super) fn stamp(&self, owner: Owner<'_>, slots: &mut Slots) -> Result<(), Odd> {
+        match owner {
+            Owner::Itself => Ok(()),
+            Owner::Nobody | Owner::Tenant(_) if slots.is_present(self.tenant) => Err(Odd),
+            Owner::Nobody => Ok(()),
+            Owner::Tenant(tenant) => {
+                // The line does not show it.
+                slots.forget_line();
+                slots.push_text(Some(self.tenant), tenant, Kind::Text);
+                Ok(())
+            }
         }
     }
 }

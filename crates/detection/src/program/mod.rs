@@ -14,8 +14,8 @@ mod scan;
 mod slots;
 mod witness;
 
-use crate::event::{Event, LogSource, RAW_SIZE_BYTES_MAX, RawEvent, Reject, SourceKind};
-use crate::normalise::{OWN_PRODUCT, normalise};
+use crate::event::{Event, LogSource, Owner, RAW_SIZE_BYTES_MAX, RawEvent, Reject, SourceKind};
+use crate::normalise::{OWN_PRODUCT, normalise_for};
 use crate::sigma::matcher::Node;
 use crate::sigma::{FieldId, FieldNames, LogSourceFilter, Rule};
 use audit::AuditFields;
@@ -121,7 +121,7 @@ impl Worker {
 pub struct Look {
     /// When it happened.
     pub time_ms: u64,
-    /// The event, where it had to be made to look at it; [`normalise`] makes it where there is a hit.
+    /// The event, where it had to be made to look at it; normalising makes it where there is a hit.
     pub event: Option<Event>,
 }
 
@@ -201,7 +201,15 @@ impl Program {
     /// # Errors
     /// The dead letter that normalising made of it.
     pub fn run_raw(&self, worker: &mut Worker, raw: &RawEvent) -> Result<Look, Reject> {
-        match self.take_in(worker, raw) {
+        self.run_raw_for(worker, raw, Owner::Itself)
+    }
+
+    /// Finds the rules that match a raw event of somebody's.
+    ///
+    /// # Errors
+    /// The dead letter that normalising made of it.
+    pub fn run_raw_for(&self, worker: &mut Worker, raw: &RawEvent, owner: Owner<'_>) -> Result<Look, Reject> {
+        match self.take_in(worker, raw, owner) {
             Ok(Intake { time_ms }) => {
                 let groups = match worker.groups.get(worker.origin.source.as_str()) {
                     Some(groups) => Arc::clone(groups),
@@ -216,21 +224,24 @@ impl Program {
             Err(Odd) => {
                 worker.hits.clear();
                 worker.read_slowly += 1;
-                let event = normalise(raw)?;
+                let event = normalise_for(raw, owner)?;
                 self.run(worker, &event);
                 Ok(Look { time_ms: event.time_ms, event: Some(event) })
             }
         }
     }
 
-    fn take_in(&self, worker: &mut Worker, raw: &RawEvent) -> Result<Intake, Odd> {
+    fn take_in(&self, worker: &mut Worker, raw: &RawEvent, owner: Owner<'_>) -> Result<Intake, Odd> {
         let Worker { slots, paths, path, origin, .. } = worker;
         origin.host.clear();
         match raw.source {
             _ if raw.bytes.len() > RAW_SIZE_BYTES_MAX => Err(Odd),
             SourceKind::Audit if !self.audit_needs_all => audit::audit(&raw.bytes, &self.audit, path, slots, origin),
             SourceKind::Ndjson => {
-                intake::ndjson(&raw.bytes, raw.received_ms, &self.index, &self.system, paths, slots, origin)
+                let intake =
+                    intake::ndjson(&raw.bytes, raw.received_ms, &self.index, &self.system, paths, slots, origin)?;
+                self.system.stamp(owner, slots)?;
+                Ok(intake)
             }
             SourceKind::Audit | SourceKind::Syslog | SourceKind::Otlp | SourceKind::Badge | SourceKind::Parsed => {
                 Err(Odd)

@@ -129,6 +129,11 @@ impl Slots {
         self.line.clone().map(|line| &self.arena[line])
     }
 
+    /// The line no longer shows every value.
+    pub(crate) fn forget_line(&mut self) {
+        (self.line_end, self.line) = (0, None);
+    }
+
     /// Takes in all of an event.
     pub(crate) fn fill(&mut self, index: &FieldIndex, event: &Event) {
         self.begin("");

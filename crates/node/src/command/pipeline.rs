@@ -233,17 +233,23 @@ fn dead_letters(command: &DeadLettersCommand) -> Result<()> {
         }
         DeadLettersCommand::Replay { chosen } => {
             let letters = chosen.find(false)?;
-            let count = dead::replay(&chosen.folder(), &letters)?;
+            let count = dead::replay(&chosen.folder(), &letters, &caller())?;
             println!("{count} are replayed; {} are samples and stay", letters.len() - count);
             Ok(())
         }
         DeadLettersCommand::Drop { chosen } => {
             let ids: Vec<LetterId> = chosen.find(false)?.into_iter().map(|(id, _)| id).collect();
-            dead::drop_letters(&chosen.folder(), &ids)?;
+            dead::drop_letters(&chosen.folder(), &ids, &caller())?;
             println!("{} dropped", ids.len());
             Ok(())
         }
     }
+}
+
+/// Who runs this command, as far as the machine knows.
+fn caller() -> String {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").map_or_else(|_| "somebody".to_owned(), |own| format!("uid {}", own.uid()))
 }
 
 /// The first characters of what could not be dealt with, fit for a terminal.

@@ -8,7 +8,9 @@ use api::core::Answer;
 use api::problem::Problem;
 use api::types::{Caller, Ingested};
 use bytes::Bytes;
-use detection::{RawEvent, SourceKind};
+use detection::normalise::normalise;
+use detection::rules::TENANT_FIELD;
+use detection::{Owner, RawEvent, SourceKind};
 use identity::{Action, Session};
 use model::TenantId;
 use model::codec::{CodecError, decode, encode};
@@ -16,6 +18,9 @@ use serde::{Deserialize, Serialize};
 
 /// Bytes of events in one command.
 const BATCH_BYTES_MAX: usize = 512 * 1024;
+
+/// The platform's own tenant: what belongs to it is of no tenant for detection.
+const PLATFORM: &str = "platform";
 
 /// An event in the region's log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,6 +37,15 @@ impl Taken {
         // Earlier versions did not keep whose an event is.
         decode(bytes).or_else(|_| decode(bytes).map(|raw| Self { raw, tenant: None }))
     }
+
+    /// Whose it is, for detection.
+    pub fn owner(&self) -> Owner<'_> {
+        match self.tenant.as_deref() {
+            _ if self.raw.source == SourceKind::Audit => Owner::Itself,
+            None | Some(PLATFORM) => Owner::Nobody,
+            Some(tenant) => Owner::Tenant(tenant),
+        }
+    }
 }
 
 impl Node {
@@ -44,35 +58,51 @@ impl Node {
         lines: Vec<Bytes>,
     ) -> Answer<Ingested> {
         self.permit(caller, session, Action::EventIngest, session.tenant(), "events").await?;
-        if session.tenant() != TenantId::PLATFORM {
-            let control = self.control();
-            let own = control.tenants.get(&session.tenant()).map(|tenant| tenant.name.as_str()).unwrap_or_default();
-            if let Some(number) = lines.iter().position(|line| !is_own(line, own)) {
-                let at = format!("line {}", number + 1);
-                return Err(Problem::invalid(at, "metadata.tenant_uid is another tenant's"));
-            }
-        }
         let accepted = lines.len() as u64;
         let resource = Some(format!("events/{source}"));
         let note = Note { resource, ..self.note(caller, session, "ingest") };
         let received_ms = self.world.clock.wall_ms();
         let event = |bytes| RawEvent { source: SourceKind::Ndjson, received_ms, position: None, bytes };
-        self.take_in(lines.into_iter().map(event).collect(), None, note).await?;
+        let mut taken = Vec::with_capacity(lines.len());
+        for (number, line) in (1..).zip(lines) {
+            let known = self.known(session, event(line));
+            taken.push(known.map_err(|why| Problem::invalid(format!("line {number}"), why))?);
+        }
+        self.take_in(taken, None, &note).await?;
         Ok(Ingested { accepted })
+    }
+
+    /// An event and whose it is: the session's tenant's, or one that the platform's own people name.
+    fn known(&self, session: &Session, raw: RawEvent) -> Result<Taken, String> {
+        let event = normalise(&raw).map_err(|reject| reject.reason.to_string())?;
+        let control = self.control();
+        let own = match control.tenants.get(&session.tenant()) {
+            _ if session.tenant() == TenantId::PLATFORM => PLATFORM,
+            Some(tenant) => &tenant.name,
+            None => return Err("its tenant is not known here yet".to_owned()),
+        };
+        let tenant = match event.fields.get(TENANT_FIELD) {
+            None => own,
+            Some(named) => match named.as_str().and_then(|named| control.tenant(named)) {
+                Some(named) if named.name == own || own == PLATFORM && named.allows(self.region.id) => &named.name,
+                _ => return Err("metadata.tenant_uid is another tenant's".to_owned()),
+            },
+        };
+        Ok(Taken { tenant: Some(tenant.to_owned()), raw })
     }
 
     /// Writes events to the region's log. A source that delivers again after a crash, in order, names its stream, and
     /// each event its place in it: what was written before is left out.
-    pub(crate) async fn take_in(&self, events: Vec<RawEvent>, door: Option<&str>, note: Note) -> Answer<()> {
+    pub(crate) async fn take_in(&self, events: Vec<Taken>, door: Option<&str>, note: &Note) -> Answer<()> {
         let mut batch = Batch::default();
         for event in events {
-            batch.push(event, note.tenant.as_ref());
+            batch.push(event);
             if batch.size_bytes >= BATCH_BYTES_MAX {
-                self.write_events(std::mem::take(&mut batch), door, &note).await?;
+                self.write_events(std::mem::take(&mut batch), door, note).await?;
             }
         }
         if !batch.events.is_empty() {
-            self.write_events(batch, door, &note).await?;
+            self.write_events(batch, door, note).await?;
         }
         Ok(())
     }
@@ -85,18 +115,6 @@ impl Node {
     }
 }
 
-/// Whether an event names no tenant, or that one: rules of a tenant are never fed by another.
-fn is_own(line: &[u8], tenant: &str) -> bool {
-    // A name may be written with escapes; what has neither needs no second look.
-    let has = |what: &[u8]| line.windows(what.len()).any(|window| window == what);
-    if !has(b"tenant_uid") && !has(b"\\u") {
-        return true;
-    }
-    let Ok(event) = serde_json::from_slice::<serde_json::Value>(line) else { return true };
-    let named = [event.get("metadata.tenant_uid"), event.get("metadata").and_then(|one| one.get("tenant_uid"))];
-    named.into_iter().flatten().all(|name| name == tenant)
-}
-
 #[derive(Default)]
 struct Batch {
     events: Vec<Vec<u8>>,
@@ -105,10 +123,10 @@ struct Batch {
 }
 
 impl Batch {
-    fn push(&mut self, event: RawEvent, tenant: Option<&String>) {
-        self.places.extend(event.position.as_ref().map(|position| position.sequence));
+    fn push(&mut self, Taken { raw, tenant }: Taken) {
+        self.places.extend(raw.position.as_ref().map(|position| position.sequence));
         // In the region's log it has a place of its own.
-        let bytes = encode(&Taken { raw: RawEvent { position: None, ..event }, tenant: tenant.cloned() });
+        let bytes = encode(&Taken { raw: RawEvent { position: None, ..raw }, tenant });
         self.size_bytes += bytes.len();
         self.events.push(bytes);
     }
@@ -120,27 +138,22 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn an_event_names_no_other_tenant_however_it_is_written() {
-        let cases: [(&str, bool); 6] = [
-            (r#"{"a":1}"#, true),
-            (r#"{"metadata":{"tenant_uid":"acme"}}"#, true),
-            (r#"{"metadata":{"tenant_uid":"globex"}}"#, false),
-            (r#"{"metadata.tenant_uid":"globex"}"#, false),
-            (r#"{"metadata":{"\u0074enant_uid":"globex"}}"#, false),
-            (r#"{"metadata":{"tenant_uid":["acme","globex"]}}"#, false),
-        ];
-        for (line, expected) in cases {
-            assert_eq!(is_own(line.as_bytes(), "acme"), expected, "{line}");
-        }
-    }
-
-    #[test]
     fn rows_of_earlier_versions_are_read() {
         let raw =
             RawEvent { source: SourceKind::Ndjson, received_ms: 7, position: None, bytes: Bytes::from_static(b"{}") };
         assert_eq!(Taken::read(&encode(&raw)), Ok(Taken { raw: raw.clone(), tenant: None }));
         let taken = Taken { raw, tenant: Some("acme".into()) };
         assert_eq!(Taken::read(&encode(&taken)), Ok(taken));
+    }
+
+    #[test]
+    fn detection_believes_who_brought_an_event_and_not_the_event() {
+        let raw = |source| RawEvent { source, received_ms: 7, position: None, bytes: Bytes::from_static(b"{}") };
+        let of = |source, tenant: Option<&str>| Taken { raw: raw(source), tenant: tenant.map(str::to_owned) };
+        assert_eq!(of(SourceKind::Ndjson, Some("acme")).owner(), Owner::Tenant("acme"));
+        assert_eq!(of(SourceKind::Syslog, Some("platform")).owner(), Owner::Nobody);
+        assert_eq!(of(SourceKind::Syslog, None).owner(), Owner::Nobody);
+        assert_eq!(of(SourceKind::Audit, None).owner(), Owner::Itself, "the audit log says it itself");
     }
 
     proptest! {

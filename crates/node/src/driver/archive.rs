@@ -13,7 +13,7 @@ use archive::job::Jobs;
 use archive::retain::{Hold, Policy, Removed, Why};
 use archive::{Archive, Entry};
 use detection::SourceKind;
-use detection::normalise::normalise;
+use detection::normalise::normalise_for;
 use model::TenantId;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -129,7 +129,7 @@ fn read(node: &Node, archive: &Archive, now_ms: u64) -> usize {
 
 fn take(node: &Node, archive: &Archive, stream: &str, sequence: u64, taken: Taken, now_ms: u64) {
     let source = taken.raw.source;
-    let entry = normalise(&taken.raw).ok().map(|mut event| {
+    let entry = normalise_for(&taken.raw, taken.owner()).ok().map(|mut event| {
         // An audit log says whose each of its events is, and they are received when they happen.
         let own = (source == SourceKind::Audit).then(|| event.text("metadata.tenant_uid").map(str::to_owned)).flatten();
         if source == SourceKind::Audit {

@@ -4,6 +4,7 @@
 //! alerts that follow, in one report: whoever takes the shard over goes on where the last report ended, and what was
 //! read but not reported is read again. So each event counts once, whoever dies when.
 
+use crate::core::ingest::Taken;
 use crate::driver::duty::{Lost, Post, Work};
 use crate::driver::late::Late;
 use crate::driver::streams;
@@ -13,10 +14,10 @@ use crate::machine::control::platform;
 use crate::machine::note::Note;
 use crate::node::Node;
 use async_trait::async_trait;
+use detection::Alert;
 use detection::engine::{Detector, Effect, Input, Options};
 use detection::rollout::Care;
 use detection::rules::RuleSet;
-use detection::{Alert, RawEvent};
 use model::codec::{decode, encode};
 use model::{FieldId, Merge, TableId, TenantId, Value};
 use serde::{Deserialize, Serialize};
@@ -176,7 +177,7 @@ impl Watch {
                 taken += 1;
                 self.cursor.next.insert(stream.clone(), sequence + 1);
                 if let Some(event) = event {
-                    self.take(&event.raw, effects);
+                    self.take(&event, effects);
                 }
             }
         }
@@ -184,14 +185,15 @@ impl Watch {
         taken
     }
 
-    fn take(&mut self, raw: &RawEvent, effects: &mut Vec<Effect>) {
+    fn take(&mut self, event: &Taken, effects: &mut Vec<Effect>) {
+        let (raw, owner) = (&event.raw, event.owner());
         let node = &self.post.node;
         let now_ms = node.world.clock.wall_ms();
-        if let Err(reject) = self.detector.raw(now_ms, raw, effects) {
+        if let Err(reject) = self.detector.raw_for(now_ms, raw, owner, effects) {
             node.metrics.detection.with_label_values(&[reject.reason.label()]).inc();
             tracing::debug!(position = ?raw.position, reason = %reject.reason, "an event was rejected");
         }
-        self.trial.take(now_ms, raw);
+        self.trial.take(now_ms, raw, owner);
     }
 
     /// Stores what was found, and up to where.

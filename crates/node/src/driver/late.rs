@@ -6,6 +6,7 @@ use crate::driver::streams;
 use crate::machine::command::Row;
 use crate::node::Node;
 use detection::engine::{LateLane, Options, reconsider};
+use detection::normalise::normalise_for;
 use detection::rules::RuleSet;
 use detection::{Alert, Event};
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,9 +71,10 @@ impl Late {
                 let turn = streams::turn_back(node, &stream, before);
                 let Some((first, _)) = turn.last() else { break };
                 before = *first;
-                let raws = || turn.iter().filter_map(|(_, taken)| Some(&taken.as_ref()?.raw));
-                let is_over = raws().any(|raw| raw.received_ms.saturating_add(AHEAD_MS) < lane.from_ms);
-                let made: Vec<Event> = raws().filter_map(|raw| detection::normalise::normalise(raw).ok()).collect();
+                let taken = || turn.iter().filter_map(|(_, taken)| taken.as_ref());
+                let is_over = taken().any(|taken| taken.raw.received_ms.saturating_add(AHEAD_MS) < lane.from_ms);
+                let made: Vec<Event> =
+                    taken().filter_map(|taken| normalise_for(&taken.raw, taken.owner()).ok()).collect();
                 // Leaves of an audit log are in the order of their times; those of others in that of their receipt.
                 let is_past = stream.starts_with("audit/")
                     && made.iter().all(|event| event.time_ms.saturating_add(AHEAD_MS) < lane.from_ms);

@@ -10,7 +10,7 @@ use detection::alert::{EventSummary, RuleReference};
 use detection::engine::{Detector, Effect, Options};
 use detection::rollout::{self, Care, Fault, Input, Phase, Rollout, SetId};
 use detection::rules::RuleSet;
-use detection::{Alert, EventId, RawEvent, SemanticHash, Severity};
+use detection::{Alert, EventId, Owner, RawEvent, SemanticHash, Severity};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -92,10 +92,10 @@ impl Trial {
     }
 
     /// The set in shadow sees what the one in charge sees.
-    pub(super) fn take(&mut self, now_ms: u64, raw: &RawEvent) {
+    pub(super) fn take(&mut self, now_ms: u64, raw: &RawEvent, owner: Owner<'_>) {
         if let Some(shadow) = &mut self.shadow {
             // What cannot be read was told by the set in charge.
-            let _ = shadow.raw(now_ms, raw, &mut Vec::new());
+            let _ = shadow.raw_for(now_ms, raw, owner, &mut Vec::new());
         }
     }
 
@@ -300,7 +300,7 @@ mod tests {
         let mut trial = Trial::new(Arc::clone(&old), care, None);
         trial.propose(0, Arc::clone(&new));
         for number in 0..6 {
-            trial.take(number, &knock(number));
+            trial.take(number, &knock(number), Owner::Nobody);
             trial.saw(number, 1, &[]);
         }
         let changes = trial.changes();

@@ -3,15 +3,19 @@
 mod audit;
 
 use crate::config::{self, Config, DetectionConfig};
+use crate::core::ingest::Taken;
+use crate::driver::duty::Work;
 use crate::machine::note::Note;
 use crate::node::Node;
 use anyhow::{Context, bail};
 use async_trait::async_trait;
 use detection::RawEvent;
+use model::TenantId;
 use model::time::Clock;
+use pipeline::dead::{Act, Doing};
 use pipeline::outbound::{open_sinks, outbound};
 use pipeline::plan::Plan;
-use pipeline::runtime::{Host, Inlet, Pipeline, Sinks};
+use pipeline::runtime::{Host, Inlet, Pipeline, Sinks, Witness};
 use pipeline::sink::config::{SinkConfig, Wants};
 use pipeline::sink::webhook::WebhookConfig;
 use pipeline::sink::{Refused, Sink, Topic};
@@ -96,6 +100,9 @@ pub fn webhook(config: &DetectionConfig, clock: &Arc<dyn Clock>) -> anyhow::Resu
 pub struct Intake {
     topology: Topology,
     sinks: Sinks,
+    own_sources: BTreeMap<Arc<str>, Box<dyn Source>>,
+    /// What the node has to do for it, as long as it has the duty.
+    pub works: Vec<Arc<dyn Work>>,
 }
 
 impl Intake {
@@ -106,7 +113,13 @@ impl Intake {
     pub fn load(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Self> {
         let topology = topology(&config.detection)?;
         let sinks = open_sinks(&topology, clock).map_err(|(name, error)| anyhow::anyhow!("sink {name}: {error}"))?;
-        Ok(Self { topology, sinks })
+        let (mut own_sources, mut works) = (BTreeMap::new(), Vec::new());
+        if !Plan::new(&topology)?.reached_from(AUDIT).is_empty() {
+            let (stream, duty) = audit::open();
+            own_sources.insert(AUDIT.into(), Box::new(stream) as Box<dyn Source>);
+            works.push(Arc::new(duty) as Arc<dyn Work>);
+        }
+        Ok(Self { topology, sinks, own_sources, works })
     }
 
     /// The sinks that alerts and incidents are told.
@@ -123,11 +136,6 @@ impl Intake {
     /// What does not open.
     pub async fn start(self, node: &Arc<Node>, config: &Config) -> anyhow::Result<Pipeline> {
         let folder = folder(&config.data);
-        let mut own_sources: BTreeMap<Arc<str>, Box<dyn Source>> = BTreeMap::new();
-        if !Plan::new(&self.topology)?.reached_from(AUDIT).is_empty() {
-            let source = audit::AuditStream::open(Arc::clone(node), &folder)?;
-            own_sources.insert(AUDIT.into(), Box::new(source));
-        }
         let log = RegionLog { node: Arc::clone(node), topology: self.topology.clone() };
         let host = Host {
             clock: Arc::clone(&node.world.clock),
@@ -136,10 +144,36 @@ impl Intake {
             tenant: TENANT.into(),
             dead_letters_bytes_max: config.detection.dead_letters_bytes_max,
             inlets: BTreeMap::from([(DETECTOR.into(), Arc::new(log) as Arc<dyn Inlet>)]),
-            own_sources,
+            own_sources: self.own_sources,
             sinks: self.sinks,
+            witness: Some(Arc::new(Register(Arc::clone(node)))),
         };
         Pipeline::start(&self.topology, host).await.context("the pipeline")
+    }
+}
+
+/// What commands did with dead letters, on its way into the audit log.
+struct Register(Arc<Node>);
+
+#[async_trait]
+impl Witness for Register {
+    async fn saw(&self, act: &Act) -> bool {
+        let node = &self.0;
+        let action = match act.doing {
+            Doing::Drop => "dead_letters.drop",
+            Doing::Replay => "dead_letters.replay",
+        };
+        let old = serde_json::json!({"letters": act.letters, "count": act.count, "by": act.by});
+        let note = Note {
+            action: action.into(),
+            tenant: Some(TENANT.into()),
+            user: Some(act.by.clone()),
+            resource: Some(format!("pipeline/{}/dead-letters", node.place.name)),
+            values: Some((Some(old.to_string()), None)),
+            node: node.place.id,
+            ..Note::default()
+        };
+        node.record(TenantId::PLATFORM, note).await.is_ok()
     }
 }
 
@@ -149,9 +183,30 @@ struct RegionLog {
     topology: Topology,
 }
 
+/// Events as those of a tenant.
+fn of(tenant: &str, events: impl IntoIterator<Item = RawEvent>) -> Vec<Taken> {
+    events.into_iter().map(|raw| Taken { raw, tenant: Some(tenant.to_owned()) }).collect()
+}
+
+impl RegionLog {
+    /// Whether a tenant's events may lie here.
+    fn admit(&self, tenant: &str) -> Result<(), Refused> {
+        let control = self.node.control();
+        match control.tenant(tenant) {
+            _ if tenant == TENANT => Ok(()),
+            None => Err(Refused::Never(format!("there is no tenant '{tenant}'"))),
+            Some(known) if !known.allows(self.node.region.id) => {
+                Err(Refused::Never(format!("events of '{tenant}' must not be in this region")))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+}
+
 #[async_trait]
 impl Inlet for RegionLog {
-    async fn take(&self, events: Vec<RawEvent>) -> Result<(), Refused> {
+    async fn take(&self, tenant: &str, events: Vec<RawEvent>) -> Result<(), Refused> {
+        self.admit(tenant)?;
         // What is read again after a crash comes stream by stream in its order, so that repetitions are left out.
         let mut streams: BTreeMap<Arc<str>, Vec<RawEvent>> = BTreeMap::new();
         let mut others = Vec::new();
@@ -164,7 +219,7 @@ impl Inlet for RegionLog {
         }
         let note = Note {
             action: "ingest".into(),
-            tenant: Some(TENANT.into()),
+            tenant: Some(tenant.into()),
             resource: Some("events/pipeline".into()),
             node: self.node.place.id,
             ..Note::default()
@@ -172,14 +227,11 @@ impl Inlet for RegionLog {
         let later = |problem: api::problem::Problem| Refused::Later(problem.to_string());
         if !others.is_empty() {
             // Places that mean nothing later are not kept: taken again, they would count twice.
-            let events = others.into_iter().map(|event| RawEvent { position: None, ..event }).collect();
-            self.node.take_in(events, None, note.clone()).await.map_err(later)?;
+            let events = others.into_iter().map(|event| RawEvent { position: None, ..event });
+            self.node.take_in(of(tenant, events), None, &note).await.map_err(later)?;
         }
-        for (stream, mut events) in streams {
-            // Several ways through the topology may have changed their order.
-            events.sort_by_key(|event| event.position.as_ref().map(|position| position.sequence));
-            events.dedup_by(|one, other| one.position == other.position);
-            self.node.take_in(events, Some(&stream), note.clone()).await.map_err(later)?;
+        for (stream, events) in streams {
+            self.node.take_in(of(tenant, events), Some(&stream), &note).await.map_err(later)?;
         }
         Ok(())
     }

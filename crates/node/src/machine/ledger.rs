@@ -125,7 +125,8 @@ mod tests {
         for action in Action::ALL.iter().chain(&others) {
             for (outcome, status) in outcomes {
                 let event = AuditEvent::new(7, "eu", "eu-1", 1, action.clone(), outcome);
-                for event in [event.clone(), AuditEvent { user: Some("ann".into()), reason: Some("x".into()), ..event }] {
+                for event in [event.clone(), AuditEvent { user: Some("ann".into()), reason: Some("x".into()), ..event }]
+                {
                     let raw = RawEvent {
                         source: SourceKind::Audit,
                         received_ms: 8,

@@ -5,6 +5,7 @@ use super::counters::Counters;
 use super::disk::Disk;
 use super::morgue::Morgue;
 use super::queue::Parcel;
+use crate::fit::fit;
 use crate::record::Record;
 use crate::sink::{Notice, Refused, Sink};
 use crate::transform::Refusal;
@@ -27,33 +28,90 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// One of the platform's own sinks: the region's log, or the archive.
 #[async_trait]
 pub trait Inlet: Send + Sync + 'static {
-    /// Takes events, all or none: durable when this returns.
+    /// Takes events of one tenant, all or none: durable when this returns.
     ///
     /// # Errors
     /// Not now, or never: then they become dead letters.
-    async fn take(&self, events: Vec<RawEvent>) -> Result<(), Refused>;
+    async fn take(&self, tenant: &str, events: Vec<RawEvent>) -> Result<(), Refused>;
 }
 
-/// Who is told.
+/// Who is told, and whose events are that are not said to be a tenant's.
 pub(super) enum Outlet {
-    Own(Arc<dyn Inlet>),
+    Own(Arc<dyn Inlet>, Arc<str>),
     Outside(Arc<dyn Sink>, Arc<str>),
 }
 
+/// Records in the form in which they are told.
+enum Load {
+    Events(Vec<RawEvent>),
+    Notices(Vec<Notice>),
+}
+
+/// What becomes of records at a sink.
+struct Sorted {
+    /// Those that are told, in their order.
+    records: Vec<Record>,
+    load: Load,
+    /// Those that will never be taken.
+    refused: Vec<(Record, Refusal)>,
+    /// How many the sink is not for.
+    left_out: u64,
+}
+
 impl Outlet {
-    async fn deliver(&self, records: &[Record]) -> (usize, Result<(), Refused>) {
-        match self {
-            Self::Own(inlet) => {
-                let events = records.iter().cloned().map(Record::into_raw_event).collect();
-                match inlet.take(events).await {
-                    Ok(()) => (records.len(), Ok(())),
-                    Err(refused) => (0, Err(refused)),
+    fn sort(&self, mut records: Vec<Record>) -> Sorted {
+        let (mut kept, mut refused, mut left_out) = (Vec::with_capacity(records.len()), Vec::new(), 0);
+        let load = match self {
+            Self::Own(..) => {
+                // A command is of one tenant; in each stream the order stays.
+                records.sort_by(|one, other| one.tenant.cmp(&other.tenant));
+                let mut events = Vec::with_capacity(records.len());
+                for record in records {
+                    match fit(&record) {
+                        Ok(event) => {
+                            events.push(event);
+                            kept.push(record);
+                        }
+                        Err(refusal) => refused.push((record, refusal)),
+                    }
                 }
+                Load::Events(events)
             }
             Self::Outside(sink, tenant) => {
-                let notices: Vec<Notice> = records.iter().map(|record| record.notice(tenant)).collect();
-                sink.deliver(&notices).await
+                let mut notices = Vec::with_capacity(records.len());
+                for record in records {
+                    let notice = record.notice(tenant);
+                    if sink.wants(&notice) {
+                        notices.push(notice);
+                        kept.push(record);
+                    } else {
+                        left_out += 1;
+                    }
+                }
+                Load::Notices(notices)
             }
+        };
+        Sorted { records: kept, load, refused, left_out }
+    }
+
+    /// Tells some of them from a place on; how many were taken, and how many it was told.
+    async fn deliver(&self, sorted: &Sorted, at: usize) -> (usize, usize, Result<(), Refused>) {
+        let end = sorted.records.len().min(at + TOLD_MAX);
+        match (self, &sorted.load) {
+            (Self::Own(inlet, platform), Load::Events(events)) => {
+                let tenant = &sorted.records[at].tenant;
+                let run = sorted.records[at..end].iter().take_while(|record| record.tenant == *tenant).count();
+                let tenant = tenant.as_ref().unwrap_or(platform);
+                match inlet.take(tenant, events[at..at + run].to_vec()).await {
+                    Ok(()) => (run, run, Ok(())),
+                    Err(refused) => (0, run, Err(refused)),
+                }
+            }
+            (Self::Outside(sink, _), Load::Notices(notices)) => {
+                let (taken, answer) = sink.deliver(&notices[at..end]).await;
+                (taken.min(end - at), end - at, answer)
+            }
+            _ => unreachable!("a sink sorts records into its own form"),
         }
     }
 }
@@ -79,7 +137,7 @@ impl Delivery {
                 records.extend(some);
                 done.push((branch, room));
             }
-            self.tell(&records).await;
+            self.tell(records).await;
             for (branch, room) in done {
                 branch.durable();
                 drop(room);
@@ -92,7 +150,7 @@ impl Delivery {
         let mut count = parcels[0].records.len();
         while count < TOLD_MAX {
             let next = match &self.outlet {
-                Outlet::Own(_) => tokio::time::timeout_at(deadline, queue.recv()).await.ok().flatten(),
+                Outlet::Own(..) => tokio::time::timeout_at(deadline, queue.recv()).await.ok().flatten(),
                 Outlet::Outside(..) => queue.try_recv().ok(),
             };
             let Some(parcel) = next else { return };
@@ -104,23 +162,24 @@ impl Delivery {
     /// From disk, until it is told to end and nothing waits.
     pub(super) async fn from_disk(self, disk: Arc<Disk>, mut ending: watch::Receiver<bool>) {
         loop {
-            let taken = tokio::select! {
+            let mut taken = tokio::select! {
                 biased;
                 taken = disk.take() => taken,
                 _ = ending.wait_for(|ending| *ending) => return,
             };
-            self.tell(&taken.records).await;
+            self.tell(std::mem::take(&mut taken.records)).await;
             disk.confirm(&taken).await;
         }
     }
 
-    /// Returns once every record was taken, or is a dead letter.
-    async fn tell(&self, records: &[Record]) {
+    /// Returns once every record was taken, is a dead letter, or is left out.
+    async fn tell(&self, records: Vec<Record>) {
+        let mut sorted = self.outlet.sort(records);
+        self.counters.leave_out(sorted.left_out);
+        self.morgue.bury_records(&self.name, &std::mem::take(&mut sorted.refused)).await;
         let (mut at, mut pause) = (0, PAUSE_MIN);
-        while at < records.len() {
-            let chunk = &records[at..records.len().min(at + TOLD_MAX)];
-            let (taken, refused) = self.outlet.deliver(chunk).await;
-            let taken = taken.min(chunk.len());
+        while at < sorted.records.len() {
+            let (taken, told, refused) = self.outlet.deliver(&sorted, at).await;
             at += taken;
             self.counters.send(taken as u64);
             if taken > 0 {
@@ -132,10 +191,10 @@ impl Delivery {
                 Err(Refused::Later(why)) => why,
                 Err(Refused::Never(why)) => {
                     // Of the platform's own sinks none was taken, so all are refused.
-                    let refused = if matches!(self.outlet, Outlet::Own(_)) { chunk.len() } else { 1 };
-                    let end = (at + refused).min(records.len());
-                    let dead: Vec<_> =
-                        records[at..end].iter().map(|record| (record.clone(), Refusal::Sink(why.clone()))).collect();
+                    let refused = if matches!(self.outlet, Outlet::Own(..)) { told } else { 1 };
+                    let end = (at + refused).min(sorted.records.len());
+                    let dead = sorted.records[at..end].iter();
+                    let dead: Vec<_> = dead.map(|record| (record.clone(), Refusal::Sink(why.clone()))).collect();
                     self.morgue.bury_records(&self.name, &dead).await;
                     at = end;
                     continue;

@@ -11,13 +11,14 @@ mod disk;
 mod morgue;
 mod pump;
 mod queue;
+mod sides;
 
 pub use counters::{Board, Counters, Counts};
 pub use deliver::Inlet;
+pub use sides::Witness;
 
-use crate::dead::{self, DeadLetters};
+use crate::dead::DeadLetters;
 use crate::plan::{NoPlan, Plan};
-use crate::record::Record;
 use crate::resource::OpenError;
 use crate::sink::Sink;
 use crate::source::{self, Source, Surroundings};
@@ -32,15 +33,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// How long a stop waits for what is on its way.
 pub const DRAIN_MAX: Duration = Duration::from_secs(5);
-/// How often lists are looked at again.
-const RELOAD_EVERY: Duration = Duration::from_secs(5);
-/// How often it is looked whether dead letters are to be replayed.
-const REPLAY_EVERY: Duration = Duration::from_secs(1);
 
 /// What a topology needs of the machine it runs on.
 pub struct Host {
@@ -60,6 +57,8 @@ pub struct Host {
     pub own_sources: BTreeMap<Arc<str>, Box<dyn Source>>,
     /// The topology's sinks, open.
     pub sinks: Sinks,
+    /// Who puts on record what commands do with dead letters.
+    pub witness: Option<Arc<dyn Witness>>,
 }
 
 /// A topology's sinks, open, by their names.
@@ -173,17 +172,21 @@ impl Pipeline {
         let starting = Starting { topology, folder, board: board.clone(), morgue: Arc::clone(&morgue), ending };
         let mut deliveries = JoinSet::new();
         let queues = starting.sinks(&plan, &host, &mut deliveries)?;
-        let works = Works { plan, board: board.clone(), morgue: Arc::clone(&morgue), queues: Arc::new(queues) };
+        let tenants = topology.sources.iter().filter_map(|entry| Some((entry.name.clone(), entry.tenant.clone()?)));
+        let tenants = Arc::new(tenants.collect());
+        let works =
+            Works { plan, board: board.clone(), morgue: Arc::clone(&morgue), queues: Arc::new(queues), tenants };
         let (mut sources, mut pumps, mut addresses) = (JoinSet::new(), JoinSet::new(), BTreeMap::new());
         let mut counters = BTreeMap::new();
+        let witness = host.witness.clone();
         for (name, source) in starting.open_sources(host).await? {
             addresses.insert(Arc::clone(&name), source.addresses());
             counters.insert(Arc::clone(&name), source.counters());
             starting.source(&name, source, &works, &mut sources, &mut pumps)?;
         }
         let mut sides = JoinSet::new();
-        sides.spawn(reload(Arc::clone(&works.plan)));
-        sides.spawn(replay(works, letters));
+        sides.spawn(sides::reload(Arc::clone(&works.plan)));
+        sides.spawn(sides::attend(works, letters, witness));
         let ending = starting.ending;
         let monitor = Monitor { board, morgue, sources: Arc::new(counters) };
         Ok(Self { monitor, addresses, sources, sides, pumps, deliveries, ending })
@@ -239,7 +242,9 @@ impl Starting<'_> {
         for sink in self.topology.sinks.iter().filter(|sink| reached.contains(&sink.name)) {
             let name = &sink.name;
             let outlet = if OWN_SINKS.contains(&&**name) {
-                Outlet::Own(host.inlets.get(name).cloned().ok_or_else(|| NotStarted::NoInlet { name: name.clone() })?)
+                let inlet = host.inlets.get(name).cloned();
+                let inlet = inlet.ok_or_else(|| NotStarted::NoInlet { name: name.clone() })?;
+                Outlet::Own(inlet, Arc::clone(&host.tenant))
             } else {
                 let sink = host.sinks.get(name).cloned().ok_or_else(|| NotStarted::NoInlet { name: name.clone() })?;
                 Outlet::Outside(sink, Arc::clone(&host.tenant))
@@ -306,74 +311,4 @@ impl Starting<'_> {
         });
         Ok(())
     }
-}
-
-/// Looks at the lists that transforms read.
-async fn reload(plan: Arc<Plan>) {
-    loop {
-        tokio::time::sleep(RELOAD_EVERY).await;
-        let (plan, again) = (Arc::clone(&plan), RELOAD_EVERY);
-        let found = tokio::task::spawn_blocking(move || {
-            plan.reload()
-                .into_iter()
-                .map(|(name, done)| (name, done.map_err(|error| error.to_string())))
-                .collect::<Vec<_>>()
-        });
-        for (name, done) in found.await.unwrap_or_default() {
-            match done {
-                Ok(()) => tracing::info!(transform = %name, "a list was read again"),
-                Err(error) => tracing::warn!(transform = %name, error, ?again, "a list stays as it was"),
-            }
-        }
-    }
-}
-
-/// Deals again with dead letters that were handed over for it: each enters where it could not be dealt with.
-async fn replay(works: Works, letters: PathBuf) {
-    loop {
-        tokio::time::sleep(REPLAY_EVERY).await;
-        let folder = letters.clone();
-        let found = tokio::task::spawn_blocking(move || dead::replays(&folder)).await;
-        let files = match found {
-            Ok(Ok(files)) => files,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "dead letters cannot be replayed");
-                continue;
-            }
-            Err(_) => return,
-        };
-        for (path, letters) in files {
-            if !replay_all(&works, letters).await {
-                continue;
-            }
-            tracing::info!(path = %path.display(), "dead letters were replayed");
-            if let Err(error) = std::fs::remove_file(&path) {
-                tracing::warn!(path = %path.display(), %error, "replayed dead letters cannot be removed");
-            }
-        }
-    }
-}
-
-/// Whether all of them are durable: in a sink, or among the dead letters again.
-async fn replay_all(works: &Works, letters: Vec<dead::Letter>) -> bool {
-    let mut by_component: BTreeMap<Arc<str>, Vec<Record>> = BTreeMap::new();
-    for letter in letters {
-        if works.plan.entry(&letter.component).is_none() {
-            tracing::warn!(component = %letter.component, "a dead letter's component is gone: it stays");
-            works.morgue.keep(letter).await;
-        } else if let Ok(record) = Record::try_from(letter.event) {
-            // Its place is behind by now: by it, it would be taken for a repetition.
-            let record = Record { position: None, ..record };
-            by_component.entry(letter.component).or_default().push(record);
-        }
-    }
-    for (component, records) in by_component {
-        let Some(entry) = works.plan.entry(&component) else { continue };
-        let (done, told) = oneshot::channel();
-        works.run(&entry, records, Some(done)).await;
-        if told.await.is_err() {
-            return false;
-        }
-    }
-    true
 }

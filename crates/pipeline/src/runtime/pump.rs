@@ -12,7 +12,7 @@ use crate::plan::{Entry, Made, Plan};
 use crate::record::Record;
 use crate::source::Batch;
 use crate::transform::Refusal;
-use detection::Reject;
+use detection::{RawEvent, Reject};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +28,8 @@ pub(super) struct Works {
     pub(super) board: Board,
     pub(super) morgue: Arc<Morgue>,
     pub(super) queues: Arc<BTreeMap<Arc<str>, queue::Sender>>,
+    /// The tenants that sources speak for.
+    pub(super) tenants: Arc<BTreeMap<Arc<str>, Arc<str>>>,
 }
 
 impl Works {
@@ -62,6 +64,12 @@ impl Works {
         }
     }
 
+    /// Events of a source, as those of its tenant.
+    fn records(&self, source: &str, events: Vec<RawEvent>) -> Vec<Record> {
+        let tenant = self.tenants.get(source);
+        events.into_iter().map(|raw| Record { tenant: tenant.cloned(), ..Record::from(raw) }).collect()
+    }
+
     async fn reject(&self, source: &Arc<str>, rejects: Vec<Reject>) {
         let now_ms = self.morgue.now_ms();
         let letters = rejects.into_iter().map(|reject| Letter::of_reject(now_ms, source, reject));
@@ -77,7 +85,7 @@ pub(super) async fn straight(works: Works, source: Arc<str>, mut batches: mpsc::
         counters.receive(count + rejects.len() as u64);
         works.reject(&source, rejects).await;
         let began = tokio::time::Instant::now();
-        works.run(&entry, events.into_iter().map(Record::from).collect(), done).await;
+        works.run(&entry, works.records(&source, events), done).await;
         counters.wait(began.elapsed());
         counters.send(count);
     }
@@ -89,7 +97,7 @@ pub(super) async fn to_disk(works: Works, source: Arc<str>, mut batches: mpsc::R
     while let Some(Batch { events, rejects, done }) = batches.recv().await {
         counters.receive((events.len() + rejects.len()) as u64);
         works.reject(&source, rejects).await;
-        let records: Vec<Record> = events.into_iter().map(Record::from).collect();
+        let records = works.records(&source, events);
         if disk.append(&records).await
             && let Some(done) = done
         {

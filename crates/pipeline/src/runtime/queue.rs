@@ -88,7 +88,10 @@ mod tests {
 
     fn records(count: usize, bytes: usize) -> Vec<Record> {
         let raw = vec![b'x'; bytes].into();
-        vec![Record { source: SourceKind::Syslog, received_ms: 0, position: None, raw, fields: None }; count]
+        vec![
+            Record { source: SourceKind::Syslog, received_ms: 0, position: None, tenant: None, raw, fields: None };
+            count
+        ]
     }
 
     #[tokio::test]

@@ -31,7 +31,7 @@ pub enum SinkConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wants {
-    /// About what; empty means alerts, incidents, pages and tickets: everything but single events.
+    /// About what; empty means all that it listens to.
     #[serde(default)]
     pub topics: BTreeSet<Topic>,
     /// How grave at least.
@@ -45,11 +45,7 @@ pub struct Wants {
 impl Wants {
     /// Whether a notice is among them.
     pub fn admit(&self, notice: &Notice) -> bool {
-        let topic = match self.topics.is_empty() {
-            true => notice.topic != Topic::Event,
-            false => self.topics.contains(&notice.topic),
-        };
-        topic
+        (self.topics.is_empty() || self.topics.contains(&notice.topic))
             && notice.severity >= self.severity_min
             && (self.tenants.is_empty() || self.tenants.contains(&notice.tenant))
     }

@@ -82,6 +82,9 @@ pub enum Problem {
         /// Which, and why.
         why: String,
     },
+    /// No tenant's name.
+    #[error("tenant must be the name of a tenant")]
+    BadTenant,
     /// It listens to nothing.
     #[error("it needs inputs = [...]: the names of those it listens to")]
     NoInputs,

@@ -66,6 +66,8 @@ pub struct SourceEntry {
     pub config: SourceConfig,
     /// On disk between it and the rest, for sources that cannot wait.
     pub buffer: Option<BufferConfig>,
+    /// Whose its events are; the platform's own where it is not said. What they say themselves does not count.
+    pub tenant: Option<Arc<str>>,
     pub(crate) lines: Lines,
 }
 
@@ -193,7 +195,7 @@ impl Topology {
 
     /// Whether events of that stream come again after a crash, in their order: then their places tell repetitions.
     pub fn is_read_again(&self, stream: &str) -> bool {
-        let name = stream.split_once('@').map_or(stream, |(name, _)| name);
+        let name = stream.split(['@', '#']).next().unwrap_or(stream);
         let name = name.split_once('.').map_or(name, |(_, name)| name);
         self.sources.iter().any(|source| *source.name == *name && described::is_read_again(&source.config))
     }

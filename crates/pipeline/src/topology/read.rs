@@ -120,6 +120,10 @@ impl<'t> Reading<'t> {
             _ => table.remove("buffer").and_then(|value| self.config(name, line, value)),
         };
         let lines = self.lines(&table);
+        let tenant = match section {
+            "sources" => table.remove("tenant").and_then(|value| self.tenant(name, value)),
+            _ => None,
+        };
         let name = Arc::clone(name);
         if section == "sinks" && OWN_SINKS.contains(&&*name) {
             for (key, _) in &table {
@@ -134,7 +138,7 @@ impl<'t> Reading<'t> {
         match section {
             "sources" => {
                 let Some(config) = self.config(&name, line, whole) else { return };
-                topology.sources.push(SourceEntry { name, line, config, buffer, lines });
+                topology.sources.push(SourceEntry { name, line, config, buffer, tenant, lines });
             }
             "transforms" => {
                 let Some(config) = self.config(&name, line, whole) else { return };
@@ -145,6 +149,17 @@ impl<'t> Reading<'t> {
                 let Some(config) = self.config(&name, line, whole) else { return };
                 let (inputs, config) = (inputs.unwrap_or_default(), Some(config));
                 topology.sinks.push(SinkEntry { name, line, inputs, config, buffer, lines });
+            }
+        }
+    }
+
+    fn tenant(&mut self, name: &str, value: Value<'t>) -> Option<Arc<str>> {
+        let line = self.line(value.span());
+        match value.get_ref() {
+            DeValue::String(tenant) if model::schema::check_name(tenant).is_ok() => Some(tenant.as_ref().into()),
+            _ => {
+                self.found(line, Some(name), Problem::BadTenant);
+                None
             }
         }
     }
