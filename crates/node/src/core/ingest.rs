@@ -76,12 +76,12 @@ impl Node {
     fn known(&self, session: &Session, raw: RawEvent) -> Result<Taken, String> {
         let event = normalise(&raw).map_err(|reject| reject.reason.to_string())?;
         let control = self.control();
-        let own = match control.tenants.get(&session.tenant()) {
+        let own: &str = match control.tenants.get(&session.tenant()) {
             _ if session.tenant() == TenantId::PLATFORM => PLATFORM,
             Some(tenant) => &tenant.name,
             None => return Err("its tenant is not known here yet".to_owned()),
         };
-        let tenant = match event.fields.get(TENANT_FIELD) {
+        let tenant: &str = match event.fields.get(TENANT_FIELD) {
             None => own,
             Some(named) => match named.as_str().and_then(|named| control.tenant(named)) {
                 Some(named) if named.name == own || own == PLATFORM && named.allows(self.region.id) => &named.name,
