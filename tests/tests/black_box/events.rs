@@ -1,7 +1,7 @@
 //! Events of the past: kept for each tenant, found by search and hunt, seen by nobody else.
 
 use crate::bed::{Bed, holdfast, said, until};
-use crate::client::Client;
+use crate::client::{Answer, Client};
 use crate::people::{self, person};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -11,8 +11,8 @@ fn rules() -> String {
     std::fs::canonicalize("../cluster/rules").expect("the pack is in the repository").display().to_string()
 }
 
-async fn send(who: &Client, event: Value) {
-    who.ask(Method::POST, "/v1/events").body("application/x-ndjson", event.to_string()).send().await.is(202);
+async fn send(who: &Client, event: Value) -> Answer {
+    who.ask(Method::POST, "/v1/events").body("application/x-ndjson", event.to_string()).send().await
 }
 
 /// The rows of a search, once there are any.
@@ -37,10 +37,11 @@ async fn each_tenants_events_are_found_by_its_own_people_only() {
     let acme = person(&admin, "acme-sam", "acme", soc.clone()).await;
     let bolt = person(&admin, "bolt-sue", "bolt", soc).await;
     let reader = person(&admin, "acme-rob", "acme", json!([{"role": "reader"}])).await;
-    // What an event says of its tenant is not believed.
-    send(&acme, json!({"user": {"name": "Zoe"}, "message": "opened the vault", "metadata": {"tenant_uid": "bolt"}}))
-        .await;
-    send(&bolt, json!({"user": {"name": "Zoe"}, "message": "closed the vault"})).await;
+    // An event that says it is another tenant's is not taken.
+    let posed = json!({"user": {"name": "Zoe"}, "message": "opened the vault", "metadata": {"tenant_uid": "bolt"}});
+    send(&acme, posed).await.problem(422, "invalid");
+    send(&acme, json!({"user": {"name": "Zoe"}, "message": "opened the vault"})).await.is(202);
+    send(&bolt, json!({"user": {"name": "Zoe"}, "message": "closed the vault"})).await.is(202);
 
     let found = rows(&acme, json!({"query": "user:zoe"})).await;
     assert_eq!((found.len(), &found[0]["message"]), (1, &json!("opened the vault")), "{found:#?}");
