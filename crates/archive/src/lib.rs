@@ -1,7 +1,7 @@
 //! Normalised events in time-partitioned Parquet: kept, searched, hunted through.
 //!
 //! [`Archive`] writes and keeps files, [`search`] asks them with DataFusion, [`hunt`] runs detection rules over them.
-//! Nothing here reads a clock or decides who may see what; it never gives events of another tenant than it was asked
+//! Nothing here reads a clock, but to end a search in time, or decides who may see what; it never gives events of another tenant than it was asked
 //! for, and never answers from a file it could not read without saying so.
 
 pub mod archive;

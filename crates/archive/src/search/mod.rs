@@ -23,9 +23,10 @@ use scan::EventsTable;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::time::Instant;
 
 pub use ask::parse as parse_query;
 
@@ -100,10 +101,23 @@ pub struct Progress {
     /// Rows that fit.
     pub rows_matched: AtomicU64,
     cancelled: AtomicBool,
+    until: OnceLock<Instant>,
     broken: Mutex<BTreeMap<String, String>>,
 }
 
 impl Progress {
+    /// Has it end at the latest after that time; the first to say so counts.
+    pub fn limit(&self, time: Duration) {
+        self.until.get_or_init(|| Instant::now() + time);
+    }
+    /// Why it must not go on. It is asked between batches, so that work which never waits is stopped too.
+    pub(crate) fn end(&self) -> Result<(), ArchiveError> {
+        if self.is_cancelled() {
+            return Err(ArchiveError::Cancelled);
+        }
+        let is_over = self.until.get().is_some_and(|until| Instant::now() >= *until);
+        if is_over { Err(ArchiveError::Timeout) } else { Ok(()) }
+    }
     /// Has it end soon.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
@@ -150,21 +164,19 @@ pub fn run(
     let snapshot = archive.snapshot(&question.tenants, question.span);
     progress.files_total.store(snapshot.files.len() as u64, Ordering::Relaxed);
     // A thread of its own, so that a heavy question never delays what keeps the cluster together.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime = runtime.map_err(|error| ArchiveError::Disk { path: "a thread".into(), error })?;
+    progress.limit(limits.time);
     let answer = runtime.block_on(async {
-        let work = async {
-            match &question.ask {
-                Ask::Text(text) => newest(snapshot, question, ask::parse(text)?, limits, progress).await,
-                Ask::Sql(text) => selected(snapshot, question, text, limits, progress).await,
-            }
-        };
-        tokio::time::timeout(limits.time, work).await.unwrap_or(Err(ArchiveError::Timeout))
+        match &question.ask {
+            Ask::Text(text) => newest(snapshot, question, ask::parse(text)?, limits, progress).await,
+            Ask::Sql(text) => selected(snapshot, question, text, limits, progress).await,
+        }
     });
     for (path, reason) in progress.broken() {
         archive.report_broken(&path, &reason);
     }
-    if progress.is_cancelled() { Err(ArchiveError::Cancelled) } else { answer }
+    answer
 }
 
 async fn selected(
@@ -269,6 +281,7 @@ async fn collect(
     let mut stream = datafusion::physical_plan::execute_stream(plan, context).map_err(refused)?;
     let mut size_bytes = 0;
     while let Some(batch) = stream.try_next().await.map_err(refused)? {
+        progress.end()?;
         let lines = json(&batch)?;
         size_bytes += lines.len();
         for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -295,6 +308,11 @@ fn json(batch: &RecordBatch) -> Result<Vec<u8>, ArchiveError> {
 fn refused(error: DataFusionError, limits: Limits) -> ArchiveError {
     match error.find_root() {
         DataFusionError::ResourcesExhausted(_) => ArchiveError::Memory(limits.memory_bytes),
+        root @ DataFusionError::External(why) => match why.downcast_ref() {
+            Some(ArchiveError::Cancelled) => ArchiveError::Cancelled,
+            Some(ArchiveError::Timeout) => ArchiveError::Timeout,
+            _ => ArchiveError::Question(root.strip_backtrace()),
+        },
         root => ArchiveError::Question(root.strip_backtrace()),
     }
 }

@@ -132,12 +132,7 @@ impl ExecutionPlan for ScanExec {
             progress: Arc::clone(&self.progress),
             file: None,
         };
-        // Between batches others get their turn: the one who looks at the clock, for instance.
-        let batches = futures::stream::unfold(scan, |mut scan| async {
-            tokio::task::yield_now().await;
-            scan.next().map(|batch| (batch, scan))
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), futures::stream::iter(scan))))
     }
 }
 
@@ -164,8 +159,8 @@ impl Iterator for Scan {
     type Item = Result<RecordBatch>;
     fn next(&mut self) -> Option<Self::Item> {
         while self.left > 0 {
-            if self.progress.is_cancelled() {
-                return Some(Err(DataFusionError::Execution("cancelled".into())));
+            if let Err(why) = self.progress.end() {
+                return Some(Err(DataFusionError::External(Box::new(why))));
             }
             let batch = match self.step() {
                 Ok(Some(batch)) => batch,
