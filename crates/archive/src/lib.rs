@@ -6,6 +6,7 @@
 
 pub mod archive;
 pub mod check;
+mod compact;
 mod disk;
 pub mod hunt;
 pub mod job;

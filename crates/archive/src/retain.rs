@@ -1,25 +1,14 @@
-//! What leaves the archive, and what becomes one file: retention, the bound on the disk, compaction.
+//! What leaves the archive: retention, and the bound on the disk.
 //!
 //! Only whole partitions leave; what is under legal hold never does. Nothing leaves silently: the caller gets a list.
 
-use crate::ArchiveError;
-use crate::archive::{Archive, FileEntry, Written};
+use crate::archive::Archive;
 use crate::layout::{Partition, Span, day_text};
-use crate::read::Opened;
-use crate::row::schema;
-use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Milliseconds of a day.
 const DAY_MS: u64 = 24 * 3_600_000;
-/// Files of a partition are not put together while more events may come for it.
-const SETTLED_MS: u64 = 30 * 60_000;
-/// Events of a file that is put together.
-const COMPACT_ROWS_MAX: u64 = 200_000;
-/// Memory for putting files together.
-const COMPACT_BYTES_MAX: u64 = 256 << 20;
 
 /// A span of a tenant's events that must be kept, whatever else is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,65 +128,4 @@ impl Archive {
         let leaving: u64 = self.leaving(policy, now_ms).iter().map(|removed| removed.size_bytes).sum();
         self.size_bytes().saturating_sub(leaving) > policy.size_bytes_max
     }
-
-    /// Puts small files of one settled partition together, if there are any.
-    pub fn compact(&self, now_ms: u64) -> Result<Option<Written>, ArchiveError> {
-        let Some(old) = self.compactable(now_ms) else { return Ok(None) };
-        let columns: Vec<usize> = (0..schema().fields().len()).collect();
-        let (mut batches, mut taken, mut size_bytes, mut rows) = (Vec::new(), Vec::new(), 0, 0);
-        for file in old {
-            let opened = match Opened::open(&file) {
-                Ok(opened) => opened,
-                Err(error) => {
-                    self.report_broken(&file.path.display().to_string(), &error.to_string());
-                    continue;
-                }
-            };
-            size_bytes += opened.size_bytes();
-            rows += file.name.rows;
-            if !taken.is_empty() && (size_bytes > COMPACT_BYTES_MAX || rows > COMPACT_ROWS_MAX) {
-                break;
-            }
-            let mut part = Vec::new();
-            for group in opened.groups(None)? {
-                part.extend(opened.read(group, &columns, None)?.collect::<Result<Vec<_>, _>>()?);
-            }
-            batches.extend(part);
-            taken.push(file);
-        }
-        if taken.len() < 2 {
-            return Ok(None);
-        }
-        let sorted = sort(&batches).map_err(|error| ArchiveError::Broken {
-            path: taken[0].path.display().to_string(),
-            reason: format!("it cannot be sorted with its neighbours: {error}"),
-        })?;
-        self.replace(&taken, &[sorted]).map(Some)
-    }
-
-    /// Small files of one partition, strays and others apart, the oldest partition first.
-    fn compactable(&self, now_ms: u64) -> Option<Vec<Arc<FileEntry>>> {
-        let broken = self.broken();
-        let state = self.state.read();
-        state.files.iter().filter(|(partition, _)| partition.span().to_ms + SETTLED_MS <= now_ms).find_map(
-            |(_, files)| {
-                [false, true].into_iter().find_map(|stray| {
-                    let small = |file: &&Arc<FileEntry>| {
-                        file.name.stray == stray
-                            && file.name.rows < COMPACT_ROWS_MAX / 2
-                            && !broken.contains_key(&file.path)
-                    };
-                    let found: Vec<_> = files.iter().filter(small).cloned().collect();
-                    (found.len() > 1).then_some(found)
-                })
-            },
-        )
-    }
-}
-
-fn sort(batches: &[RecordBatch]) -> Result<RecordBatch, datafusion::arrow::error::ArrowError> {
-    let all = concat_batches(&schema(), batches)?;
-    let columns = ["time", "stream", "sequence"].iter().filter_map(|name| all.column_by_name(name));
-    let columns: Vec<_> = columns.map(|values| SortColumn { values: Arc::clone(values), options: None }).collect();
-    take_record_batch(&all, &lexsort_to_indices(&columns, None)?)
 }

@@ -27,8 +27,8 @@ const MAINTAIN_EVERY_MS: u64 = 60_000;
 const RETRY: Duration = Duration::from_secs(5);
 /// Where nothing happens, open events are looked at this often.
 const TICK: Duration = Duration::from_secs(5);
-/// Files put together at a time, so that new events do not wait long.
-const COMPACTIONS_MAX: usize = 8;
+/// How long files are put together at a time, so that new events do not wait longer; there may be more to do.
+const COMPACT_MS_MAX: u64 = 5_000;
 /// Whose events are that name no tenant the cluster knows.
 const NOBODYS: &str = "platform";
 
@@ -170,16 +170,13 @@ async fn maintain(node: &Arc<Node>, keeper: &Keeper, was_stuck: bool, now_ms: u6
         let (archive, policy) = (Arc::clone(&keeper.archive), policy.clone());
         blocking(move || archive.retain(&policy, now_ms)).await;
     }
-    for _ in 0..COMPACTIONS_MAX {
-        let archive = Arc::clone(&keeper.archive);
-        match blocking(move || archive.compact(now_ms)).await {
-            Some(Ok(Some(_))) => {}
-            Some(Err(error)) => {
-                tracing::error!(%error, "files of the archive cannot be put together");
-                break;
-            }
-            _ => break,
-        }
+    let (archive, clock) = (Arc::clone(&keeper.archive), Arc::clone(&node.world.clock));
+    let compact = move || {
+        let until_ms = clock.wall_ms() + COMPACT_MS_MAX;
+        archive.compact(now_ms, || clock.wall_ms() < until_ms)
+    };
+    if let Some(Err(error)) = blocking(compact).await {
+        tracing::error!(%error, "files of the archive cannot be put together");
     }
     count(node, keeper);
     let is_stuck = keeper.archive.is_stuck(&policy, now_ms);
