@@ -2,8 +2,8 @@
 //!
 //! Only whole partitions leave; what is under legal hold never does. Nothing leaves silently: the caller gets a list.
 
-use crate::archive::Archive;
-use crate::layout::{Partition, Span, day_text};
+use crate::archive::{Archive, FileEntry};
+use crate::layout::{NEAR_MS, Partition, Span, day_text};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub struct Policy {
     pub tenants: BTreeMap<Arc<str>, u32>,
     /// Legal holds.
     pub holds: Vec<Hold>,
-    /// Bytes of all files; beyond it the oldest leave.
+    /// Bytes of all files; beyond it the oldest of whoever has most leave.
     pub size_bytes_max: u64,
 }
 
@@ -57,9 +57,13 @@ pub struct Removed {
 }
 
 impl Policy {
-    fn is_held(&self, partition: &Partition) -> bool {
-        let held = |hold: &Hold| hold.tenant == partition.tenant && hold.span.overlaps(partition.span());
-        self.holds.iter().any(held)
+    fn is_held(&self, partition: &Partition, files: &[Arc<FileEntry>]) -> bool {
+        let hour = partition.span();
+        // The hour of strays is that of their receipt: they may have happened at any time that was long before it.
+        let strays = files.iter().any(|file| file.name.stray);
+        let strays = Span { from_ms: 0, to_ms: if strays { hour.to_ms.saturating_sub(NEAR_MS) } else { 0 } };
+        let held = |hold: &Hold| hold.span.overlaps(hour) || hold.span.overlaps(strays);
+        self.holds.iter().any(|hold| hold.tenant == partition.tenant && held(hold))
     }
     fn is_expired(&self, partition: &Partition, now_ms: u64) -> bool {
         let days = self.tenants.get(&partition.tenant).copied().unwrap_or(self.days);
@@ -69,33 +73,52 @@ impl Policy {
     }
 }
 
-/// What is to leave, by day; the archive is not changed.
-fn plan(archive: &Archive, policy: &Policy, now_ms: u64) -> BTreeMap<(u64, Arc<str>), (Why, Vec<Partition>)> {
-    let mut leaving: BTreeMap<(u64, Arc<str>), (Why, Vec<Partition>)> = BTreeMap::new();
-    let mut days: BTreeMap<(u64, Arc<str>), (u64, Vec<Partition>)> = BTreeMap::new();
-    let mut size_bytes = 0;
+/// What leaves, by day.
+type Leaving = BTreeMap<(u64, Arc<str>), (Why, Vec<Partition>)>;
+
+/// What a tenant has.
+#[derive(Default)]
+struct Share {
+    size_bytes: u64,
+    /// What of it may leave, by day.
+    days: BTreeMap<u64, (u64, Vec<Partition>)>,
+}
+
+/// What is to leave; the archive is not changed.
+fn plan(archive: &Archive, policy: &Policy, now_ms: u64) -> Leaving {
+    let mut leaving = Leaving::new();
+    let mut shares: BTreeMap<Arc<str>, Share> = BTreeMap::new();
     for (partition, files) in &archive.state.read().files {
         let partition_bytes: u64 = files.iter().map(|file| file.size_bytes).sum();
-        let day = (partition.hour / 24, Arc::clone(&partition.tenant));
-        if policy.is_expired(partition, now_ms) && !policy.is_held(partition) {
-            leaving.entry(day).or_insert((Why::Expired, Vec::new())).1.push(partition.clone());
+        let (day, tenant) = (partition.hour / 24, Arc::clone(&partition.tenant));
+        let is_held = policy.is_held(partition, files);
+        if policy.is_expired(partition, now_ms) && !is_held {
+            leaving.entry((day, tenant)).or_insert((Why::Expired, Vec::new())).1.push(partition.clone());
             continue;
         }
-        size_bytes += partition_bytes;
-        if !policy.is_held(partition) {
-            let (bytes, partitions) = days.entry(day).or_default();
+        let share = shares.entry(tenant).or_default();
+        share.size_bytes += partition_bytes;
+        if !is_held {
+            let (bytes, partitions) = share.days.entry(day).or_default();
             *bytes += partition_bytes;
             partitions.push(partition.clone());
         }
     }
-    for (day, (bytes, partitions)) in days {
-        if size_bytes <= policy.size_bytes_max {
-            break;
-        }
-        size_bytes -= bytes;
-        leaving.insert(day, (Why::Full, partitions));
-    }
+    evict(shares, policy.size_bytes_max, &mut leaving);
     leaving
+}
+
+/// While all take more than they may, the oldest day of whoever takes most leaves: a flood costs nobody else's days.
+fn evict(mut shares: BTreeMap<Arc<str>, Share>, size_bytes_max: u64, leaving: &mut Leaving) {
+    let mut size_bytes: u64 = shares.values().map(|share| share.size_bytes).sum();
+    while size_bytes > size_bytes_max {
+        let with_days = shares.iter_mut().filter(|(_, share)| !share.days.is_empty());
+        let Some((tenant, share)) = with_days.max_by_key(|(_, share)| share.size_bytes) else { return };
+        let Some((day, (bytes, partitions))) = share.days.pop_first() else { return };
+        share.size_bytes -= bytes;
+        size_bytes -= bytes;
+        leaving.insert((day, Arc::clone(tenant)), (Why::Full, partitions));
+    }
 }
 
 impl Archive {
