@@ -83,7 +83,13 @@ fn main() {
         Ask::Sql("SELECT user_name, count(*) AS n FROM events GROUP BY 1 ORDER BY 2 DESC LIMIT 10".into()),
     ] {
         let progress = Arc::new(Progress::default());
-        let question = Question { tenants: Tenants::one("acme"), span: Span::ALL, ask: ask.clone(), rows_max: 1000 };
+        let question = Question {
+            tenants: Tenants::one("acme"),
+            audit: Tenants::All,
+            span: Span::ALL,
+            ask: ask.clone(),
+            rows_max: 1000,
+        };
         let (answer, _) = timed(&format!("{ask:?}").chars().take(58).collect::<String>(), || {
             run(&archive, &question, Limits::default(), &progress).expect("a good question")
         });

@@ -338,6 +338,15 @@ impl Archive {
         Snapshot { files, open }
     }
 
+    /// Whose events there may be in a span.
+    pub fn tenants(&self, span: Span) -> BTreeSet<Arc<str>> {
+        let state = self.state.read();
+        let holds = |files: &Vec<Arc<FileEntry>>| files.iter().any(|file| file.may_hold(span));
+        let files = state.files.iter().filter(|(_, files)| holds(files)).map(|(partition, _)| &partition.tenant);
+        let open = state.open.entries.iter().filter(|entry| span.contains(entry.time_ms()));
+        files.chain(open.map(|entry| &entry.tenant)).cloned().collect()
+    }
+
     /// Every file.
     pub fn files(&self) -> Vec<Arc<FileEntry>> {
         self.state.read().files.values().flatten().cloned().collect()

@@ -32,12 +32,7 @@ impl Archive {
         self.compact_to(SIZE, now_ms, goes_on)
     }
 
-    fn compact_to(
-        &self,
-        size: Size,
-        now_ms: u64,
-        mut goes_on: impl FnMut() -> bool,
-    ) -> Result<Written, ArchiveError> {
+    fn compact_to(&self, size: Size, now_ms: u64, mut goes_on: impl FnMut() -> bool) -> Result<Written, ArchiveError> {
         let mut written = Written::default();
         for (partition, stray) in self.settled(size, now_ms) {
             while goes_on() {

@@ -7,7 +7,9 @@
 pub mod archive;
 pub mod check;
 mod compact;
+mod descriptor;
 mod disk;
+pub mod forecast;
 pub mod hunt;
 pub mod job;
 pub mod layout;
@@ -26,7 +28,8 @@ pub use row::Entry;
 /// Why the archive could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// The disk failed: nothing of what was to be written counts.
+    /// The disk failed, or the system was out of something: nothing of what was to be written counts, and nothing is
+    /// said about what was to be read.
     #[error("{path}: {error}")]
     Disk {
         /// The file or folder.

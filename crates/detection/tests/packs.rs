@@ -193,7 +193,7 @@ fn a_plain_folder_of_rules_lets_no_tenants_words_travel() {
     let carried: BTreeSet<&str> = alerts.values().flat_map(|alert| &alert.events).map(|event| &*event.text).collect();
     assert_eq!(count(&alerts, "platform", "denied"), 4, "the rules are the platform's");
     // Its own events say what happened; a tenant's only that it did.
-    assert_eq!(carried, BTreeSet::from(["", "denied failure secret"]));
+    assert_eq!(carried, BTreeSet::from(["", "denied Failure secret"]));
     assert!(alerts.values().any(|alert| !alert.events[0].entities.is_empty()));
 }
 

@@ -47,8 +47,25 @@ async fn each_tenants_events_are_found_by_its_own_people_only() {
     assert_eq!((found.len(), &found[0]["message"]), (1, &json!("opened the vault")), "{found:#?}");
     let found = rows(&bolt, json!({"sql": "SELECT message, tenant FROM events WHERE user_name = 'zoe'"})).await;
     assert_eq!(found, [json!({"message": "closed the vault", "tenant": "bolt"})]);
-    let found = rows(&admin, json!({"query": "vault user:zoe", "tenant": "*"})).await;
-    assert_eq!(found.len(), 2);
+    // Of the platform's people its SOC sees both, but nobody who runs the platform, and each tenant is told.
+    let pat = person(&admin, "pat", "platform", json!([{"role": "soc"}])).await;
+    let both = json!({"query": "vault user:zoe", "tenant": "*"});
+    admin.post("/v1/events/search", both.clone()).await.problem(403, "forbidden");
+    admin.post("/v1/events/search", json!({"query": "", "tenant": "acme"})).await.problem(403, "forbidden");
+    admin.post("/v1/events/hunt", json!({"tenant": "*"})).await.problem(403, "forbidden");
+    assert_eq!(rows(&pat, both).await.len(), 2);
+    for own in [&acme, &bolt] {
+        let list = own.get("/v1/audit/entries?action=events.search&limit=500").await.is(200).json();
+        let by_pat = list["entries"].as_array().unwrap().iter().filter(|entry| entry["event"]["user"] == "pat");
+        let told: Vec<&Value> = by_pat.map(|entry| &entry["detail"]["new"]).collect();
+        assert!(!told.is_empty() && told.iter().all(|new| new["tenant"] == "*" && new["query"].is_null()), "{told:?}");
+    }
+    // The audit log is for those who may read it, whoever else searches.
+    let eve = person(&admin, "acme-eve", "acme", json!([{"role": "soc"}])).await;
+    let leaves = json!({"sql": "SELECT count(*) AS n FROM events WHERE source = 'audit'"});
+    for who in [&eve, &pat] {
+        assert_eq!(rows(who, leaves.clone()).await, [json!({"n": 0})]);
+    }
     // Its own audit log is among a tenant's events.
     let logins = rows(&acme, json!({"query": "operation:login user:acme-sam"})).await;
     assert!(logins.iter().all(|row| row["tenant"] == "acme"));
@@ -85,7 +102,9 @@ async fn a_hunt_finds_the_alerts_that_were_raised_and_files_hold() {
         return;
     };
     let anyone = bed.client("eu-1");
-    let admin = people::first(&bed, &anyone).await;
+    let first = people::first(&bed, &anyone).await;
+    // Whoever runs the platform does not look through what others did on it.
+    let admin = person(&first, "pat", "platform", json!([{"role": "soc"}, {"role": "auditor"}])).await;
     for _ in 0..6 {
         let wrong = json!({"login": "mallory", "password": "Not-The-Password-1"});
         anyone.post("/v1/sessions", wrong).await.problem(401, "credentials-refused");

@@ -38,8 +38,8 @@ pub const ROWS_MAX: usize = 10_000;
 pub const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Hours that a search for the newest events looks at first; doubled while it finds too few, up to the second.
 const STEP_HOURS: (usize, usize) = (1, 48);
-/// Broken files named in one answer; there may be more.
-const BROKEN_MAX: usize = 100;
+/// Skipped files named in one answer, broken and others; there may be more.
+const SKIPPED_MAX: usize = 100;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +55,8 @@ pub enum Ask {
 pub struct Question {
     /// Whose events.
     pub tenants: Tenants,
+    /// Of which of them entries of the audit log too.
+    pub audit: Tenants,
     /// Which span of event time.
     pub span: Span,
     /// What of them.
@@ -87,6 +89,9 @@ pub struct Answer {
     pub rows: Vec<Value>,
     /// Whether there was more than the bounds allow.
     pub truncated: bool,
+    /// Bytes of the rows, as JSON: up to [`ANSWER_BYTES_MAX`], and the row after.
+    #[serde(skip)]
+    pub size_bytes: usize,
 }
 
 /// How far a search or hunt is; shared with whoever waits for it.
@@ -103,6 +108,7 @@ pub struct Progress {
     cancelled: AtomicBool,
     until: OnceLock<Instant>,
     broken: Mutex<BTreeMap<String, String>>,
+    unread: Mutex<BTreeMap<String, String>>,
 }
 
 impl Progress {
@@ -126,22 +132,29 @@ impl Progress {
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }
-    /// Notes a file that was skipped because it is broken.
-    pub(crate) fn skip(&self, path: String, reason: String) {
-        let mut broken = self.broken.lock();
-        if broken.len() < BROKEN_MAX {
-            broken.insert(path, reason);
-        }
-    }
-    /// As [`Progress::skip`], for an error that names the file.
-    pub(crate) fn skip_for(&self, error: &ArchiveError) {
-        if let ArchiveError::Broken { path, reason } = error {
-            self.skip(path.clone(), reason.clone());
+    /// Notes a file that was skipped.
+    pub(crate) fn skip(&self, error: &ArchiveError) {
+        let (skipped, path, reason) = match error {
+            ArchiveError::Broken { path, reason } => (&self.broken, path, reason.clone()),
+            ArchiveError::Disk { path, error } => (&self.unread, path, error.to_string()),
+            _ => return,
+        };
+        let mut skipped = skipped.lock();
+        if skipped.len() < SKIPPED_MAX {
+            skipped.insert(path.clone(), reason);
         }
     }
     /// Files that were skipped, and why: where there are any, the answer may lack events.
-    pub fn broken(&self) -> BTreeMap<String, String> {
-        self.broken.lock().clone()
+    pub fn skipped(&self) -> BTreeMap<String, String> {
+        let mut skipped = self.broken.lock().clone();
+        skipped.extend(self.unread.lock().clone());
+        skipped
+    }
+    /// Has the archive remember those that will be no better next time.
+    pub(crate) fn report(&self, archive: &Archive) {
+        for (path, reason) in &*self.broken.lock() {
+            archive.report_broken(path, reason);
+        }
     }
     pub(crate) fn count(counter: &AtomicU64, count: usize) {
         counter.fetch_add(count as u64, Ordering::Relaxed);
@@ -173,9 +186,7 @@ pub fn run(
             Ask::Sql(text) => selected(snapshot, question, text, limits, progress).await,
         }
     });
-    for (path, reason) in progress.broken() {
-        archive.report_broken(&path, &reason);
-    }
+    progress.report(archive);
     answer
 }
 
@@ -186,7 +197,7 @@ async fn selected(
     limits: Limits,
     progress: &Arc<Progress>,
 ) -> Result<Answer, ArchiveError> {
-    let table = EventsTable::new(snapshot, question.span, Arc::clone(progress));
+    let table = EventsTable::new(snapshot, question.span, &question.audit, Arc::clone(progress));
     let context = session::context(limits)?;
     let frame = sql::plan(&context, table, text).await?;
     let mut answer = Answer::default();
@@ -212,7 +223,7 @@ async fn newest(
         let strays = others.into_iter().filter(|file| file.name.stray);
         let files = own.into_iter().chain(strays).collect();
         let part = Snapshot { files, open: snapshot.open.clone() };
-        let table = EventsTable::new(part, step, Arc::clone(progress));
+        let table = EventsTable::new(part, step, &question.audit, Arc::clone(progress));
         let mut frame = context.read_table(Arc::new(table)).map_err(|error| refused(error, limits))?;
         if let Some(expr) = expr.clone() {
             frame = frame.filter(expr).map_err(|error| refused(error, limits))?;
@@ -279,16 +290,14 @@ async fn collect(
     let plan = plan.await.map_err(refused)?;
     sql::check_joins(plan.as_ref())?;
     let mut stream = datafusion::physical_plan::execute_stream(plan, context).map_err(refused)?;
-    let mut size_bytes = 0;
     while let Some(batch) = stream.try_next().await.map_err(refused)? {
         progress.end()?;
-        let lines = json(&batch)?;
-        size_bytes += lines.len();
-        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            if answer.rows.len() >= rows_max || size_bytes > ANSWER_BYTES_MAX {
+        for line in json(&batch)?.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            if answer.rows.len() >= rows_max || answer.size_bytes >= ANSWER_BYTES_MAX {
                 answer.truncated = true;
                 return Ok(());
             }
+            answer.size_bytes += line.len();
             let row = serde_json::from_slice(line).map_err(|error| ArchiveError::Question(error.to_string()))?;
             Progress::count(&progress.rows_matched, 1);
             answer.rows.push(row);
@@ -323,7 +332,7 @@ pub async fn check(ask: &Ask) -> Result<(), ArchiveError> {
     match ask {
         Ask::Text(text) => ask::parse(text).map(|_| ()),
         Ask::Sql(text) => {
-            let table = EventsTable::new(Snapshot::default(), Span::ALL, Arc::default());
+            let table = EventsTable::new(Snapshot::default(), Span::ALL, &Tenants::All, Arc::default());
             let context: SessionContext = session::context(limits)?;
             sql::plan(&context, table, text).await.map(|_| ())
         }

@@ -9,12 +9,16 @@ use crate::driver::streams;
 use crate::machine::note::Note;
 use crate::node::Node;
 use anyhow::Context;
+use archive::forecast::Bounds;
 use archive::job::Jobs;
 use archive::retain::{Hold, Policy, Removed, Why};
-use archive::{Archive, Entry};
+use archive::{Archive, Entry, Span};
 use detection::SourceKind;
 use detection::normalise::normalise;
+use detection::report::Forecast;
+use detection::rules::RuleSet;
 use model::TenantId;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +33,8 @@ const RETRY: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_secs(5);
 /// How long files are put together at a time, so that new events do not wait longer; there may be more to do.
 const COMPACT_MS_MAX: u64 = 5_000;
+/// How far back a forecast looks.
+const FORECAST_MS: u64 = 24 * 3_600_000;
 /// Whose events are that name no tenant the cluster knows.
 const NOBODYS: &str = "platform";
 
@@ -61,7 +67,7 @@ impl Keeper {
         let tenants =
             control.tenants.values().map(|tenant| (tenant.name.as_str().into(), days(tenant.continuity_class)));
         let hold = |hold: &crate::config::LegalHold| {
-            let span = hold.span().unwrap_or(archive::Span::ALL);
+            let span = hold.span().unwrap_or(Span::ALL);
             Hold { tenant: hold.tenant.as_str().into(), span }
         };
         Policy {
@@ -71,6 +77,16 @@ impl Keeper {
             size_bytes_max: self.config.max_bytes,
         }
     }
+}
+
+/// What the rules of a set would have raised in the last day of this node's archive, by their ids: what a rollout
+/// compares with. Nothing where the node keeps no archive.
+pub(crate) async fn forecast(node: &Node, rules: Arc<RuleSet>) -> BTreeMap<Arc<str>, Forecast> {
+    let Some(keeper) = node.archive.get() else { return BTreeMap::new() };
+    let (archive, to_ms) = (Arc::clone(&keeper.archive), node.world.clock.wall_ms());
+    let span = Span { from_ms: to_ms.saturating_sub(FORECAST_MS), to_ms };
+    let report = blocking(move || archive::forecast::run(&archive, &rules, span, Bounds::default())).await;
+    report.map(|report| report.forecast()).unwrap_or_default()
 }
 
 /// Archives until the node stops; at once if it keeps no archive.
@@ -103,8 +119,10 @@ async fn round(
     if archive.is_full(now_ms) {
         let full = Arc::clone(archive);
         let rolled = blocking(move || full.roll(now_ms)).await?;
-        let why = "events of the past cannot be written: they wait in the region's log";
-        rolled.inspect_err(|error| tracing::error!(%error, why)).ok()?;
+        let told = |error: &archive::ArchiveError| {
+            tracing::error!(%error, "events of the past cannot be written: they wait in the region's log");
+        };
+        rolled.inspect_err(told).ok()?;
     }
     // Parsing is work for a thread that nobody else waits for.
     let archive = Arc::clone(archive);
