@@ -58,6 +58,10 @@ impl Node {
         lines: Vec<Bytes>,
     ) -> Answer<Ingested> {
         self.permit(caller, session, Action::EventIngest, session.tenant(), "events").await?;
+        if session.tenant() != TenantId::PLATFORM {
+            let own = self.control().tenants.get(&session.tenant()).cloned().ok_or(Problem::not_found("tenant"))?;
+            self.resident(&own)?;
+        }
         let accepted = lines.len() as u64;
         let resource = Some(format!("events/{source}"));
         let note = Note { resource, ..self.note(caller, session, "ingest") };
