@@ -3,11 +3,12 @@
 //! Pure data. The stored form is JSON, so that people can read what lies in buffers and among dead letters.
 
 use crate::sink::{Notice, Topic};
+use crate::transform::schema::CLASSES;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use detection::event::Fields;
-use detection::normalise::normalise;
+use detection::normalise::{class, normalise};
 use detection::rules::TENANT_FIELD;
 use detection::{EventId, Position, RawEvent, Severity, SourceKind};
 use serde::{Deserialize, Serialize};
@@ -144,16 +145,34 @@ fn value_bytes(value: &Value) -> usize {
 /// What OCSF has lists of where events have one.
 const LISTS: [&str; 1] = ["resources"];
 
-/// Fields as OCSF nests them; what rules only look at is no part of it.
+/// What rules look at in every event, and the classes that OCSF has it in.
+const OF_CLASSES: [(&str, &[u32]); 7] = [
+    ("logsource", &[]),
+    ("product", &[]),
+    ("category", &[]),
+    ("database", &[class::BASE, class::DATASTORE]),
+    ("resources", &[class::BASE, class::DETECTION_FINDING, class::API_ACTIVITY]),
+    ("service", &[class::BASE, class::AUTHENTICATION]),
+    ("process", &[class::BASE, class::PROCESS]),
+];
+
+/// Fields as OCSF nests them; what is no part of the class is unmapped.
 fn ocsf(fields: &Fields) -> Map<String, Value> {
     let mut body = nested(fields);
-    if !body.contains_key("class_uid") {
-        return body;
-    }
-    if let Some(source) = body.remove("logsource")
-        && let Some(unmapped) = body.entry("unmapped").or_insert_with(|| Map::new().into()).as_object_mut()
-    {
-        unmapped.insert("logsource".to_owned(), source);
+    let Some(class) = body.get("class_uid").and_then(Value::as_u64) else { return body };
+    let is_known = CLASSES.iter().any(|known| u64::from(known.uid) == class);
+    for (name, classes) in OF_CLASSES {
+        let is_of_class = classes.iter().any(|uid| u64::from(*uid) == class);
+        // A plain name is what a log source calls itself.
+        let is_plain = body.get(name).is_some_and(Value::is_string);
+        if is_of_class && !is_plain || !is_known && name != "logsource" {
+            continue;
+        }
+        if let Some(value) = body.remove(name)
+            && let Some(unmapped) = body.entry("unmapped").or_insert_with(|| Map::new().into()).as_object_mut()
+        {
+            unmapped.insert(name.to_owned(), value);
+        }
     }
     for list in LISTS {
         if let Some(one @ Value::Object(_)) = body.get_mut(list) {

@@ -102,6 +102,11 @@ while needed:
     if name not in of_objects:
         of_objects[name] = {}
         of_objects[name] = compiled(objects[name], objects)
+# An observable's kind is the number that types, attributes and objects have as one.
+kinds = {"0", "99"}
+for entry in [*dictionary["types"]["attributes"].values(), *dictionary["attributes"].values(), *objects.values()]:
+    kinds |= {str(entry["observable"])} if "observable" in entry else set()
+of_objects["observable"]["attributes"]["type_id"]["enum"] = sorted(kinds, key=lambda value: (len(value), value))
 base = {name: kind.get("type", name) for name, kind in dictionary["types"]["attributes"].items()}
 version = load(root / "version.json")["version"]
 json.dump({"version": version, "types": base, "classes": classes, "objects": dict(sorted(of_objects.items()))},

@@ -3,7 +3,7 @@
 //! `user.name` is who carries the badge, `unmapped.badge` its number, `device.name` the door, `device.location.desc`
 //! the site: rules that compare where somebody is with where they log in join on `user.name`.
 
-use super::{Draft, OCSF_VERSION, class};
+use super::{Draft, OCSF_VERSION, UNKNOWN, class};
 use crate::event::{LogSource, RejectReason};
 use crate::source::badge::{self, BadgeUse, Direction, Outcome};
 
@@ -40,6 +40,10 @@ pub(super) fn draft(bytes: &[u8]) -> Result<Draft, RejectReason> {
     draft.text("unmapped.visited", used.host.as_deref());
     draft.device("device.name", used.door.as_deref());
     draft.device("device.location.desc", used.site.as_deref());
+    if used.site.is_some() {
+        // OCSF has no place without one.
+        draft.text("device.location.region", Some(used.region.as_deref().unwrap_or(UNKNOWN)));
+    }
     draft.region(used.region.as_deref());
     draft.text("unmapped.direction", used.direction.map(word));
     for (column, value) in &used.other {

@@ -71,7 +71,17 @@ pub(super) fn draft(bytes: &[u8], received_ms: u64) -> Result<Draft, RejectReaso
     }
     draft.region(text(&resource, "cloud.region").as_deref());
     draft.device("device.hostname", text(&resource, "host.name").as_deref());
-    draft.device("device.os.type", text(&resource, "os.type").as_deref());
+    if let Some(system) = text(&resource, "os.type") {
+        draft.device("device.os.type", Some(&system));
+        draft.text("device.os.name", Some(&system));
+        let kind = match system.as_str() {
+            "windows" => 100,
+            "linux" => 200,
+            "darwin" => 300,
+            _ => 0,
+        };
+        draft.set("device.os.type_id", kind);
+    }
     if draft.severity_id == 0 {
         draft.severity_id = severity_of(record.get("severity_number").and_then(Value::as_u64).unwrap_or(0));
     }

@@ -33,7 +33,7 @@ impl Notice {
             "analytic": { "uid": alert.rule.id, "name": alert.rule.title, "type_id": 1, "type": "Rule" },
             "first_seen_time": alert.first_ms,
             "last_seen_time": alert.last_ms,
-            "tags": alert.rule.tags,
+            "types": alert.rule.tags,
         });
         body["count"] = alert.events.len().into();
         body["evidences"] = evidences(listed);
@@ -121,15 +121,15 @@ fn alert_line(id: &str, line: &AlertLine) -> Value {
         "analytic": { "uid": line.rule, "name": line.title, "type_id": 1, "type": "Rule" },
         "first_seen_time": line.first_ms,
         "last_seen_time": line.last_ms,
-        "tags": line.tags,
+        "types": line.tags,
     })
 }
 
 fn evidences(events: &[EventSummary]) -> Value {
     let evidence = |event: &EventSummary| {
         json!({
-            "uid": event.id.to_string(),
             "data": {
+                "uid": event.id.to_string(),
                 "time": event.time_ms,
                 "class_uid": event.class_uid,
                 "activity_id": event.activity_id,
