@@ -142,8 +142,16 @@ pub trait Core: Send + Sync + 'static {
 
     // --- detection ---
 
-    /// Takes events: each line is one JSON object, verbatim. Returns when they are durable.
-    async fn ingest(&self, caller: &Caller, session: &Session, source: &str, lines: Vec<Bytes>) -> Answer<Ingested>;
+    /// Takes events: each line is one JSON object, verbatim. Returns when they are durable. Under the same key the same
+    /// lines count once, and others are [`Problem::IdempotencyReuse`].
+    async fn ingest(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        source: &str,
+        lines: Vec<Bytes>,
+        idempotency_key: Option<&str>,
+    ) -> Answer<Ingested>;
     /// Alerts, newest first.
     async fn alerts(&self, caller: &Caller, session: &Session, page: &Page) -> Answer<AlertList>;
     /// Incidents, in the order asked for.

@@ -35,6 +35,16 @@ pub(crate) struct WriteHeaderDoc {
     idempotency_key: Option<String>,
 }
 
+/// The key of a request that is no write of records, for the document.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code, reason = "only its description is used")]
+pub(crate) struct IdempotencyDoc {
+    /// Names the request: repeated with the same key, it happens once.
+    #[param(rename = "Idempotency-Key")]
+    idempotency_key: Option<String>,
+}
+
 /// The preconditions of a write, for the document.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
@@ -137,6 +147,27 @@ fn durability(text: &str) -> Result<Durability, Problem> {
     Ok(Durability::Remote(count))
 }
 
+/// What `Idempotency-Key` says.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(key) = single(headers, &IDEMPOTENCY_KEY)? else { return Ok(None) };
+    let fits = !key.is_empty() && key.len() <= IDEMPOTENCY_KEY_BYTES_MAX;
+    if !fits || !key.bytes().all(|b| b.is_ascii_graphic()) {
+        let message = format!("1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters");
+        return Err(Problem::invalid("Idempotency-Key", message));
+    }
+    Ok(Some(key.to_owned()))
+}
+
+/// The key of a request that is no write of records.
+pub(crate) struct IdempotencyKey(pub(crate) Option<String>);
+
+impl FromRequestParts<Api> for IdempotencyKey {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        idempotency_key(&parts.headers).map(Self)
+    }
+}
+
 /// The options of a write; the fingerprint is added by [`WriteHeaders::options`].
 pub(crate) struct WriteHeaders {
     options: WriteOptions,
@@ -145,15 +176,7 @@ pub(crate) struct WriteHeaders {
 impl WriteHeaders {
     pub(crate) fn read(headers: &HeaderMap) -> Result<Self, Problem> {
         let durability = single(headers, &DURABILITY)?.map(durability).transpose()?.unwrap_or_default();
-        let idempotency_key = single(headers, &IDEMPOTENCY_KEY)?;
-        if let Some(key) = idempotency_key {
-            let fits = !key.is_empty() && key.len() <= IDEMPOTENCY_KEY_BYTES_MAX;
-            if !fits || !key.bytes().all(|b| b.is_ascii_graphic()) {
-                let message = format!("1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters");
-                return Err(Problem::invalid("Idempotency-Key", message));
-            }
-        }
-        let idempotency_key = idempotency_key.map(str::to_owned);
+        let idempotency_key = idempotency_key(headers)?;
         let options = WriteOptions { durability, idempotency_key, fingerprint: None, token: session_token(headers)? };
         Ok(Self { options })
     }

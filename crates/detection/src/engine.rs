@@ -46,6 +46,8 @@ pub struct Options {
     pub keys_max: usize,
     /// Most entries that all correlations keep together; the largest lets its least recent keys go beyond it.
     pub entries_max: usize,
+    /// How long events are remembered behind their stream's watermark, to drop those that come again late.
+    pub remembered_for_ms: u64,
     /// Most events remembered to drop duplicates; beyond it the allowed lateness shrinks.
     pub remembered_max: usize,
 }
@@ -59,6 +61,7 @@ impl Default for Options {
             ahead_max_ms: 60_000,
             keys_max: 100_000,
             entries_max: 2_000_000,
+            remembered_for_ms: 24 * 3600 * 1000,
             remembered_max: 1_000_000,
         }
     }

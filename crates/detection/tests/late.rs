@@ -147,6 +147,20 @@ fn identities_beyond_the_budget_make_events_late_and_are_told() {
     assert!(matches!(effects.last(), Some(Effect::Alert(alert)) if &*alert.rule.id == COVERAGE_DEGRADED));
 }
 
+#[test]
+fn an_event_that_comes_again_long_after_the_watermark_passed_it_is_not_counted_twice() {
+    let two = "type: event_count, condition: {gte: 2}";
+    let of = |place: u64, second: u64, user: &str, uid: &str| {
+        let fields = json!({"kind": "a", "user": user, "metadata.uid": uid});
+        plain(place, NOW_MS - 10_000_000 + second * 1_000, fields)
+    };
+    let mut detector = Detector::new(rules(two), options());
+    let (alerts, lanes) = run(&mut detector, &[of(0, 0, "ann", "x"), of(1, 61, "bob", "y"), of(2, 0, "ann", "x")]);
+    assert_eq!((alerts.len(), lanes.len(), detector.counts().duplicates), (0, 0, 1));
+    let (alerts, _) = run(&mut detector, &[of(3, 62, "bob", "z")]);
+    assert_eq!(alerts.len(), 1, "another event is counted");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 

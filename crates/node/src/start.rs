@@ -73,6 +73,8 @@ pub struct Start {
     pub bootstrap: Option<(SessionKey, Account)>,
     /// **For tests only.** See [`GroupOptions::plant_leader_restore`].
     pub plant_leader_restore: bool,
+    /// **For tests only.** Reports count under leases that have ended too.
+    pub plant_unfenced: bool,
 }
 
 /// Why a node did not start.
@@ -170,7 +172,7 @@ impl Groups<'_> {
         let space = self.start.world.engine.space(&format!("data-{}", id.get()), &KEYSPACES)?;
         let ledger = Ledger::new(Arc::clone(cluster), self.region.name.as_str(), id);
         let machine = DataMachine::open(id, self.region.origin(), cluster.partitions, space, ledger, observer)?;
-        let machine = Arc::new(machine);
+        let machine = Arc::new(machine.plant_unfenced(self.start.plant_unfenced));
         let group = self.consensus(id, Arc::clone(&machine) as Arc<dyn consensus::Machine>, 1).await?;
         let proposer = self.proposer(&group, id);
         Ok(DataGroup { group, machine, proposer })

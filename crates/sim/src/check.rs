@@ -134,6 +134,7 @@ impl Evidence {
         audit::logs_verify(world, &mut findings);
         audit::everything_is_recorded_once(self, &mut findings);
         events::each_event_counts_once(self, &mut findings);
+        findings.extend(self.regions.first().and_then(|region| events::untold(&region.node, &world.outside)));
         events::each_alert_is_filed_once(self, &mut findings);
         findings
     }

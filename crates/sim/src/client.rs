@@ -2,6 +2,7 @@
 
 use crate::history::{Kind, Op, Outcome, Seen};
 use crate::plant::Plant;
+use crate::plot::Signal;
 use crate::random::Random;
 use crate::setup::{ANALYST, CALLS, METERS, PASSWORD, TENANTS, address};
 use crate::trace::Trace;
@@ -12,6 +13,7 @@ use api::problem::{Problem, Unavailable};
 use api::types::{
     Caller, Change, Etag, Level, Login, Operation, Patch, Precondition, ReadOptions, RecordAt, WriteOptions, Written,
 };
+use bytes::Bytes;
 use model::{Hlc, Origin, RegionId, Stamp};
 use node::core::NodeCore;
 use serde_json::Value as Json;
@@ -96,7 +98,7 @@ impl Office {
         let Some(mut seat) = self.seat(op.region, random) else { return Asked::Failed("nobody is there".into()) };
         let login = match op.kind {
             Kind::Login | Kind::WrongLogin => None,
-            Kind::Ingest => Some(ANALYST),
+            Kind::Ingest(_) => Some(ANALYST),
             _ => Some(TENANTS[op.tenant].login),
         };
         let caller = self.caller(login);
@@ -164,12 +166,9 @@ impl Office {
                 let version = done.results.first().and_then(|result| stamp_of(result.etag.as_ref()?));
                 return Ok(Done { replayed: done.replayed, version, token: Some(done.token), ..Done::default() });
             }
-            Kind::Ingest => {
-                let line = serde_json::json!({
-                    "product": "doors", "kind": "forced", "door": op.key, "uid": format!("ev~{}~", op.id),
-                    "time": crate::clock::EPOCH_MS + op.invoked / 1_000,
-                });
-                core.ingest(caller, &session, "doors", vec![line.to_string().into()]).await?;
+            Kind::Ingest(signal) => {
+                let key = signal.is_keyed.then(|| op.idempotency());
+                core.ingest(caller, &session, "doors", vec![line(op, signal)], key.as_deref()).await?;
                 return Ok(Done::default());
             }
             Kind::Probe => {
@@ -260,6 +259,20 @@ impl Office {
         }
         Ok(())
     }
+}
+
+/// An event as it is told: each time the same.
+fn line(op: &Op, signal: &Signal) -> Bytes {
+    let Signal { kind, host, at_ms, value, uid, copy, .. } = signal;
+    let mut line = serde_json::json!({
+        "product": "doors", "kind": kind, "door": op.key, "value": value, "event": format!("ev~{}~", op.id),
+        "device": {"hostname": format!("h{host}")}, "time": crate::clock::EPOCH_MS + at_ms,
+    });
+    if let Some(uid) = uid {
+        line["metadata"] = serde_json::json!({"uid": uid});
+        line["copy"] = (*copy).into();
+    }
+    line.to_string().into()
 }
 
 /// Wrong logins come from many addresses, so that none is locked out.

@@ -24,6 +24,12 @@ use transport::{FrameSink, FrameSource, FrameStream, Handler, Link, LinkError, M
 /// Text that only data of the pinned tenant holds.
 pub const PINNED_MARK: &[u8] = b"globex~";
 
+/// Rows of a shard's state begin with it, and the one that says where it has read to ends so.
+const SHARD: &[u8] = b"rdetect";
+const CURSOR: &[u8] = b"\0c";
+/// Of 256 reports, those whose state is lost where it is stored apart.
+const CUT: u8 = 64;
+
 /// What every door of a node knows.
 #[derive(Clone)]
 pub struct Watch {
@@ -139,6 +145,7 @@ impl WatchedSpace {
                     && key.starts_with(&keys::record(TenantId::PLATFORM, platform::ALERTS, ""))
             }
             Some(Plant::ClockOrdered) => keyspace == keys::META && key == keys::META_SCALARS,
+            Some(Plant::DeliveryForgotten) => keyspace == keys::DUTY && key.starts_with(b"i"),
             _ => false,
         }
     }
@@ -147,6 +154,19 @@ impl WatchedSpace {
         match self.watch.plant {
             Some(Plant::AuditLeafDropped) => {
                 batch.writes.retain(|(keyspace, key, _)| *keyspace != keys::AUDIT_LEAF || key.last() != Some(&77));
+            }
+            Some(Plant::CursorApart) if self.has_data => {
+                let is_of_shard = |keyspace: Keyspace, key: &[u8]| keyspace == keys::DUTY && key.starts_with(SHARD);
+                let mut cursors = batch
+                    .writes
+                    .iter()
+                    .filter(|(keyspace, key, _)| is_of_shard(*keyspace, key) && key.ends_with(CURSOR));
+                // The same in every replica: what is stored decides.
+                let is_cut =
+                    cursors.any(|(_, _, value)| blake3::hash(value.as_deref().unwrap_or_default()).as_bytes()[0] < CUT);
+                if is_cut {
+                    batch.writes.retain(|(keyspace, key, _)| !is_of_shard(*keyspace, key) || key.ends_with(CURSOR));
+                }
             }
             Some(Plant::TenantMixed) if self.has_data => {
                 for (keyspace, key, value) in &mut batch.writes {
@@ -185,8 +205,9 @@ impl Space for WatchedSpace {
     ) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let mut rows = self.inner.scan(keyspace, from, to, reverse, limit)?;
         if self.watch.plant == Some(Plant::StateForgotten) && keyspace == keys::DUTY {
-            rows.retain(|(key, _)| !key.starts_with(b"rdetect") || key.ends_with(b"\0c"));
+            rows.retain(|(key, _)| !key.starts_with(SHARD) || key.ends_with(CURSOR));
         }
+        rows.retain(|(key, _)| !self.is_hidden(keyspace, key));
         Ok(rows)
     }
     fn write(&self, mut batch: Batch) -> io::Result<()> {

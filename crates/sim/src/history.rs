@@ -1,5 +1,6 @@
 //! What clients asked and what they were told. An outcome that is not known stays possible for ever.
 
+use crate::plot::Signal;
 use model::Stamp;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -43,7 +44,7 @@ pub enum Kind {
     /// Asks for another tenant's data.
     Probe,
     /// Sends an event in.
-    Ingest,
+    Ingest(Signal),
 }
 
 /// What a read found.
@@ -102,6 +103,10 @@ impl Op {
     /// Whether it changes records at all.
     pub const fn writes(&self) -> bool {
         self.writes_call() || matches!(self.kind, Kind::Increment(_))
+    }
+    /// Whether it happens once however often it is asked, so that it may be asked again.
+    pub const fn is_repeatable(&self) -> bool {
+        self.writes() || matches!(self.kind, Kind::Ingest(_))
     }
     /// What it adds to the meter it names.
     pub const fn adds(&self) -> Option<i64> {

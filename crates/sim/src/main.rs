@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use sim::{Options, Plant, Report, run};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::Read as _;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -121,14 +121,15 @@ fn one(options: Options) -> bool {
     println!("{}", summary(&report));
     if !is_good {
         let plant = options.plant.map(|plant| format!(" --plant {}", plant.name())).unwrap_or_default();
-        println!("repeat with: cargo sim --seed {}{plant} --verbose", report.seed);
+        let hunt = options.hunt.map(|kills| format!(" --hunt {kills}")).unwrap_or_default();
+        println!("repeat with: ./dev sim --seed {}{plant}{hunt} --verbose", report.seed);
     }
     is_good
 }
 
 fn summary(report: &Report) -> String {
     format!(
-        "seed {} {} trace {} events {} operations {} acknowledged {} kills {} alerts {} virtual_ms {}",
+        "seed {} {} trace {} events {} operations {} acknowledged {} kills {} alerts {} rules {} virtual_ms {}",
         report.seed,
         if report.findings.is_empty() { "ok" } else { "FAILED" },
         report.trace,
@@ -137,6 +138,7 @@ fn summary(report: &Report) -> String {
         report.acknowledged,
         report.kills,
         report.alerts,
+        report.rules.iter().map(String::as_str).collect::<Vec<_>>().join(","),
         report.virtual_ms
     )
 }
@@ -238,19 +240,23 @@ fn seeds(from: u64, count: u64) -> anyhow::Result<Option<Vec<String>>> {
 
 /// Hunts until so many nodes have fallen.
 fn takeovers(from: u64, kills: u64) -> anyhow::Result<bool> {
-    let (mut fallen, mut alerts, mut failed) = (0, 0, Vec::new());
+    let (mut fallen, mut alerts, mut failed, mut rules) = (0, 0, Vec::new(), BTreeSet::new());
     let runs = kills.div_ceil(KILLS_PER_RUN) * 2;
     each((from..from + runs).map(|seed| (seed, None)), Some(KILLS_PER_RUN), |seed, said| {
         fallen += said.number("kills");
         alerts += said.number("alerts");
+        rules.extend(said.word("rules").unwrap_or_default().split(',').map(str::to_owned));
         if !said.is_good {
             print!("{}", said.text);
             failed.push(seed);
         }
         fallen < kills
     })?;
-    println!("{fallen} nodes fell at their duties, {alerts} alerts, failed: {failed:?}");
-    Ok(failed.is_empty() && fallen >= kills && alerts > 0)
+    let silent: Vec<&str> = sim::plot::ALERTING.into_iter().filter(|rule| !rules.contains(*rule)).collect();
+    println!(
+        "{fallen} nodes fell at their duties, {alerts} alerts, failed: {failed:?}, rules that never alerted: {silent:?}"
+    );
+    Ok(failed.is_empty() && fallen >= kills && silent.is_empty())
 }
 
 fn plants(name: &str, seeds: Option<u64>) -> anyhow::Result<bool> {
@@ -262,7 +268,7 @@ fn plants(name: &str, seeds: Option<u64>) -> anyhow::Result<bool> {
             continue;
         }
         let mut caught = None;
-        each((1..=bound).map(|seed| (seed, Some(*plant))), None, |seed, said| {
+        each((1..=bound).map(|seed| (seed, Some(*plant))), plant.hunt(), |seed, said| {
             if !said.is_good && caught.is_none() {
                 let what =
                     said.text.lines().find(|line| line.starts_with("VIOLATION")).unwrap_or("it crashed").to_owned();

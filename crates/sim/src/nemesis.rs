@@ -67,6 +67,8 @@ pub struct Nemesis {
     pace_ms: u64,
     rises: BTreeMap<(Instant, NodeId), ()>,
     mends: Option<Instant>,
+    /// The region of a hunted node that is cut off until then: the others are its quorum.
+    weakened: Option<usize>,
 }
 
 impl Nemesis {
@@ -82,14 +84,14 @@ impl Nemesis {
             faults.extend([Fault::Power, Fault::Flicker]);
         }
         let pace_ms = random.between(200, 1_500);
-        Self { random, faults, pace_ms, rises: BTreeMap::new(), mends: None }
+        Self { random, faults, pace_ms, rises: BTreeMap::new(), mends: None, weakened: None }
     }
 
     /// Does nothing but to hunt those who detect, file and tell.
     pub fn hunter(seed: u64) -> Self {
         let mut random = Random::new(seed, 0x4e3f);
         let pace_ms = random.between(300, 1_200);
-        Self { random, faults: vec![Fault::Hunt], pace_ms, rises: BTreeMap::new(), mends: None }
+        Self { random, faults: vec![Fault::Hunt], pace_ms, rises: BTreeMap::new(), mends: None, weakened: None }
     }
 
     /// What this seed may do, for a reader.
@@ -122,7 +124,7 @@ impl Nemesis {
         }
         tokio::time::sleep_until(until).await;
         if self.mends.is_some_and(|at| at <= Instant::now()) {
-            self.mends = None;
+            (self.mends, self.weakened) = (None, None);
             self.mend(world);
         }
         let fault = *self.random.pick(&self.faults.clone()).unwrap_or(&Fault::Bounce);
@@ -235,12 +237,21 @@ impl Nemesis {
     /// The region keeps its quorum: there is somebody to take over.
     async fn hunt(&mut self, world: &mut World) {
         let region = self.some_region();
-        if world.of_region(region).into_iter().any(|node| !world.is_up(node)) {
+        if self.weakened == Some(region) || world.of_region(region).into_iter().any(|node| !world.is_up(node)) {
             return;
         }
         let leases = world.node_in(region).and_then(|node| node.home().machine.leases().ok()).unwrap_or_default();
         let leases: Vec<_> = leases.into_iter().collect();
         let Some((duty, lease)) = self.random.pick(&leases) else { return };
+        if self.weakened.is_none() && self.random.percent(25) {
+            // It lives, and believes in its lease until it hears of the next one.
+            world.trace.tell(format!("{}, which has {duty}, is cut off", lease.holder));
+            let others: Vec<NodeId> = world.all().into_iter().filter(|other| *other != lease.holder).collect();
+            self.cut(world, &[lease.holder], &others, 2);
+            self.mends = Some(Instant::now() + self.random.millis(2_000, 6_000));
+            self.weakened = Some(region);
+            return;
+        }
         world.trace.tell(format!("{}, which has {duty}, falls", lease.holder));
         let away = if self.random.percent(50) { (0, 60) } else { (500, 4_000) };
         self.fall(world, &[lease.holder], away.0, away.1).await;

@@ -1,6 +1,6 @@
 //! Planted bugs: each breaks one promise at a door of the node, so that a checker can show that it would notice.
 //!
-//! A planted bug is never reachable outside the simulator, but for the one switch that consensus keeps for tests.
+//! A planted bug is never reachable outside the simulator, but for two switches that a start keeps for tests.
 
 /// One planted bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,12 @@ pub enum Plant {
     StateForgotten,
     /// A restarted node forgets its hybrid logical clock and trusts the wall clock.
     ClockOrdered,
+    /// Reports count under leases that have ended too: two nodes do one duty.
+    Unfenced,
+    /// Where a shard has read to is stored apart from what it knew: now and then only the first is there afterwards.
+    CursorApart,
+    /// A restarted node does not find which events it has taken: what is delivered again is taken again.
+    DeliveryForgotten,
 }
 
 impl Plant {
@@ -41,10 +47,23 @@ impl Plant {
         ("tenant-mixed", Self::TenantMixed, 2),
         ("stale-read", Self::StaleRead, 5),
         ("duplicate-apply", Self::DuplicateApply, 20),
-        ("alert-twice", Self::AlertTwice, 20),
-        ("state-forgotten", Self::StateForgotten, 20),
+        ("alert-twice", Self::AlertTwice, 5),
+        ("state-forgotten", Self::StateForgotten, 5),
         ("clock-ordered", Self::ClockOrdered, 0),
+        ("unfenced", Self::Unfenced, 5),
+        ("cursor-apart", Self::CursorApart, 5),
+        ("delivery-forgotten", Self::DeliveryForgotten, 5),
     ];
+
+    /// Whether it is looked for where those are hunted who have duties, so many times in a run.
+    pub const fn hunt(self) -> Option<u64> {
+        match self {
+            Self::AlertTwice | Self::StateForgotten | Self::Unfenced | Self::CursorApart | Self::DeliveryForgotten => {
+                Some(20)
+            }
+            _ => None,
+        }
+    }
 
     /// The one with this name.
     pub fn parse(name: &str) -> Option<Self> {

@@ -11,6 +11,7 @@ use crate::trace::Trace;
 use crate::workload::Workload;
 use crate::world::{World, groups_of};
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -25,6 +26,9 @@ const SETUP_WITHIN: Duration = Duration::from_secs(60);
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 /// A hunt ends after so long for each of its kills.
 const HUNT_PER_KILL: Duration = Duration::from_secs(5);
+
+/// How long after the last event every window is closed: lateness, silence, the longest timespan.
+const WINDOWS_CLOSE: Duration = Duration::from_secs(60 + 30 + 60 + 10);
 
 /// What to run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,6 +64,8 @@ pub struct Report {
     pub kills: u64,
     /// Alerts that were raised.
     pub alerts: usize,
+    /// Titles of their rules.
+    pub rules: BTreeSet<String>,
     /// Virtual time, in milliseconds.
     pub virtual_ms: u64,
     /// The last things that were told.
@@ -108,6 +114,7 @@ impl Play {
             self.trace.finding(error);
         }
         let history = self.history.lock();
+        let alerts = self.world.any_node().map(|node| events::stored(&node)).unwrap_or_default();
         let (trace, events) = self.trace.digest();
         Report {
             seed: self.options.seed,
@@ -117,7 +124,8 @@ impl Play {
             operations: history.len(),
             acknowledged: history.iter().filter(|op| op.outcome == crate::history::Outcome::Ok).count(),
             kills: self.world.kills,
-            alerts: self.world.any_node().map_or(0, |node| events::stored(&node).len()),
+            alerts: alerts.len(),
+            rules: alerts.into_values().map(|(title, _)| title).collect(),
             virtual_ms: self.trace.now_us() / 1_000,
             lines: self.trace.lines(),
         }
@@ -151,8 +159,13 @@ impl Play {
         }
         self.trace.tell("everything is mended".into());
         nemesis.heal(&mut self.world).await;
-        let healed_at = Instant::now();
         stop.send_replace(true);
+        if self.options.hunt.is_some() {
+            // What is told late is told after the mending too, and windows close when nothing more can come.
+            while clients.join_next().await.is_some() {}
+            tokio::time::sleep(WINDOWS_CLOSE).await;
+        }
+        let healed_at = Instant::now();
         while clients.join_next().await.is_some() {}
         let left = HEAL_WITHIN.saturating_sub(healed_at.elapsed());
         workload.prove_service(Random::new(seed, 0x9e41), left).await.map_err(|why| format!("recovery: {why}"))?;
@@ -252,11 +265,9 @@ impl Play {
             }
         }
         let regions: Vec<_> = (0..REGIONS.len()).filter_map(|region| self.world.node_in(region)).collect();
-        let stored = events::stored(first);
-        let missing = regions.iter().flat_map(|node| events::undisturbed(node)).find(|alert| !stored.contains(alert));
-        if let Some(alert) = missing {
-            return Some(format!("alert {alert} is missing"));
-        }
-        events::unfiled(first).map(|alert| format!("alert {alert} is under no incident"))
+        let expected = regions.iter().flat_map(|node| events::undisturbed(node)).collect();
+        events::difference(&expected, first)
+            .or_else(|| events::unfiled(first).map(|alert| format!("alert {alert} is under no incident")))
+            .or_else(|| events::untold(first, &self.world.outside))
     }
 }

@@ -1,7 +1,8 @@
-//! What every simulated cluster begins with: nine nodes, two tenants, their tables and users, one rule.
+//! What every simulated cluster begins with: nine nodes, two tenants, their tables and users, rules.
 //!
 //! Everything is created through the node's own commands; nothing is written past it.
 
+use crate::plot;
 use crate::random::{Random, SeededEntropy};
 use crate::world::World;
 use anyhow::{Context, bail};
@@ -52,7 +53,7 @@ pub const METERS: &str = "meters";
 /// Keys of meters.
 pub const METER_KEYS: [&str; 2] = ["m0", "m1"];
 
-/// One rule: five of one kind at one door.
+/// Five of one kind at one door.
 const RULES: &str = "title: Door forced
 name: door_forced
 logsource: {product: doors}
@@ -62,7 +63,7 @@ detection:
   condition: selection
 level: informational
 ---
-title: Doors forced
+title: doors_forced
 name: doors_forced
 correlation:
   type: event_count
@@ -73,9 +74,9 @@ correlation:
 level: high
 ";
 
-/// The rules every node detects by.
+/// The rules every node detects by: one of each kind.
 pub fn rules() -> detection::rules::RuleSet {
-    let (rules, errors) = detection::rules::load_texts(vec![("sim.yml".to_owned(), RULES.to_owned())]);
+    let (rules, errors) = detection::rules::load_texts(vec![("sim.yml".to_owned(), RULES.to_owned() + &plot::rules())]);
     assert!(errors.is_empty(), "the simulator's rules are sound: {errors:?}");
     rules
 }

@@ -2,6 +2,7 @@
 
 use crate::client::{Asked, Office, outcome_of};
 use crate::history::{History, Kind, Op, Outcome};
+use crate::plot::{self, Signal};
 use crate::random::Random;
 use crate::setup::{METER_KEYS, TENANTS};
 use model::Stamp;
@@ -13,8 +14,10 @@ use tokio::task::JoinSet;
 
 /// Calls that are never deleted, and calls that are.
 pub const CALL_KEYS: [&str; 5] = ["c0", "c1", "c2", "d0", "d1"];
-/// About so many operations, of all regions, are about one door, where doors are watched.
-const EVENTS_PER_DOOR: u64 = 40;
+/// Of a hundred operations, those that begin a plot where doors are watched; each is several events.
+const PLOTS: u64 = 20;
+/// Of a hundred events, those that are told again although they were taken.
+const TOLD_AGAIN: u64 = 20;
 /// Attempts of one write under one idempotency key.
 const ATTEMPTS: usize = 3;
 /// Operations on their way in one region; an open loop must end somewhere.
@@ -77,11 +80,8 @@ impl Workload {
         let meter = random.pick(&METER_KEYS).copied().unwrap_or("m0");
         let by = random.between(1, 9) as i64;
         let dice = random.below(100);
-        if self.is_watched && dice < 60 {
-            let door = format!("door-{}", self.next.load(Ordering::Relaxed) / EVENTS_PER_DOOR);
-            let op = self.op(region, tenant, Kind::Ingest, &door);
-            self.ask(op, None, &mut random).await;
-            return;
+        if self.is_watched && dice < PLOTS {
+            return self.plot(region, random).await;
         }
         if !is_allowed && dice < 80 {
             // Asking where the data may not be is refused, and must stay so.
@@ -100,12 +100,34 @@ impl Workload {
             80..=83 => (Kind::Login, ""),
             84 => (Kind::WrongLogin, ""),
             85 => (Kind::Probe, call),
-            86..=91 => (Kind::Ingest, ["door-a", "door-b"][usize::from(random.percent(50))]),
+            86..=91 => {
+                let door = ["door-a", "door-b"][usize::from(random.percent(50))];
+                (Kind::Ingest(self.forced(&mut random)), door)
+            }
             92..=95 => return self.swap(region, tenant, call, random).await,
             _ => return self.follow(region, tenant, call, random).await,
         };
         let op = self.op(region, tenant, kind, key);
         self.ask(op, None, &mut random).await;
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.office.trace.now_us() / 1_000
+    }
+
+    fn forced(&self, random: &mut Random) -> Signal {
+        let (at_ms, is_keyed) = (self.now_ms(), random.percent(50));
+        Signal { kind: plot::FORCED, host: 0, at_ms, value: 0, uid: None, copy: 0, is_keyed }
+    }
+
+    /// Tells what happens at a door of its own.
+    async fn plot(&self, region: usize, mut random: Random) {
+        let door = format!("door-{}", self.next.fetch_add(1, Ordering::Relaxed));
+        let began = tokio::time::Instant::now();
+        for (told_ms, signal) in plot::draw(&mut random, &door, self.now_ms()) {
+            tokio::time::sleep_until(began + Duration::from_millis(told_ms)).await;
+            self.ask(self.op(region, 0, Kind::Ingest(signal), &door), None, &mut random).await;
+        }
     }
 
     /// Reads, then writes if nothing has changed.
@@ -130,7 +152,7 @@ impl Workload {
 
     /// Asks, retries a write whose outcome is unknown, and writes down what is known in the end.
     async fn ask(&self, mut op: Op, token: Option<String>, random: &mut Random) -> Asked {
-        let attempts = if op.writes() { ATTEMPTS } else { 1 };
+        let attempts = if op.is_repeatable() { ATTEMPTS } else { 1 };
         let mut last = Asked::Unknown;
         let mut is_certain = true;
         for attempt in 0..attempts {
@@ -150,6 +172,13 @@ impl Workload {
         if let Asked::Ok(done) = &last {
             op.request = Some((done.request, done.replayed));
             op.seen = done.seen.clone();
+        }
+        if matches!(op.kind, Kind::Ingest(_)) && op.outcome != Outcome::Failed && random.percent(TOLD_AGAIN) {
+            tokio::time::sleep(random.millis(0, 20_000)).await;
+            // Whoever was told may have forgotten, or never heard: it changes nothing that was certain.
+            if matches!((self.office.ask(&op, None, random).await, op.outcome), (Asked::Ok(_), Outcome::Unknown)) {
+                op.outcome = Outcome::Ok;
+            }
         }
         op.returned = if op.outcome == Outcome::Unknown { u64::MAX } else { self.office.trace.now_us() };
         self.history.lock().push(op);

@@ -7,6 +7,7 @@ use crate::door::{Watch, WatchedEngine, WatchedLink};
 use crate::plant::Plant;
 use crate::random::{Random, SeededEntropy};
 use crate::setup;
+use crate::sink::Outside;
 use crate::trace::Trace;
 use consensus::{Group, Timing};
 use keyring::SigningKey;
@@ -104,6 +105,8 @@ pub struct World {
     pub seats: Seats,
     /// What is planted.
     pub plant: Option<Plant>,
+    /// Who is told outside.
+    pub outside: Arc<Outside>,
     seed: u64,
     /// Times that a node fell.
     pub kills: u64,
@@ -135,6 +138,7 @@ impl World {
             weather,
             seats: Seats::default(),
             plant,
+            outside: Arc::new(Outside::new(seed)),
             seed,
             lives: BTreeMap::new(),
             kills: 0,
@@ -180,12 +184,13 @@ impl World {
             password_cost: identity::password::Cost::Cheap,
             rules: watch::channel(Arc::new(setup::rules())).1,
             care: detection::rollout::Care::default(),
-            sinks: Vec::new(),
+            sinks: vec![Arc::clone(&self.outside) as _],
             works: Vec::new(),
             first,
             lost: false,
             bootstrap: first.then(|| setup::bootstrap(self.seed)),
             plant_leader_restore: self.plant == Some(Plant::LeaderRestore),
+            plant_unfenced: self.plant == Some(Plant::Unfenced),
         };
         let (tell_end, ended) = watch::channel(false);
         match Running::start(start).await {

@@ -2,6 +2,7 @@
 
 use crate::extract::{Query, Who, body};
 use crate::guard::Api;
+use crate::headers::{IdempotencyDoc, IdempotencyKey};
 use crate::limit::{EVENT_BYTES_MAX, EVENTS_MAX, VIOLATIONS_MAX};
 use crate::page::Seal;
 use crate::problem::{Problem, Violation};
@@ -79,19 +80,22 @@ fn check_line(line: &[u8]) -> Result<(), String> {
 
 /// Send events to the detection pipeline
 ///
-/// One JSON object a line. The answer comes when they are durable; all are taken, or none.
-#[utoipa::path(post, path = "/v1/events", tag = "detection", security(("session" = [])), params(SourceQuery),
+/// One JSON object a line. The answer comes when they are durable. Where there is none, send the same again: under
+/// the same `Idempotency-Key` the request counts once, and without a key each line that says when it happened does.
+#[utoipa::path(post, path = "/v1/events", tag = "detection", security(("session" = [])),
+    params(SourceQuery, IdempotencyDoc),
     request_body(content = String, content_type = "application/x-ndjson"),
     responses((status = 202, body = Ingested)))]
 async fn ingest(
     State(api): State<Api>,
     who: Who,
     Query(query): Query<SourceQuery>,
+    IdempotencyKey(key): IdempotencyKey,
     Lines(lines): Lines,
 ) -> Result<Response, Problem> {
     let source = query.source.as_deref().unwrap_or("http");
     model::schema::check_name(source).map_err(|error| Problem::invalid("source", error.to_string()))?;
-    json(StatusCode::ACCEPTED, &api.core.ingest(&who.caller, &who.session, source, lines).await?)
+    json(StatusCode::ACCEPTED, &api.core.ingest(&who.caller, &who.session, source, lines, key.as_deref()).await?)
 }
 
 /// List alerts, newest first

@@ -12,6 +12,8 @@ use utoipa::ToSchema;
 pub struct Ingested {
     /// How many.
     pub accepted: u64,
+    /// Of them, those that were here already: sent again, they count once.
+    pub repeated: u64,
 }
 
 /// How grave.

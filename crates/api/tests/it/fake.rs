@@ -443,11 +443,12 @@ impl Core for Fake {
         self.trip()?;
         Ok(AuditVerification { verified: true, logs: vec![] })
     }
-    async fn ingest(&self, _: &Caller, _: &Session, _: &str, lines: Vec<Bytes>) -> Answer<Ingested> {
+    async fn ingest(&self, _: &Caller, _: &Session, _: &str, lines: Vec<Bytes>, key: Option<&str>) -> Answer<Ingested> {
         self.trip()?;
         let accepted = lines.len() as u64;
+        let is_again = key.is_some() && *self.lines.lock().unwrap() == lines;
         *self.lines.lock().unwrap() = lines;
-        Ok(Ingested { accepted })
+        Ok(Ingested { accepted, repeated: if is_again { accepted } else { 0 } })
     }
     async fn search_events(&self, _: &Caller, _: &Session, request: EventSearch) -> Answer<JobView> {
         self.trip()?;

@@ -189,6 +189,11 @@ async fn events_are_taken_all_or_none() {
     let violations = answer.json()["violations"].clone();
     assert_eq!((violations[0]["at"].clone(), violations[1]["at"].clone()), (json!("line 2"), json!("line 3")));
     assert_eq!(send("\n \n").await.kind(), "invalid");
+    for (key, expected) in [("a", json!(0)), ("a", json!(2)), ("with space", json!(null))] {
+        let headers = [("content-type", "application/x-ndjson"), ("idempotency-key", key)];
+        let answer = client.send("POST", "/v1/events", &headers, "{\"c\":1}\n{\"d\":2}").await;
+        assert_eq!(answer.json()["repeated"], expected, "{key}");
+    }
     let many = "{}\n".repeat(api::limit::EVENTS_MAX + 1);
     let answer = client.send("POST", "/v1/events", &[("content-type", "application/x-ndjson")], many).await;
     assert_eq!(answer.kind(), "invalid");

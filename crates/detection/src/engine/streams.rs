@@ -49,6 +49,7 @@ pub(super) type Remembered = (u32, u64, EventId);
 pub(super) struct Streams {
     lateness_ms: u64,
     idle_after_ms: u64,
+    remembered_for_ms: u64,
     remembered_max: usize,
     remembered: usize,
     pub(super) next_number: u32,
@@ -66,6 +67,7 @@ impl Streams {
         Self {
             lateness_ms: options.allowed_lateness_ms,
             idle_after_ms: options.idle_after_ms,
+            remembered_for_ms: options.remembered_for_ms,
             remembered_max: options.remembered_max.max(1),
             remembered: 0,
             next_number: 0,
@@ -109,7 +111,7 @@ impl Streams {
     /// Remembers a matching event by its own identity, if it has one; whether it has come before.
     pub(super) fn is_again(&mut self, number: u32, event: &Event) -> bool {
         let (Some(known), Some(identity)) = (self.known.get_mut(&number), identity(event)) else { return false };
-        if event.time_ms < known.stream.watermark_ms {
+        if event.time_ms < known.stream.watermark_ms.saturating_sub(self.remembered_for_ms) {
             return false;
         }
         if !known.remembered.insert((event.time_ms, identity)) {
@@ -117,13 +119,17 @@ impl Streams {
         }
         self.memory.put((number, event.time_ms, identity));
         self.remembered += 1;
+        if self.remembered > self.remembered_max {
+            self.forget_late();
+        }
         // Beyond the bound the allowed lateness shrinks: an event is never counted twice, rather called late.
         while self.remembered > self.remembered_max {
-            let oldest = self.known.get(&number).and_then(|known| known.remembered.first());
-            let Some((time_ms, _)) = oldest else { break };
-            let (watermark_ms, before) = (*time_ms + 1, self.remembered);
-            self.move_on(number, watermark_ms);
-            self.lost.remembered += (before - self.remembered) as u64;
+            let oldest = self.known.get_mut(&number).and_then(|known| known.remembered.pop_first());
+            let Some((time_ms, id)) = oldest else { break };
+            self.memory.drop((number, time_ms, id));
+            self.remembered -= 1;
+            self.lost.remembered += 1;
+            self.move_on(number, time_ms + 1);
         }
         false
     }
@@ -133,12 +139,27 @@ impl Streams {
         std::mem::take(&mut self.lost)
     }
 
-    /// Moves a stream's watermark on and forgets what lies behind it.
+    /// Makes room: of every stream goes what is remembered only for what comes again late.
+    fn forget_late(&mut self) {
+        let numbers: Vec<u32> = self.known.keys().copied().collect();
+        let before = self.remembered;
+        numbers.into_iter().for_each(|number| self.forget_behind(number, 0));
+        self.lost.remembered += (before - self.remembered) as u64;
+    }
+
+    /// Moves a stream's watermark on and forgets what lies long behind it: what comes again may come late.
     fn move_on(&mut self, number: u32, watermark_ms: u64) {
         let Some(known) = self.known.get_mut(&number) else { return };
         known.stream.watermark_ms = known.stream.watermark_ms.max(watermark_ms);
+        self.forget_behind(number, self.remembered_for_ms);
+    }
+
+    /// Forgets what lies so far behind a stream's watermark.
+    fn forget_behind(&mut self, number: u32, by_ms: u64) {
+        let Some(known) = self.known.get_mut(&number) else { return };
+        let until_ms = known.stream.watermark_ms.saturating_sub(by_ms);
         while let Some(&(time_ms, id)) = known.remembered.first() {
-            if time_ms >= known.stream.watermark_ms {
+            if time_ms >= until_ms {
                 break;
             }
             known.remembered.pop_first();

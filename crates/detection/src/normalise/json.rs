@@ -3,7 +3,9 @@
 use super::{Draft, class, flat};
 use crate::event::{Fields, LogSource, RejectReason};
 use crate::source::syslog::rfc3339_ms;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Fields that hold the time, the first found counts: milliseconds or RFC 3339.
@@ -59,6 +61,12 @@ pub(super) fn of_object(object: &Map<String, Value>, received_ms: u64) -> Result
         return Err(RejectReason::BadField { field: "product".to_owned() });
     }
     Ok(draft)
+}
+
+/// Whether an object says itself when it happened.
+pub fn says_when(bytes: &[u8]) -> bool {
+    let fields: Result<BTreeMap<String, IgnoredAny>, _> = serde_json::from_slice(bytes);
+    fields.is_ok_and(|fields| TIME_FIELDS.iter().any(|field| fields.contains_key(*field)))
 }
 
 /// One service, or all that the event counts as.

@@ -10,7 +10,7 @@ mod otlp;
 mod syslog;
 
 pub use flat::flatten;
-pub use json::time_ms;
+pub use json::{says_when, time_ms};
 
 use crate::event::{
     Event, FIELDS_MAX, Fields, LogSource, Owner, RAW_SIZE_BYTES_MAX, RawEvent, Reject, RejectReason, SourceKind,

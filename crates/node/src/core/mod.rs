@@ -172,8 +172,15 @@ impl api::Core for NodeCore {
     async fn audit_verify(&self, caller: &Caller, session: &Session) -> Answer<AuditVerification> {
         self.0.audit_verify(caller, session).await
     }
-    async fn ingest(&self, caller: &Caller, session: &Session, source: &str, lines: Vec<Bytes>) -> Answer<Ingested> {
-        self.0.ingest(caller, session, source, lines).await
+    async fn ingest(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        source: &str,
+        lines: Vec<Bytes>,
+        idempotency_key: Option<&str>,
+    ) -> Answer<Ingested> {
+        self.0.ingest(caller, session, source, lines, idempotency_key).await
     }
     async fn search_events(&self, caller: &Caller, session: &Session, request: EventSearch) -> Answer<JobView> {
         self.0.search_events(caller, session, request).await

@@ -3,8 +3,9 @@
 mod audit;
 
 use crate::config::{self, Config, DetectionConfig};
-use crate::core::ingest::Taken;
+use crate::core::ingest::{KnownBy, Taken};
 use crate::driver::duty::Work;
+use crate::machine::command::Identity;
 use crate::machine::note::Note;
 use crate::node::Node;
 use anyhow::{Context, bail};
@@ -177,6 +178,13 @@ impl Witness for Register {
     }
 }
 
+/// What an event is known by that comes again because nobody knows whether it was taken: its place, which no other
+/// event ever has, or its content where it has none; and what was made of it, for several ways may lead here.
+fn identity(event: &RawEvent) -> Identity {
+    let own = event.id();
+    Identity::of("holdfast event of the pipeline 1", &[own.as_bytes(), &[event.source as u8], &event.bytes])
+}
+
 /// The region's log of events, which detection reads.
 struct RegionLog {
     node: Arc<Node>,
@@ -226,12 +234,11 @@ impl Inlet for RegionLog {
         };
         let later = |problem: api::problem::Problem| Refused::Later(problem.to_string());
         if !others.is_empty() {
-            // Places that mean nothing later are not kept: taken again, they would count twice.
-            let events = others.into_iter().map(|event| RawEvent { position: None, ..event });
-            self.node.take_in(of(tenant, events), None, &note).await.map_err(later)?;
+            let known = KnownBy::Each(others.iter().map(|event| Some(identity(event))).collect());
+            self.node.take_in(of(tenant, others), known, &note).await.map_err(later)?;
         }
         for (stream, events) in streams {
-            self.node.take_in(of(tenant, events), Some(&stream), &note).await.map_err(later)?;
+            self.node.take_in(of(tenant, events), KnownBy::Place(&stream), &note).await.map_err(later)?;
         }
         Ok(())
     }
@@ -240,6 +247,23 @@ impl Inlet for RegionLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use detection::{Position, SourceKind};
+
+    #[test]
+    fn an_event_that_comes_again_is_known_by_its_place_or_else_by_what_it_says() {
+        let event = |stream: Option<&str>, sequence, received_ms, text: &'static str| RawEvent {
+            source: SourceKind::Otlp,
+            received_ms,
+            position: stream.map(|stream| Position { stream: stream.into(), sequence }),
+            bytes: text.as_bytes().into(),
+        };
+        assert_eq!(identity(&event(None, 0, 1, "a")), identity(&event(None, 0, 2, "a")), "sent again later");
+        assert_ne!(identity(&event(None, 0, 1, "a")), identity(&event(None, 0, 1, "b")));
+        let line = |sequence, text| event(Some("eu-1.syslog@5"), sequence, 1, text);
+        assert_eq!(identity(&line(7, "a")), identity(&line(7, "a")));
+        assert_ne!(identity(&line(7, "a")), identity(&line(8, "a")), "two lines that say the same");
+        assert_ne!(identity(&line(7, "a")), identity(&line(7, "b")), "two ways of one line");
+    }
 
     #[test]
     fn the_configuration_s_own_keys_are_a_topology() {

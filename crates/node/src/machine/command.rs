@@ -61,11 +61,42 @@ pub enum Command {
 pub struct Ingest {
     /// Encoded raw events.
     pub events: Vec<Vec<u8>>,
-    /// For a source that delivers again after a crash, in order: its stream, and the sequence of each event. What
-    /// came before is left out.
-    pub door: Option<(String, Vec<u64>)>,
+    /// How what was delivered before is known.
+    pub door: Door,
     /// Who sent them.
     pub note: Note,
+}
+
+/// How the region's log knows again what was delivered before, and leaves it out.
+///
+/// The first two are encoded as `None` and `Some` of what earlier versions wrote here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Door {
+    /// Not at all.
+    Open,
+    /// By place: a source that delivers again after a crash, in order. Its stream, and the sequence of each event.
+    Places(String, Vec<u64>),
+    /// Event by event, by an identity of each; one without is never known again.
+    Identities(Vec<Option<Identity>>),
+    /// All of them or none, by the caller's idempotency key.
+    Request(Idempotency),
+}
+
+/// By what an event is known again: a hash of what only that event has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Identity([u8; 16]);
+
+impl Identity {
+    /// Of what only it has, in parts; `context` says what they are.
+    pub fn of(context: &str, parts: &[&[u8]]) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key(context);
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_be_bytes()).update(part);
+        }
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        Self(bytes)
+    }
 }
 
 /// What a node did in its duty: all of it takes effect, or nothing because another node has the duty by now.
@@ -233,9 +264,9 @@ pub enum Outcome {
     Noted,
     /// The command could not be read, and changed nothing.
     Malformed,
-    /// Foreign changes: how many changed something, and why the rest was not taken.
+    /// Foreign changes or events: how many changed something, and why the rest was not taken.
     Taken {
-        /// How many changed something here.
+        /// How many changed something here; events that were there already did not.
         applied: u32,
         /// Why the rest was not taken.
         refused: Option<String>,

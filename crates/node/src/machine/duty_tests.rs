@@ -2,7 +2,7 @@
 
 use super::tests::{Bed, text};
 use crate::driver::detect::{ONLY, record};
-use crate::machine::command::{Command, Ingest, Must, Outcome, Report, Row, Select, Transact};
+use crate::machine::command::{Command, Must, Outcome, Report, Row, Select, Transact};
 use crate::machine::control::platform;
 use crate::machine::note::Note;
 use model::{Merge, NodeId, TenantId};
@@ -114,27 +114,6 @@ fn rows_of_a_report_in_parts_wait_for_its_end_and_go_with_the_lease() {
     let rows = bed.rows();
     let rows: Vec<(&str, &str)> = rows.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     assert_eq!(rows, [("a", "2"), ("c", "3"), ("d", "4")]);
-}
-
-#[test]
-fn events_that_their_source_delivers_again_are_kept_once() {
-    let mut bed = Bed::new(1);
-    let ingest = |stream: Option<&str>, places: &[u64]| {
-        let events = places.iter().map(|place| place.to_string().into_bytes()).collect();
-        let door = stream.map(|stream| (stream.to_owned(), places.to_vec()));
-        Command::Ingest(Ingest { events, door, note: Note { action: "ingest".into(), ..Note::default() } })
-    };
-    bed.one(ingest(Some("file/a"), &[0, 17, 40]));
-    bed.one(ingest(Some("file/a"), &[17, 40, 77]));
-    bed.one(ingest(Some("file/b"), &[17]));
-    bed.one(ingest(None, &[17]));
-    let kept = bed.machine.events(0, 100).unwrap();
-    let kept: Vec<(u64, String)> =
-        kept.into_iter().map(|(number, event)| (number, String::from_utf8(event).unwrap())).collect();
-    let texts: Vec<&str> = kept.iter().map(|(_, text)| text.as_str()).collect();
-    assert_eq!(texts, ["0", "17", "40", "77", "17", "17"]);
-    assert!(kept.iter().map(|(number, _)| *number).eq(0..6), "numbers have no hole");
-    assert_eq!(bed.leaves().len(), 4, "what was delivered again is recorded too");
 }
 
 #[test]

@@ -150,6 +150,11 @@ pub fn door(stream: &str) -> Vec<u8> {
     [b"d", stream.as_bytes()].concat()
 }
 
+/// `i` number: identities of events that were kept, by the number of the first of them.
+pub fn identities(number: u64) -> Vec<u8> {
+    [b"i".as_slice(), &number.to_be_bytes()].concat()
+}
+
 fn origin_bytes(origin: Origin) -> [u8; 4] {
     let (region, life) = (origin.region.get().to_be_bytes(), origin.incarnation.to_be_bytes());
     [region[0], region[1], life[0], life[1]]

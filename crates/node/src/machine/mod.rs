@@ -5,6 +5,7 @@
 pub mod command;
 pub mod control;
 pub mod data;
+pub mod door;
 mod duty;
 pub mod keys;
 pub mod ledger;
@@ -13,6 +14,8 @@ pub mod note;
 pub mod transact;
 mod view;
 
+#[cfg(test)]
+mod door_tests;
 #[cfg(test)]
 mod duty_tests;
 #[cfg(test)]

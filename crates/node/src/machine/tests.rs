@@ -38,7 +38,7 @@ impl Observer for Silent {
 pub(super) struct Bed {
     pub(super) machine: DataMachine,
     index: u64,
-    wall_ms: u64,
+    pub(super) wall_ms: u64,
 }
 
 impl Bed {
@@ -80,6 +80,11 @@ impl Bed {
 
     pub(super) fn one(&mut self, command: Command) -> Outcome {
         self.apply(&[command]).remove(0)
+    }
+
+    /// As a restart does: what is in memory is read from the disk again.
+    pub(super) fn reopen(&mut self) {
+        self.machine.reloaded().expect("memory does not fail");
     }
 
     pub(super) fn leaves(&self) -> Vec<AuditEvent> {

@@ -93,7 +93,7 @@ pub fn everything_is_recorded_once(evidence: &Evidence, findings: &mut Findings)
             Kind::Read | Kind::SessionRead(_) | Kind::LocalRead => &["record.view"],
             Kind::Login => &["login"],
             Kind::WrongLogin => &["login.failed"],
-            Kind::Ingest => &["ingest"],
+            Kind::Ingest(_) => &["ingest"],
             Kind::Probe => &[],
         };
         let found = entries.get(&format!("{request:032x}")).map(Vec::as_slice).unwrap_or_default();

@@ -171,7 +171,7 @@ pub fn reads_stay_inside_their_tenant(evidence: &Evidence, findings: &mut Findin
         if op.kind == Kind::Probe {
             findings.push(format!("tenants: op {} of {} was let into another tenant", op.id, TENANTS[op.tenant].name));
         }
-        let is_data = !matches!(op.kind, Kind::Login | Kind::WrongLogin | Kind::Ingest);
+        let is_data = !matches!(op.kind, Kind::Login | Kind::WrongLogin | Kind::Ingest(_));
         if is_data && !TENANTS[op.tenant].regions.contains(&op.region) {
             findings.push(format!("residency: op {} was answered in region {}", op.id, op.region));
         }
