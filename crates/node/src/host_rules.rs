@@ -8,6 +8,7 @@ use crate::node::Node;
 use anyhow::Context;
 use detection::packs;
 use detection::rules::RuleSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,24 +30,26 @@ pub fn read(config: &DetectionConfig) -> anyhow::Result<RuleSet> {
     Ok(rules)
 }
 
-/// What can be seen of the files without reading them.
-fn look(path: &Path) -> Vec<(PathBuf, u64, Option<std::time::SystemTime>)> {
-    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
-    let (mut seen, mut folders) = (Vec::new(), vec![folder.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let Ok(meta) = entry.metadata() else { continue };
-            if seen.len() >= FILES_MAX {
-                break;
-            }
-            if meta.is_dir() {
-                folders.push(entry.path());
-            }
-            seen.push((entry.path(), meta.len(), meta.modified().ok()));
+/// What can be seen of the files without reading them, wherever rules are read from.
+fn look(path: &Path) -> BTreeMap<PathBuf, (u64, Option<std::time::SystemTime>)> {
+    let (mut seen, mut waiting) = (BTreeMap::new(), Vec::from_iter(packs::places(path)));
+    while let Some(place) = waiting.pop() {
+        let Ok(meta) = std::fs::metadata(&place) else { continue };
+        if seen.len() >= FILES_MAX || seen.contains_key(&place) {
+            continue;
         }
+        if meta.is_dir() {
+            let entries = std::fs::read_dir(&place).into_iter().flatten().flatten();
+            // A link to a folder is not followed, as it is not where rules are read.
+            waiting.extend(entries.filter(|entry| !is_linked_folder(&entry.path())).map(|entry| entry.path()));
+        }
+        seen.insert(place, (meta.len(), meta.modified().ok()));
     }
-    seen.sort();
     seen
+}
+
+fn is_linked_folder(path: &Path) -> bool {
+    path.is_symlink() && path.is_dir()
 }
 
 /// Hands over rules as they change. Runs until the node stops.
@@ -99,5 +102,38 @@ pub async fn watch(path: PathBuf, rules: watch::Sender<Arc<RuleSet>>, node: Arc<
         if let Err(error) = node.propose(node.cluster.home(), &Command::Note(note)).await {
             tracing::warn!(%error, "that the rules changed is not recorded");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_seen_wherever_rules_are_read_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let packs = "[[pack]]\nname = \"a\"\nfolders = [\"../elsewhere\"]\npipelines = [\"../maps/p.yml\"]\n\
+            [[tenant]]\nname = \"acme\"\nrules = \"../acme.yml\"\n";
+        write("own/packs.toml", packs);
+        write("other/nothing.yml", "a");
+        let path = folder.path().join("own/packs.toml");
+        let mut seen = look(&path);
+        for name in ["elsewhere/deep/r.yml", "maps/p.yml", "acme.yml", "own/tenants/globex/r.yml"] {
+            for text in ["one", "and another"] {
+                write(name, text);
+                let now = look(&path);
+                assert_ne!(now, seen, "{name}");
+                seen = now;
+            }
+        }
+        write("other/nothing.yml", "not read");
+        assert_eq!(look(&path), seen);
+        write("own/packs.toml", "");
+        assert_ne!(look(&path), seen);
     }
 }
