@@ -15,8 +15,6 @@ use toml::Spanned;
 
 /// The file's name, where a folder is given.
 pub const PACKS_FILE: &str = "packs.toml";
-/// Where tenants' own rules lie, beside the file.
-const TENANTS_FOLDER: &str = "tenants";
 /// Most bytes of the file.
 pub const PACKS_FILE_BYTES_MAX: usize = 1024 * 1024;
 /// Most tenants with rules, quotas or packs of their own.
@@ -44,25 +42,21 @@ pub fn load(path: &Path) -> Result<(RuleSet, Vec<RuleError>), RuleError> {
     Loader { name, text: &text, folder, builder: Builder::default() }.load(&document)
 }
 
-/// Everything that [`load`] reads, files and folders, whether it is there or not: where one of them changes, the rules
-/// may be others.
-pub fn places(path: &Path) -> BTreeSet<PathBuf> {
+/// The files and folders that a `packs.toml` names, some of which may not be there; none where there is no such file, or
+/// where it cannot be read.
+pub fn sources(path: &Path) -> Vec<PathBuf> {
     let is_file = path.extension().is_some_and(|extension| extension == "toml");
     let file = if is_file { path.to_owned() } else { path.join(PACKS_FILE) };
-    let mut places = BTreeSet::from([path.to_owned(), file.clone()]);
-    let text = std::fs::metadata(&file).ok().filter(|meta| meta.len() <= PACKS_FILE_BYTES_MAX as u64);
-    let text = text.and_then(|_| std::fs::read_to_string(&file).ok());
-    let Some(document) = text.and_then(|text| document::read(&"".into(), &text).ok()) else { return places };
+    let text = std::fs::read_to_string(&file).ok().filter(|text| text.len() <= PACKS_FILE_BYTES_MAX);
+    let Some(Ok(document)) = text.map(|text| document::read(&"".into(), &text)) else { return Vec::new() };
+    let packs = document.pack.iter().map(Spanned::get_ref);
+    let of_packs = packs.flat_map(|pack| {
+        let pipelines = pack.pipelines.iter().filter(|name| *name != "ocsf").map(PathBuf::from);
+        pack.folders.iter().cloned().chain(pipelines)
+    });
+    let of_tenants = document.tenant.iter().filter_map(|tenant| tenant.get_ref().rules.clone());
     let folder = file.parent().unwrap_or(Path::new(""));
-    for pack in document.pack.iter().map(Spanned::get_ref) {
-        places.extend(pack.folders.iter().map(|name| folder.join(name)));
-        places.extend(pack.pipelines.iter().map(|name| folder.join(name)));
-    }
-    for tenant in document.tenant.iter().map(Spanned::get_ref) {
-        places.extend(tenant.rules.iter().map(|name| folder.join(name)));
-    }
-    places.insert(folder.join(TENANTS_FOLDER));
-    places
+    of_packs.chain(of_tenants).map(|name| folder.join(name)).collect()
 }
 
 struct Loader<'a> {
@@ -196,7 +190,7 @@ impl Loader<'_> {
         }
         let (own, is_told) = match &tenant.rules {
             Some(path) => (self.folder.join(path), true),
-            None => (self.folder.join(TENANTS_FOLDER).join(&tenant.name), false),
+            None => (self.folder.join("tenants").join(&tenant.name), false),
         };
         let files = if own.is_dir() {
             self.read(&own, false)
