@@ -197,6 +197,12 @@ pub struct Alert {
     /// Whether the clock of an event's source was too far ahead, so that the time of receipt stands for its own.
     #[serde(default)]
     pub clamped: bool,
+    /// Events that are not listed because the record would be too large.
+    #[serde(default)]
+    pub events_left_out: u64,
+    /// Entities that are not listed, for the same reason.
+    #[serde(default)]
+    pub entities_left_out: u64,
 }
 
 impl Alert {
@@ -230,6 +236,8 @@ impl Alert {
             events,
             late: false,
             clamped: false,
+            events_left_out: 0,
+            entities_left_out: 0,
         }
     }
 }

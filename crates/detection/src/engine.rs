@@ -11,7 +11,7 @@ mod rows;
 mod shadow;
 mod streams;
 
-pub use blind::COVERAGE_DEGRADED;
+pub use blind::{COVERAGE_DEGRADED, coverage_degraded};
 pub use late::{LateLane, reconsider};
 pub use reload::Reloaded;
 pub use rows::{RestoreError, Restored, Row};

@@ -122,8 +122,17 @@ pub enum Fault {
     },
     /// A newer set was proposed.
     Replaced,
+    /// The set before it was proposed again.
+    TakenBack,
     /// Somebody called it off.
     Abandoned,
+}
+
+impl Fault {
+    /// Whether nothing went wrong: another set is wanted.
+    pub fn is_wish(&self) -> bool {
+        matches!(self, Self::Replaced | Self::TakenBack)
+    }
 }
 
 /// Where the rollout is.
@@ -176,6 +185,15 @@ impl Rollout {
         &self.phase
     }
 
+    /// The set that runs beside the one in charge: on trial, or kept to go back to.
+    pub fn beside(&self) -> Option<SetId> {
+        match &self.phase {
+            Phase::Steady => None,
+            Phase::Shadow(trial) => Some(trial.set),
+            Phase::Watched { before, .. } => Some(*before),
+        }
+    }
+
     /// One step; appends what follows from it to `effects`.
     pub fn step(&mut self, now_ms: u64, input: Input, effects: &mut Vec<Effect>) {
         match input {
@@ -214,15 +232,19 @@ impl Rollout {
         effects: &mut Vec<Effect>,
     ) {
         if set == self.in_charge {
-            return;
-        }
-        if let Phase::Shadow(trial) = &self.phase
-            && trial.set == set
-        {
+            // What was to replace it is wanted no longer; one that replaced another stays watched.
+            if matches!(self.phase, Phase::Shadow(_)) {
+                self.end(Fault::TakenBack, effects);
+            }
             return;
         }
         if refused > 0 {
             return effects.push(Effect::Discard { set, why: Fault::Refused { documents: refused } });
+        }
+        match &self.phase {
+            Phase::Shadow(trial) if trial.set == set => return,
+            Phase::Watched { before, .. } if *before == set => return self.end(Fault::TakenBack, effects),
+            _ => {}
         }
         // One trial at a time: a set that is watched settles when a newer one comes, one in shadow gives way to it.
         match std::mem::replace(&mut self.phase, Phase::Steady) {

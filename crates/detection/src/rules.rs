@@ -5,6 +5,7 @@
 mod bitmap;
 mod build;
 mod files;
+mod fingerprint;
 mod shard;
 mod tenancy;
 
@@ -117,19 +118,6 @@ impl RuleSet {
     pub fn raises_alerts(&self, rule: usize) -> bool {
         self.rule_alerts.get(rule).copied().unwrap_or(false)
     }
-    /// What all its rules mean, whatever their order: two sets of the same fingerprint raise the same alerts, as far
-    /// as rules go; quotas and who sees what are not part of it.
-    pub fn fingerprint(&self) -> SemanticHash {
-        let rules = self.rules.iter().map(|rule| &rule.header.reference);
-        let all = rules.chain(self.correlations.iter().map(|plan| &plan.header.reference));
-        let mut parts: Vec<(&str, &[u8; 32])> = all.map(|r| (&*r.id, r.semantic_hash.as_bytes())).collect();
-        parts.sort_unstable();
-        let mut hash = Digest::new("holdfast rule set 1");
-        for (id, meaning) in parts {
-            hash.part(id.as_bytes()).part(meaning);
-        }
-        SemanticHash::of(hash)
-    }
     /// The same rules, all in shadow.
     #[must_use]
     pub fn in_shadow(&self) -> Self {
@@ -222,16 +210,6 @@ fn plan(set: &mut RuleSet, correlation: Correlation, origins: &[Origin]) -> Resu
         }
     };
     let delay_ms = origins.iter().map(delay).max().unwrap_or(0);
-    let mut hash = Digest::new("holdfast sigma correlation resolved 1");
-    hash.part(header.reference.semantic_hash.as_bytes());
-    for origin in origins {
-        let part = match origin {
-            Origin::Rule(place) => set.rules[*place].header.reference.semantic_hash,
-            Origin::Correlation(place) => set.correlations[*place].header.reference.semantic_hash,
-        };
-        hash.part(part.as_bytes());
-    }
-    header.reference.semantic_hash = SemanticHash::of(hash);
     for origin in origins {
         match origin {
             Origin::Rule(place) => {
@@ -267,6 +245,22 @@ fn plan(set: &mut RuleSet, correlation: Correlation, origins: &[Origin]) -> Resu
             value_fields: values.iter().map(field).collect(),
         });
     }
+    let mut hash = Digest::new("holdfast sigma correlation resolved 2");
+    hash.part(header.reference.semantic_hash.as_bytes());
+    for origin in origins {
+        let part = match origin {
+            Origin::Rule(place) => set.rules[*place].header.reference.semantic_hash,
+            Origin::Correlation(place) => set.correlations[*place].header.reference.semantic_hash,
+        };
+        hash.part(part.as_bytes());
+    }
+    // What they call the fields is not in the document where a pipeline renames them.
+    for feed in &feeds {
+        for field in feed.group_fields.iter().chain(&feed.value_fields) {
+            hash.part(field.as_bytes());
+        }
+    }
+    header.reference.semantic_hash = SemanticHash::of(hash);
     let (alerts, feeds_others) = (true, false);
     Ok(CorrelationPlan { header, shape, timespan_ms, group_by, feeds, slots, alerts, feeds_others, delay_ms })
 }

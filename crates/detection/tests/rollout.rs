@@ -127,6 +127,21 @@ fn a_set_with_refused_documents_is_not_rolled_out_and_a_newer_one_replaces_one_i
 }
 
 #[test]
+fn a_change_that_is_taken_back_leaves_the_shadow_and_the_watch() {
+    let mut run = begin();
+    run.step(0, propose(run.new, 10));
+    let taken_back = Effect::Discard { set: run.new, why: Fault::TakenBack };
+    assert_eq!(run.step(1, propose(run.old, 10)), [taken_back]);
+    assert_eq!((run.step(2 * HOUR_MS, Input::Tick), run.rollout.phase()), (Vec::new(), &Phase::Steady));
+    run.step(2 * HOUR_MS, propose(run.new, 10));
+    run.step(3 * HOUR_MS, Input::Tick);
+    assert_eq!(run.step(3 * HOUR_MS, propose(run.new, 10)), [], "it is watched");
+    let back = Effect::RollBack { from: run.new, to: run.old, why: Fault::TakenBack };
+    assert_eq!(run.step(4 * HOUR_MS, propose(run.old, 10)), [back]);
+    assert_eq!((run.rollout.in_charge(), run.rollout.phase()), (run.old, &Phase::Steady));
+}
+
+#[test]
 fn a_bound_of_confidence_holds_what_poisson_tables_say() {
     // The exact bounds are 4.605, 11.605 and 126.5 (99 %, one side).
     for (count, expect) in [(0, 4.605), (4, 11.605), (100, 126.5)] {

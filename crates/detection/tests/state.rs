@@ -246,6 +246,44 @@ proptest! {
     }
 
     #[test]
+    fn rules_that_go_and_come_back_go_on_as_if_they_had_never_gone(drawn in drawn()) {
+        let mut always = Detector::new(rules(), options());
+        let mut detector = Detector::new(rules(), options());
+        let (mut is_other, mut store) = (false, BTreeMap::new());
+        let mut beside = detector.beside(other_rules().beyond(&rules()).in_shadow());
+        for (at_ms, one, event) in events(&drawn) {
+            let mut effects = [Vec::new(), Vec::new(), Vec::new()];
+            for (detector, effects) in [&mut always, &mut detector, &mut beside].into_iter().zip(&mut effects) {
+                detector.step(at_ms, Input::Event(event.clone()), effects);
+                if one.tick {
+                    detector.step(at_ms + 1_000, Input::Tick, effects);
+                }
+            }
+            if !is_other {
+                prop_assert_eq!(&effects[0], &effects[1]);
+            }
+            if one.restart {
+                let (now, next) = if is_other { (other_rules(), rules()) } else { (rules(), other_rules()) };
+                is_other = !is_other;
+                let before = detector.beside(now.beyond(&next).in_shadow());
+                let reloaded = detector.exchange(next.clone(), Some(&beside));
+                prop_assert_eq!(reloaded.begun, 0, "all of it ran beside");
+                beside = before;
+                for (key, row) in detector.take_rows() {
+                    match row {
+                        Some(row) => store.insert(key, row),
+                        None => store.remove(&key),
+                    };
+                }
+                // What is stored is what it goes on with.
+                let mut restored = Detector::restore(next, options(), store.clone()).unwrap().0;
+                prop_assert_eq!(restored.take_rows(), Vec::new());
+                prop_assert_eq!(restored.counts().keys, detector.counts().keys);
+            }
+        }
+    }
+
+    #[test]
     fn arbitrary_rows_never_panic(
         rows in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..90), proptest::collection::vec(any::<u8>(), 0..60)), 0..8),
         kind in 0..5_u8,

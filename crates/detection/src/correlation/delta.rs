@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// Keys that came and went. What came and went in between was never stored and leaves no trace.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Delta<K> {
     fresh: BTreeSet<K>,
     gone: BTreeSet<K>,

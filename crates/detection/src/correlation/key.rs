@@ -17,7 +17,7 @@ const TOUCH_EVERY_MS: u64 = 5_000;
 /// How many entries at least are read from one reading that is kept to the next; the larger a reading is, the fewer.
 const MARK_EVERY: usize = 64;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct KeyState {
     /// After all that the watermark has passed.
     folded: Reading,
@@ -40,7 +40,7 @@ pub(super) struct KeyState {
 }
 
 /// What of a key changed since it was last stored.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Changed {
     /// The key is on its correlation's list of those that changed.
     pub(super) is_listed: bool,

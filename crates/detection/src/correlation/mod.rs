@@ -75,7 +75,7 @@ pub(crate) struct Entry {
 pub(crate) type GroupKey = Vec<String>;
 
 /// One correlation and the states of all its keys.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Correlator {
     pub(crate) plan: Arc<CorrelationPlan>,
     tenant: Arc<str>,

@@ -4,7 +4,7 @@
 
 use super::key::{KeyRow, KeyState};
 use super::reading::Of;
-use super::{Amount, Correlator, Entry, GroupKey, OrderKey, alert_maker};
+use super::{Amount, Correlator, Delta, Entry, GroupKey, OrderKey, alert_maker};
 use crate::alert::{EventSummary, RuleReference};
 use crate::id::{Digest, EventId};
 use model::codec::{CodecError, decode, encode};
@@ -112,6 +112,18 @@ impl Correlator {
         let groups: Vec<GroupKey> = self.keys.keys().cloned().collect();
         groups.iter().for_each(|group| self.forget(group));
         self.gone
+    }
+
+    /// Nothing of it is stored where it goes on from here: all of it is to be stored.
+    pub(crate) fn begin_storing(&mut self) {
+        self.gone.clear();
+        for (group, state) in &mut self.keys {
+            let mut entries = Delta::default();
+            state.entries().for_each(|entry| entries.put(entry.key));
+            state.changed.entries = entries;
+            (state.changed.is_stored, state.changed.is_listed) = (false, true);
+            self.changed.insert(group.clone());
+        }
     }
 
     /// Forgets a key.

@@ -53,25 +53,38 @@ impl Detector {
     }
 
     fn tell_blind(&mut self, now_ms: u64, rule: &str, title: &str, lost: Lost, effects: &mut Vec<Effect>) {
-        let mut hash = Digest::new("holdfast coverage degraded 1");
-        hash.part(rule.as_bytes()).part(&now_ms.to_le_bytes());
-        let event = EventSummary {
-            id: EventId::of(hash),
-            time_ms: now_ms,
-            class_uid: 0,
-            activity_id: 0,
-            text: format!("\"{title}\" may miss something: a budget made it forget {lost}"),
-            entities: BTreeSet::new(),
-        };
-        let reference = RuleReference {
-            id: COVERAGE_DEGRADED.into(),
-            title: "Coverage degraded: the detector forgot state".into(),
-            semantic_hash: SemanticHash::of(Digest::new(COVERAGE_DEGRADED)),
-            tags: Vec::new(),
-        };
-        let key = BTreeMap::from([("rule".to_owned(), rule.to_owned())]);
+        let text = format!("\"{title}\" may miss something: a budget made it forget {lost}");
         self.counts.alerts += 1;
-        let tenant = self.options.tenant.clone();
-        effects.push(Effect::Alert(Alert::new(tenant, reference, Severity::High, key, vec![event])));
+        effects.push(Effect::Alert(coverage_degraded(self.options.tenant.clone(), now_ms, rule, text)));
     }
+
+    /// Whoever reads late spans again could not do so for so many late events of a rule.
+    pub fn unseen(&mut self, now_ms: u64, rule: &Arc<str>, late: u64, effects: &mut Vec<Effect>) {
+        let plans = self.rules.correlations.iter().map(|plan| &plan.header.reference);
+        let title = plans.into_iter().find(|reference| reference.id == *rule).map(|reference| reference.title.clone());
+        let title = title.unwrap_or_else(|| rule.clone());
+        self.lose(now_ms, (rule.clone(), title), Lost { late, ..Lost::default() }, effects);
+    }
+}
+
+/// The alert that something may be missed: `of` is the rule, or the part of the detector, that has gone blind.
+pub fn coverage_degraded(tenant: Arc<str>, now_ms: u64, of: &str, text: String) -> Alert {
+    let mut hash = Digest::new("holdfast coverage degraded 1");
+    hash.part(of.as_bytes()).part(&now_ms.to_le_bytes());
+    let event = EventSummary {
+        id: EventId::of(hash),
+        time_ms: now_ms,
+        class_uid: 0,
+        activity_id: 0,
+        text,
+        entities: BTreeSet::new(),
+    };
+    let reference = RuleReference {
+        id: COVERAGE_DEGRADED.into(),
+        title: "Coverage degraded: the detector forgot state".into(),
+        semantic_hash: SemanticHash::of(Digest::new(COVERAGE_DEGRADED)),
+        tags: Vec::new(),
+    };
+    let key = BTreeMap::from([("rule".to_owned(), of.to_owned())]);
+    Alert::new(tenant, reference, Severity::High, key, vec![event])
 }

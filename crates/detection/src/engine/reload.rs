@@ -21,9 +21,39 @@ pub struct Reloaded {
 }
 
 impl Detector {
+    /// A detector for other rules that goes on beside this one, taking in the same: it knows the streams as this one
+    /// does, and has its state of the correlations that both have.
+    #[must_use]
+    pub fn beside(&self, rules: impl Into<Arc<RuleSet>>) -> Self {
+        let mut other = Self::new(rules, self.options.clone());
+        other.streams = self.streams.clone();
+        other.swept_ms = self.swept_ms;
+        for own in &mut other.correlators {
+            let known = self.correlators.iter().find(|known| known.name() == own.name());
+            if let Some(known) = known {
+                let plan = std::mem::replace(own, known.clone()).plan;
+                own.replan(plan);
+            }
+        }
+        other.entries = other.correlators.iter().map(Correlator::entry_count).sum();
+        other
+    }
+
     /// Goes on with other rules. A correlation of the same id and meaning keeps its state, whatever its title or level.
     pub fn reload(&mut self, rules: impl Into<Arc<RuleSet>>) -> Reloaded {
+        self.exchange(rules, None)
+    }
+
+    /// As [`Self::reload`]; correlations that are new here go on with the state that one [`Self::beside`] this has.
+    pub fn exchange(&mut self, rules: impl Into<Arc<RuleSet>>, beside: Option<&Self>) -> Reloaded {
         let rules: Arc<RuleSet> = rules.into();
+        // Correlations know streams by their numbers.
+        let offered: BTreeMap<Name, &Correlator> = beside
+            .filter(|other| other.streams.numbers_as(&self.streams))
+            .into_iter()
+            .flat_map(|other| &other.correlators)
+            .map(|correlator| (correlator.name(), correlator))
+            .collect();
         let mut reloaded = Reloaded::default();
         let before = std::mem::take(&mut self.correlators);
         let ids: Vec<Arc<str>> = before.iter().map(|known| known.plan.header.reference.id.clone()).collect();
@@ -32,7 +62,12 @@ impl Detector {
         let mut places: BTreeMap<Arc<str>, usize> = BTreeMap::new();
         for (place, plan) in rules.correlations.iter().enumerate() {
             let fresh = Correlator::new(plan.clone(), self.options.tenant.clone(), self.options.keys_max);
-            self.correlators.push(match known.remove(&fresh.name()) {
+            let take_over = || {
+                let mut other = (*offered.get(&fresh.name())?).clone();
+                other.begin_storing();
+                Some(other)
+            };
+            self.correlators.push(match known.remove(&fresh.name()).or_else(take_over) {
                 Some(mut old) => {
                     reloaded.carried += 1;
                     reloaded.keys += old.key_count();

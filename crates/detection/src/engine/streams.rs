@@ -32,7 +32,7 @@ pub(super) struct Stream {
     seen_ms: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     stream: Stream,
     is_awake: bool,
@@ -45,7 +45,7 @@ struct Known {
 pub(super) type Remembered = (u32, u64, EventId);
 
 /// All streams.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Streams {
     lateness_ms: u64,
     idle_after_ms: u64,
@@ -78,6 +78,11 @@ impl Streams {
             memory: Delta::default(),
             lost: Lost::default(),
         }
+    }
+
+    /// Whether it calls streams by the same numbers as another.
+    pub(super) fn numbers_as(&self, other: &Self) -> bool {
+        self.numbers == other.numbers
     }
 
     pub(super) fn remembered(&self) -> usize {

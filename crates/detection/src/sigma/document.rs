@@ -2,6 +2,7 @@
 
 use super::condition::{self, Selections};
 use super::correlate;
+use super::effect::Effect;
 use super::error::{Reason, RuleError};
 use super::matcher::{Node, Selection};
 use super::modifier::{self, Reading};
@@ -97,7 +98,7 @@ fn document(
         return Ok(Document::Correlation(correlate::correlation(file, line, root, correlation)?));
     }
     let source = source_of(root)?;
-    let mut reading = Reading { names, pipeline, source };
+    let mut reading = Reading { names, pipeline, source, effect: Effect::default() };
     match root.get("filter") {
         Some(body) => Ok(Document::Filter(filter(file, line, root, body, &mut reading)?)),
         None => Ok(Document::Rule(rule(file, line, root, &mut reading)?)),
@@ -164,6 +165,7 @@ fn rule(file: &Arc<str>, line: u32, root: &Mapping, reading: &mut Reading<'_>) -
     let pipeline = reading.pipeline;
     for fields in pipeline.added(&reading.source.clone()) {
         let added = mapping("condition of the pipeline", fields, reading)?;
+        reading.effect.added(&canonical(Some(&Value::Mapping(fields.clone()))));
         conditions = conditions.into_iter().map(|node| Node::All(vec![node, added.clone()])).collect();
     }
     let source = pipeline.source(&reading.source);
@@ -172,6 +174,7 @@ fn rule(file: &Arc<str>, line: u32, root: &Mapping, reading: &mut Reading<'_>) -
         hash.part(part.as_deref().unwrap_or_default().as_bytes());
     }
     hash.part(canonical(root.get("detection")).as_bytes());
+    reading.effect.mix(&mut hash);
     let header = header(file, line, root, SemanticHash::of(hash))?;
     Ok(Rule { header, source, conditions, texts, selections, filters: Vec::new() })
 }
@@ -199,6 +202,7 @@ fn filter(
     let condition = condition::read(text, &selections).map_err(at("condition"))?;
     let mut hash = Digest::new("holdfast sigma filter 1");
     hash.part(canonical(Some(body)).as_bytes());
+    reading.effect.mix(&mut hash);
     let header = header(file, line, root, SemanticHash::of(hash))?;
     Ok(Filter { header, source: reading.pipeline.source(&reading.source), target, condition })
 }

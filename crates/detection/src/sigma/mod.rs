@@ -5,6 +5,7 @@
 mod condition;
 mod correlate;
 mod document;
+mod effect;
 mod encode;
 mod error;
 mod grammar;

@@ -1,5 +1,6 @@
 //! From a field with modifiers and its values to matchers.
 
+use super::effect::Effect;
 use super::encode::{Encoding, encode};
 use super::error::Reason;
 use super::matcher::{Matcher, Network, Node, Order, Part, Test};
@@ -21,6 +22,8 @@ pub(super) struct Reading<'a> {
     pub(super) pipeline: &'a Pipeline,
     /// The rule's log source, before the pipeline replaces it.
     pub(super) source: LogSourceFilter,
+    /// What the pipeline changed.
+    pub(super) effect: Effect,
 }
 
 /// The modifiers of one key, told apart.
@@ -129,7 +132,7 @@ pub(super) fn field(key: &str, value: &Value, reading: &mut Reading<'_>) -> Resu
     if field.is_empty() && (modifiers.special.is_some() || modifiers.moment.is_some()) {
         return Err(Reason::Wrong { key: key.to_owned(), expected: "the name of a field before its modifiers" });
     }
-    if reading.pipeline.drops(&reading.source, field) {
+    if reading.drops(field) {
         return Ok(None);
     }
     let values = match value {
@@ -149,7 +152,7 @@ pub(super) fn field(key: &str, value: &Value, reading: &mut Reading<'_>) -> Resu
     if field.is_empty() {
         nodes.push(test(FieldId::ANY, modifiers.all, groups));
     } else {
-        for name in reading.pipeline.forth(&reading.source, field) {
+        for name in reading.forth(field) {
             nodes.push(test(reading.names.intern(&name), modifiers.all, groups.clone()));
         }
     }
@@ -237,7 +240,7 @@ fn of_text(
             matchers.push(Matcher::Cidr(Network::read(&text).ok_or(Reason::BadCidr { text })?));
         }
         Some(Special::FieldReference) => {
-            for name in reading.pipeline.forth(&reading.source, &text) {
+            for name in reading.forth(&text) {
                 let part = modifiers.part.unwrap_or(Part::Whole);
                 let other = reading.names.intern(&name);
                 matchers.push(Matcher::FieldReference { other, part, cased: modifiers.cased });
@@ -252,11 +255,11 @@ fn of_text(
 }
 
 /// Fills the placeholders of a text: every combination of their values; nothing where one has none.
-fn expand(text: &str, is_regex: bool, reading: &Reading<'_>) -> Result<Vec<String>, Reason> {
+fn expand(text: &str, is_regex: bool, reading: &mut Reading<'_>) -> Result<Vec<String>, Reason> {
     let mut texts = vec![String::new()];
     let mut rest = text;
     while let Some((before, name, after)) = placeholder(rest) {
-        let values: Vec<String> = match reading.pipeline.fill(&reading.source, name) {
+        let values: Vec<String> = match reading.fill(name) {
             Filling::Values(values) if is_regex => values.iter().map(|value| regex::escape(value)).collect(),
             Filling::Values(values) => values.to_vec(),
             Filling::Anything => vec![if is_regex { ".*" } else { "*" }.to_owned()],

@@ -1,6 +1,6 @@
 //! Waiting, always bounded: for what a session has seen, and for other regions to have what was written.
 
-use crate::driver::proposer::ProposeFailed;
+use crate::driver::proposer::{COMMAND_BYTES_MAX, ProposeFailed};
 use crate::machine::data::DataMachine;
 use crate::node::Node;
 use api::core::Answer;
@@ -27,6 +27,7 @@ pub(crate) fn failed(failure: ProposeFailed) -> Problem {
             Unavailable::Timeout,
             "the leader was lost on the way: the outcome is unknown; retry with the same Idempotency-Key",
         ),
+        ProposeFailed::TooLarge => Problem::TooLarge { max_bytes: COMMAND_BYTES_MAX as u64 },
         ProposeFailed::Busy => Problem::TooMany { retry_after: RETRY_AFTER },
         ProposeFailed::Stopped => unavailable(Unavailable::ShuttingDown, "the node is stopping; nothing was done"),
     }

@@ -4,14 +4,18 @@
 //! A node claims a lease for this life of its, and works under it until it sees the next one. Until it does, what it reports is refused at its place
 //! in the log: nothing is done twice because two nodes believe in their lease.
 
-use crate::machine::command::{Command, Lease, Outcome, Report, Row, Transact};
+mod post;
+
+pub use post::Post;
+
+use crate::machine::command::{Command, Lease};
 use crate::node::Node;
 use async_trait::async_trait;
 use model::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 /// How often the leader looks who lives.
@@ -22,8 +26,10 @@ const LIVES_WITHIN: Duration = Duration::from_millis(1_500);
 const SETTLED_AFTER: Duration = Duration::from_secs(10);
 /// Before a report is tried again that found no leader.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-/// Bytes of one part of a report: several fit into an entry of the log.
-const PART_BYTES_MAX: usize = 512 * 1024;
+/// The pause before a duty is taken up again whose work has ended by itself, doubled each time up to the longest.
+const AGAIN_AFTER_MIN: Duration = Duration::from_secs(1);
+/// See [`AGAIN_AFTER_MIN`]. Work that lasted longer begins with the shortest again.
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(300);
 
 /// Work that one node of the region does at a time.
 #[async_trait]
@@ -38,98 +44,21 @@ pub trait Work: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost;
 
-/// A node at its duty.
-pub struct Post {
-    /// The node.
-    pub node: Arc<Node>,
-    duty: String,
-    lease: Lease,
-}
-
-impl Post {
-    /// The duty's name.
-    pub fn duty(&self) -> &str {
-        &self.duty
-    }
-
-    /// Rows of the duty's state whose keys begin with `prefix`.
-    pub fn rows(&self, prefix: &[u8]) -> std::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        self.node.home().machine.duty_rows(&self.duty, prefix)
-    }
-
-    /// One row.
-    pub fn row(&self, key: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
-        Ok(self.rows(key)?.into_iter().find(|(found, _)| found == key).map(|(_, value)| value))
-    }
-
-    /// Stores what was done, all of it or nothing, and tries until that is certain.
-    pub async fn report(&mut self, rows: Vec<Row>, writes: Vec<Transact>) -> Result<(), Lost> {
-        let mut part = Vec::new();
-        let mut size_bytes = 0;
-        let mut parts: Vec<(Vec<Row>, Vec<Transact>)> = Vec::new();
-        // Records first: done twice they are done once, and they must be there when the rows say so.
-        for transact in writes {
-            let size: usize = transact.acts.iter().map(size_of_act).sum();
-            if size_bytes + size > PART_BYTES_MAX && !part.is_empty() {
-                parts.push((Vec::new(), std::mem::take(&mut part)));
-                size_bytes = 0;
-            }
-            size_bytes += size;
-            part.push(transact);
-        }
-        let mut set = Vec::new();
-        for row in rows {
-            let size = row.0.len() + row.1.as_ref().map_or(0, Vec::len);
-            if size_bytes + size > PART_BYTES_MAX {
-                parts.push((std::mem::take(&mut set), std::mem::take(&mut part)));
-                size_bytes = 0;
-            }
-            size_bytes += size;
-            set.push(row);
-        }
-        for (rows, writes) in parts {
-            self.send(false, rows, writes).await?;
-        }
-        self.send(true, set, part).await
-    }
-
-    async fn send(&mut self, is_whole: bool, rows: Vec<Row>, writes: Vec<Transact>) -> Result<(), Lost> {
-        let Lease { epoch, number, .. } = self.lease;
-        let report = Report { duty: self.duty.clone(), epoch, number: number + 1, is_whole, rows, writes };
-        let command = Command::Report(report);
-        loop {
-            match self.node.propose_and_see(self.node.cluster.home(), &command).await {
-                Ok(Outcome::Noted) => {
-                    self.lease.number += 1;
-                    return Ok(());
-                }
-                Ok(Outcome::Fenced) => return Err(Lost),
-                Ok(outcome) => {
-                    // A report is made by this very version of the program: an answer that is none is a defect.
-                    tracing::error!(duty = self.duty, ?outcome, "a report was not understood");
-                    return Err(Lost);
-                }
-                // Whether it was done or not: the same number again is done once.
-                Err(_) => tokio::time::sleep(RETRY_AFTER).await,
-            }
-        }
-    }
-}
-
-fn size_of_act(act: &crate::machine::command::Act) -> usize {
-    use crate::machine::command::ActChange;
-    let values = match &act.change {
-        ActChange::Put(set) | ActChange::Patch { set, .. } | ActChange::Upsert { set, .. } => set.as_slice(),
-        ActChange::Delete | ActChange::Check => &[],
-    };
-    let size = |value: &model::Value| if let model::Value::Text(text) = value { text.len() } else { 16 };
-    128 + act.key.len() + values.iter().map(|(_, _, value)| size(value)).sum::<usize>()
-}
-
 /// Does this node's duties, and shares them out while it leads. Runs until the node stops.
 pub async fn run(node: Arc<Node>, works: Vec<Arc<dyn Work>>) {
     let duties: BTreeSet<String> = works.iter().map(|work| work.duty()).collect();
     tokio::join!(share_out(Arc::clone(&node), duties), attend(node, works));
+}
+
+/// What this node does under a lease, or to get one.
+struct Busy {
+    epoch: u64,
+    task: AbortHandle,
+    since: Instant,
+    /// Works, rather than to claim.
+    works: bool,
+    /// How many times in a row the work has ended by itself.
+    ended: u32,
 }
 
 /// Works under the leases this node has claimed in this life.
@@ -139,8 +68,7 @@ async fn attend(node: Arc<Node>, works: Vec<Arc<dyn Work>>) {
     let life = u64::from_be_bytes(drawn);
     let mut assigned = node.home().machine.assignments();
     let mut tasks = JoinSet::new();
-    // For each duty the epoch that this node works or claims under.
-    let mut busy: BTreeMap<String, (u64, AbortHandle)> = BTreeMap::new();
+    let mut busy: BTreeMap<String, Busy> = BTreeMap::new();
     loop {
         assigned.mark_unchanged();
         match node.home().machine.leases() {
@@ -148,32 +76,90 @@ async fn attend(node: Arc<Node>, works: Vec<Arc<dyn Work>>) {
                 for work in &works {
                     let duty = work.duty();
                     let lease = leases.get(&duty).filter(|lease| lease.holder == node.place.id).copied();
-                    if busy.get(&duty).map(|(epoch, _)| *epoch) == lease.map(|lease| lease.epoch) {
+                    if busy.get(&duty).map(|busy| busy.epoch) == lease.map(|lease| lease.epoch) {
                         continue;
                     }
-                    if let Some((_, task)) = busy.remove(&duty) {
-                        task.abort();
+                    let before = busy.remove(&duty);
+                    if let Some(before) = &before {
+                        before.task.abort();
                     }
                     let Some(lease) = lease else { continue };
                     let (node, work, name) = (Arc::clone(&node), Arc::clone(work), duty.clone());
-                    let task = if lease.life == Some(life) {
+                    let works = lease.life == Some(life);
+                    let task = if works {
                         tracing::info!(duty, epoch = lease.epoch, "this node takes up the duty");
                         tasks.spawn(async move {
-                            work.work(Post { node, duty: name, lease }).await;
+                            work.work(Post::new(node, name, lease)).await;
                         })
                     } else {
                         tasks.spawn(claim(node, name, lease.epoch, life))
                     };
-                    busy.insert(duty, (lease.epoch, task));
+                    let ended = before.map_or(0, |before| before.ended);
+                    let since = Instant::now();
+                    busy.insert(duty, Busy { epoch: lease.epoch, task, since, works, ended });
                 }
             }
             Err(error) => tracing::error!(%error, "the duties cannot be read"),
         }
-        while tasks.try_join_next().is_some() {}
-        if assigned.changed().await.is_err() {
-            return;
+        tokio::select! {
+            biased;
+            changed = assigned.changed() => if changed.is_err() {
+                return;
+            },
+            Some(ended) = tasks.join_next_with_id() => {
+                let (id, why) = how_it_ended(ended);
+                let found = busy.iter_mut().find(|(_, busy)| busy.works && busy.task.id() == id);
+                if let Some((duty, busy)) = found {
+                    let ended = busy.ended(why);
+                    let again = take_up_again(Arc::clone(&node), duty.clone(), (busy.epoch, life), ended);
+                    (busy.task, busy.works) = (tasks.spawn(again), false);
+                }
+            }
         }
     }
+}
+
+/// Work that has ended by itself.
+struct Ended {
+    why: String,
+    /// How long to wait before it is taken up again.
+    pause: Duration,
+    /// Whether somebody is told: the more often it ends in a row, the more seldom.
+    is_told: bool,
+}
+
+impl Busy {
+    fn ended(&mut self, why: String) -> Ended {
+        let before = if self.since.elapsed() > AGAIN_AFTER_MAX { 0 } else { self.ended };
+        self.ended = before.saturating_add(1);
+        let pause = AGAIN_AFTER_MIN.saturating_mul(1 << before.min(16)).min(AGAIN_AFTER_MAX);
+        Ended { why, pause, is_told: self.ended.is_power_of_two() }
+    }
+}
+
+fn how_it_ended(ended: Result<(Id, ()), JoinError>) -> (Id, String) {
+    match ended {
+        Ok((id, ())) => (id, "it gave up".to_owned()),
+        Err(error) => (error.id(), error.to_string()),
+    }
+}
+
+/// Work has ended by itself. Where its lease still stands after a pause, nobody else will do it: that is told, and the
+/// duty claimed once more, to go on from what was stored.
+async fn take_up_again(node: Arc<Node>, duty: String, (epoch, life): (u64, u64), ended: Ended) {
+    let Ended { why, pause, is_told } = ended;
+    tokio::time::sleep(pause).await;
+    let leases = node.home().machine.leases();
+    if leases.is_ok_and(|leases| leases.get(&duty).is_none_or(|lease| lease.epoch != epoch)) {
+        return;
+    }
+    tracing::error!(duty, why, "a duty's work ended; it is taken up again");
+    node.metrics.duties.with_label_values(&[duty.as_str(), "taken_up_again"]).inc();
+    if is_told {
+        let text = format!("{duty} on {} ended and is taken up again: {why}", node.place.name);
+        post::degraded(&node, &duty, text).await;
+    }
+    claim(node, duty, epoch, life).await;
 }
 
 /// Takes up what this node was given: what comes of it is another lease.
@@ -261,38 +247,4 @@ impl Share {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ids(ids: &[u64]) -> BTreeSet<NodeId> {
-        ids.iter().map(|id| NodeId::new(*id)).collect()
-    }
-
-    fn leases(of: &[(&str, u64)]) -> BTreeMap<String, Lease> {
-        of.iter()
-            .map(|(duty, id)| {
-                ((*duty).to_owned(), Lease { holder: NodeId::new(*id), epoch: 2, life: Some(7), number: 0 })
-            })
-            .collect()
-    }
-
-    #[test]
-    fn duties_go_to_those_that_live_and_move_only_once_things_are_settled() {
-        let begin = Instant::now();
-        let duties: BTreeSet<String> = ["a", "b", "c", "d"].map(str::to_owned).into();
-        let share = || Share { since: begin, living: BTreeSet::new(), settled: begin };
-        let at = |ms| begin + Duration::from_millis(ms);
-        let next = |share: &mut Share, ms, living: &[u64], held: &[(&str, u64)]| {
-            share.next(at(ms), ids(living), &duties, &leases(held)).map(|(duty, to)| (duty, to.get()))
-        };
-        assert_eq!(next(&mut share(), 0, &[1], &[]), Some(("a".into(), 1)), "what nobody has is given at once");
-        let held = [("a", 1), ("b", 2), ("c", 1), ("d", 2)];
-        let mut new = share();
-        assert_eq!(next(&mut new, 100, &[1], &held), None, "a new leader has not heard the others yet");
-        assert_eq!(next(&mut new, 1_600, &[1], &held), Some(("b".into(), 1)), "2 is dead");
-        assert_eq!(next(&mut new, 1_700, &[1, 2, 3], &held), None, "3 has just come");
-        assert_eq!(next(&mut new, 12_000, &[1, 2, 3], &held), Some(("b".into(), 3)));
-        let even = [("a", 1), ("b", 2), ("c", 3), ("d", 2)];
-        assert_eq!(next(&mut new, 13_000, &[1, 2, 3], &even), None, "one more is even enough");
-    }
-}
+mod tests;

@@ -1,5 +1,8 @@
 //! The late lane: spans of stored events that are read again, because something came after its correlation's state
-//! had moved on. One at a time, while nothing new is waiting.
+//! had moved on. One at a time, in a task of its own and in small steps: nobody waits for it.
+//!
+//! How far back it reads, how much, and how many spans wait is bounded; what is beyond a bound is refused, and whoever
+//! asked must tell. A span is never judged in part: what was not read would look as if it had not happened.
 
 use crate::driver::duty::Post;
 use crate::driver::streams;
@@ -8,49 +11,120 @@ use crate::node::Node;
 use detection::engine::{LateLane, Options, reconsider};
 use detection::normalise::normalise_for;
 use detection::rules::RuleSet;
-use detection::{Alert, Event};
+use detection::{Alert, Event, RawEvent};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::{JoinError, JoinHandle};
 
 /// What rows of spans begin with.
 const LANE: &[u8] = b"l";
-/// Most events of one span; of a longer one the newest are read, and that is told.
-const EVENTS_MAX: usize = 100_000;
+/// Most spans that wait.
+const WAITING_MAX: usize = 1_024;
+/// Spans that ended longer ago are refused: a clock that stands still must not have all of the past read again.
+const ENDED_BEFORE_MS: u64 = 7 * 24 * 3_600_000;
+/// Most stored events that are read for one span…
+const READ_MAX: usize = 2_000_000;
+/// …and most of them that rules match: they are judged in one go.
+const EVENTS_MAX: usize = 20_000;
 /// A clock may be so far ahead of the time of receipt: what was received earlier happened earlier.
 const AHEAD_MS: u64 = 60_000;
+/// Before a stream is read again that could not be read.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
 
-/// Spans that wait, and what of them is not stored yet.
+/// Late events of a rule that are not judged.
+pub(super) type Unseen = (Arc<str>, u64);
+
+/// Spans that wait, what of them is not stored yet, and the one being read.
 #[derive(Default)]
 pub(super) struct Late {
     waiting: BTreeMap<Vec<u8>, LateLane>,
     changed: BTreeSet<Vec<u8>>,
+    judging: Option<Judging>,
+}
+
+struct Judging {
+    lane: LateLane,
+    task: JoinHandle<Option<Vec<Alert>>>,
+    /// What came of it.
+    judged: Option<Result<Option<Vec<Alert>>, JoinError>>,
+}
+
+impl Drop for Judging {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl Late {
-    /// What an earlier holder left.
-    pub(super) fn restore(post: &Post) -> Self {
-        let rows = post.rows(LANE).unwrap_or_default();
+    /// What an earlier holder left, and how many rows of it cannot be read.
+    pub(super) async fn restore(post: &Post) -> (Self, usize) {
+        let rows = post.stored(LANE).await;
+        let count = rows.len();
         let lane = |(key, row): (Vec<u8>, Vec<u8>)| Some((key, serde_json::from_slice(&row).ok()?));
-        Self { waiting: rows.into_iter().filter_map(lane).collect(), changed: BTreeSet::new() }
+        let waiting: BTreeMap<Vec<u8>, LateLane> = rows.into_iter().filter_map(lane).collect();
+        let unreadable = count - waiting.len();
+        (Self { waiting, ..Self::default() }, unreadable)
     }
 
-    pub(super) fn add(&mut self, lanes: Vec<LateLane>) {
+    /// How many spans wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Takes spans in; those that are refused are returned.
+    pub(super) fn add(&mut self, now_ms: u64, lanes: Vec<LateLane>) -> Vec<Unseen> {
+        let mut refused = Vec::new();
         for lane in lanes {
             let key = key_of(&lane);
+            let has_room = self.waiting.len() < WAITING_MAX || self.waiting.contains_key(&key);
+            if !has_room || lane.to_ms.saturating_add(ENDED_BEFORE_MS) < now_ms {
+                refused.push((lane.rule.clone(), lane.events.len() as u64));
+                continue;
+            }
             self.changed.insert(key.clone());
             let known = self.waiting.entry(key).or_insert_with(|| lane.clone());
             known.to_ms = known.to_ms.max(lane.to_ms);
             known.events.extend(lane.events);
         }
+        refused
     }
 
-    pub(super) fn next(&self) -> Option<LateLane> {
-        self.waiting.first_key_value().map(|(_, lane)| lane.clone())
+    /// Reads the next span where none is being read.
+    pub(super) fn go_on(&mut self, node: &Arc<Node>, rules: &Arc<RuleSet>) {
+        if self.judging.is_some() {
+            return;
+        }
+        let Some(lane) = self.waiting.first_key_value().map(|(_, lane)| lane.clone()) else { return };
+        let task = tokio::spawn(judge(Arc::clone(node), Arc::clone(rules), lane.clone()));
+        self.judging = Some(Judging { lane, task, judged: None });
     }
 
-    pub(super) fn done(&mut self, lane: &LateLane) {
+    /// Waits until a span has been read; for ever where none is.
+    pub(super) async fn is_done(&mut self) {
+        match &mut self.judging {
+            Some(judging) if judging.judged.is_none() => judging.judged = Some((&mut judging.task).await),
+            Some(_) => {}
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What the late events of the span made true that was read, or that it could not be judged.
+    pub(super) async fn take_judged(&mut self) -> Option<Result<Vec<Alert>, Unseen>> {
+        if self.judging.as_ref().is_some_and(|judging| judging.task.is_finished()) {
+            self.is_done().await;
+        }
+        let mut judging = self.judging.take_if(|judging| judging.judged.is_some())?;
+        let judged = judging.judged.take()?;
+        let judged = judged.inspect_err(|error| tracing::error!(%error, "a span was not judged"));
+        let lane = &judging.lane;
         let key = key_of(lane);
-        self.waiting.remove(&key);
-        self.changed.insert(key);
+        // What came for it meanwhile is judged with it once more: the same alerts are stored once.
+        if self.waiting.get(&key) == Some(lane) {
+            self.waiting.remove(&key);
+            self.changed.insert(key);
+        }
+        Some(judged.ok().flatten().ok_or_else(|| (lane.rule.clone(), lane.events.len() as u64)))
     }
 
     pub(super) fn take_rows(&mut self) -> Vec<Row> {
@@ -61,38 +135,53 @@ impl Late {
         };
         changed.into_iter().map(row).collect()
     }
+}
 
-    /// Reads a span again, and what the late events make of it.
-    pub(super) async fn judge(&self, node: &Node, rules: &RuleSet, lane: &LateLane) -> Vec<Alert> {
-        let mut events = Vec::new();
-        for stream in streams::names(node) {
-            let mut before = u64::MAX;
-            loop {
-                let turn = streams::turn_back(node, &stream, before);
-                let Some((first, _)) = turn.last() else { break };
-                before = *first;
-                let taken = || turn.iter().filter_map(|(_, taken)| taken.as_ref());
-                let is_over = taken().any(|taken| taken.raw.received_ms.saturating_add(AHEAD_MS) < lane.from_ms);
-                let made: Vec<Event> =
-                    taken().filter_map(|taken| normalise_for(&taken.raw, taken.owner()).ok()).collect();
-                // Leaves of an audit log are in the order of their times; those of others in that of their receipt.
-                let is_past = stream.starts_with("audit/")
-                    && made.iter().all(|event| event.time_ms.saturating_add(AHEAD_MS) < lane.from_ms);
-                events.extend(made.into_iter().filter(|event| (lane.from_ms..=lane.to_ms).contains(&event.time_ms)));
-                if is_over || is_past {
-                    break;
+/// Reads a span again, and what the late events make of it; nothing where it is too large.
+async fn judge(node: Arc<Node>, rules: Arc<RuleSet>, lane: LateLane) -> Option<Vec<Alert>> {
+    let mut worker = rules.program().worker();
+    let (mut events, mut read) = (Vec::new(), 0);
+    for stream in streams::names(&node) {
+        let mut before = u64::MAX;
+        loop {
+            let turn = match streams::turn_back(&node, &stream, before) {
+                Ok(turn) => turn,
+                Err(error) => {
+                    tracing::error!(%error, stream, "a stream cannot be read; it is tried again");
+                    tokio::time::sleep(RETRY_AFTER).await;
+                    continue;
                 }
-                if events.len() > EVENTS_MAX {
-                    tracing::warn!(rule = %lane.rule, EVENTS_MAX, "a span has more events than are read again");
-                    break;
-                }
-                // Others wait too.
-                tokio::task::yield_now().await;
+            };
+            let Some((first, _)) = turn.last() else { break };
+            before = *first;
+            read += turn.len();
+            let all = || turn.iter().filter_map(|(_, taken)| taken.as_ref());
+            let raws = || all().map(|taken| &taken.raw);
+            for taken in all() {
+                let (raw, owner) = (&taken.raw, taken.owner());
+                let is_matched = rules.program().run_raw_for(&mut worker, raw, owner).is_ok() && worker.hits().len() > 0;
+                let made = || normalise_for(raw, owner).ok().map(|event| in_time(event, raw));
+                let event = is_matched.then(made).flatten();
+                events.extend(event.filter(|event| (lane.from_ms..=lane.to_ms).contains(&event.time_ms)));
             }
+            if raws().any(|raw| raw.received_ms.saturating_add(AHEAD_MS) < lane.from_ms) {
+                break;
+            }
+            if events.len() > EVENTS_MAX || read > READ_MAX {
+                tracing::warn!(rule = %lane.rule, read, events = events.len(), "a span is too large to be read again");
+                return None;
+            }
+            tokio::task::yield_now().await;
         }
-        events.sort_by(|one, other| (one.time_ms, one.id).cmp(&(other.time_ms, other.id)));
-        reconsider(rules, &Options::default(), lane, &events)
     }
+    events.sort_by(|one, other| (one.time_ms, one.id).cmp(&(other.time_ms, other.id)));
+    Some(reconsider(&rules, &Options::default(), &lane, &events))
+}
+
+/// As live detection has it: a clock that was ahead is not believed.
+fn in_time(event: Event, raw: &RawEvent) -> Event {
+    let is_ahead = event.time_ms > raw.received_ms.saturating_add(AHEAD_MS);
+    Event { time_ms: if is_ahead { raw.received_ms } else { event.time_ms }, ..event }
 }
 
 fn key_of(lane: &LateLane) -> Vec<u8> {
@@ -101,4 +190,25 @@ fn key_of(lane: &LateLane) -> Vec<u8> {
         hash.update(&(part.len() as u64).to_be_bytes()).update(part);
     }
     [LANE, lane.rule.as_bytes(), b"\0", &lane.from_ms.to_be_bytes(), &hash.finalize().as_bytes()[..16]].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lane(from_ms: u64, number: u8) -> LateLane {
+        let events = BTreeSet::from([detection::EventId::from_bytes([number; 16])]);
+        LateLane { rule: "r".into(), group: BTreeMap::new(), from_ms, to_ms: from_ms + 60_000, events }
+    }
+
+    #[test]
+    fn what_ended_long_ago_and_what_is_too_much_is_refused_and_counted() {
+        let (mut late, now_ms) = (Late::default(), 100 * ENDED_BEFORE_MS);
+        assert_eq!(late.add(now_ms, vec![lane(0, 1), lane(now_ms - 3_600_000, 2)]), [("r".into(), 1)]);
+        let many = (0..2 * WAITING_MAX as u64).map(|n| lane(now_ms - n, 3)).collect();
+        assert_eq!(late.add(now_ms, many).len(), WAITING_MAX + 1);
+        assert_eq!(late.waiting(), WAITING_MAX);
+        assert_eq!(late.add(now_ms, vec![lane(now_ms - 1, 4)]), [], "what waits already may grow");
+        assert_eq!(late.take_rows().len(), WAITING_MAX);
+    }
 }

@@ -4,16 +4,20 @@
 
 pub mod anchor;
 pub mod archive;
+#[cfg(test)]
+pub(crate) mod bed;
 pub mod book;
 pub mod desk;
 pub mod detect;
 pub mod duty;
 pub mod escalate;
 pub mod follow;
+mod gauge;
 mod late;
 pub mod outbox;
 pub mod proposer;
 pub mod pull;
+pub(crate) mod record;
 pub mod rejoin;
 pub mod route;
 pub mod serve;

@@ -20,8 +20,10 @@ const SIBLINGS_MIN: usize = 8;
 const LINGER: Duration = Duration::from_millis(1);
 /// Commands of one entry.
 const BATCH_COMMANDS_MAX: usize = 512;
-/// Bytes of one entry.
+/// An entry takes no more commands once it has so many bytes of them.
 const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of one command, and of all that share an entry: what an entry adds to them has room beside.
+pub const COMMAND_BYTES_MAX: usize = consensus::COMMAND_BYTES_MAX - 64 * 1024;
 /// Parcels waiting at this node for one group; more are refused as `Busy`.
 const QUEUE_PARCELS_MAX: usize = 4096;
 /// How long a command may look for a leader before it is given up.
@@ -57,6 +59,9 @@ pub enum ProposeFailed {
     /// This node is shutting down: nothing was done.
     #[error("the node is shutting down")]
     Stopped,
+    /// It is larger than any command may be: nothing was done, and never will be.
+    #[error("the command is too large")]
+    TooLarge,
 }
 
 /// Commands that another node carries to the leader.
@@ -123,6 +128,10 @@ impl Proposer {
 
     /// Has a command carried out; its result is what the state machine answered.
     pub async fn propose(&self, command: Bytes) -> Result<Done, ProposeFailed> {
+        // Alone it fails alone: in a batch it would take the others with it.
+        if command.len() > COMMAND_BYTES_MAX {
+            return Err(ProposeFailed::TooLarge);
+        }
         let Placed { index, results } = self.carry(vec![command], false).await?;
         let result = results.into_iter().next().ok_or(ProposeFailed::Unknown)?;
         Ok(Done { index, result })
@@ -165,6 +174,11 @@ impl Batch {
         self.commands >= BATCH_COMMANDS_MAX || self.size_bytes >= BATCH_BYTES_MAX
     }
 
+    /// Whether a parcel can share the entry: one that is too large for it alone is the caller's mistake alone.
+    fn has_room_for(&self, parcel: &Parcel) -> bool {
+        self.parcels.is_empty() || self.size_bytes.saturating_add(parcel.size_bytes()) <= COMMAND_BYTES_MAX
+    }
+
     /// The commands of all parcels, in order.
     fn all(&self) -> Vec<Bytes> {
         self.parcels.iter().flat_map(|parcel| &parcel.commands).cloned().collect()
@@ -196,15 +210,17 @@ impl Batch {
     }
 }
 
-/// Gives more commands the time to share a batch.
-async fn linger(batch: &mut Batch, waiting: &mut mpsc::Receiver<Parcel>) {
+/// Gives more commands the time to share a batch; the one that has no room in it is returned.
+async fn linger(batch: &mut Batch, waiting: &mut mpsc::Receiver<Parcel>) -> Option<Parcel> {
     let until = tokio::time::Instant::now() + LINGER;
     while !batch.is_full() {
         match tokio::time::timeout_at(until, waiting.recv()).await {
-            Ok(Some(next)) => batch.push(next),
-            Ok(None) | Err(_) => break,
+            Ok(Some(next)) if batch.has_room_for(&next) => batch.push(next),
+            Ok(next) => return next,
+            Err(_) => break,
         }
     }
+    None
 }
 
 struct Courier {
@@ -219,15 +235,22 @@ impl Courier {
     async fn run(self, mut waiting: mpsc::Receiver<Parcel>) {
         // How many commands the batch before had.
         let mut siblings = 0;
-        while let Some(first) = waiting.recv().await {
+        // What had no room in the batch before.
+        let mut next = None;
+        loop {
+            let first = if next.is_some() { next.take() } else { waiting.recv().await };
+            let Some(first) = first else { return };
             let mut batch = Batch::default();
             batch.push(first);
-            while !batch.is_full() {
-                let Ok(next) = waiting.try_recv() else { break };
-                batch.push(next);
+            while !batch.is_full() && next.is_none() {
+                match waiting.try_recv() {
+                    Ok(more) if batch.has_room_for(&more) => batch.push(more),
+                    Ok(more) => next = Some(more),
+                    Err(_) => break,
+                }
             }
-            if siblings >= SIBLINGS_MIN {
-                linger(&mut batch, &mut waiting).await;
+            if siblings >= SIBLINGS_MIN && next.is_none() {
+                next = linger(&mut batch, &mut waiting).await;
             }
             siblings = batch.commands;
             self.deliver(batch).await;
@@ -301,10 +324,8 @@ impl Courier {
                 Err(_) => Err(ProposeFailed::Unknown),
             },
             Err(ProposeError::NotLeader { .. }) => Err(ProposeFailed::NoLeader),
-            // Batches are bounded well below it, and a single command is bounded by the request it came from.
-            Err(ProposeError::TooLarge { .. } | ProposeError::Unknown | ProposeError::Stopped) => {
-                Err(ProposeFailed::Unknown)
-            }
+            Err(ProposeError::TooLarge { .. }) => Err(ProposeFailed::TooLarge),
+            Err(ProposeError::Unknown | ProposeError::Stopped) => Err(ProposeFailed::Unknown),
         }
     }
 }

@@ -21,22 +21,27 @@ pub fn names(node: &Node) -> Vec<String> {
     groups.chain(["audit/control".to_owned(), format!("events/{region}")]).collect()
 }
 
-/// A turn of one stream, from a place on; `None` where a row cannot be read.
+/// A turn of one stream, from a place on; `None` where a row cannot be read. Nothing where the disk fails.
 pub fn turn(node: &Node, stream: &str, from: u64) -> Vec<(u64, Option<Taken>)> {
+    try_turn(node, stream, from).unwrap_or_else(|error| {
+        tracing::error!(%error, stream, "a stream cannot be read");
+        Vec::new()
+    })
+}
+
+/// The same, for whoever must not take a disk that fails for a stream without events.
+pub fn try_turn(node: &Node, stream: &str, from: u64) -> io::Result<Vec<(u64, Option<Taken>)>> {
     read(node, stream, Bound::Included(from), false)
 }
 
 /// A turn of one stream, backwards from what comes before a place.
-pub fn turn_back(node: &Node, stream: &str, before: u64) -> Vec<(u64, Option<Taken>)> {
+pub fn turn_back(node: &Node, stream: &str, before: u64) -> io::Result<Vec<(u64, Option<Taken>)>> {
     read(node, stream, Bound::Excluded(before), true)
 }
 
-fn read(node: &Node, stream: &str, at: Bound<u64>, backwards: bool) -> Vec<(u64, Option<Taken>)> {
-    let Some((space, keyspace)) = place_of(node, stream) else { return Vec::new() };
-    let rows = rows(&*space, keyspace, at, backwards).unwrap_or_else(|error| {
-        tracing::error!(%error, stream, "a stream cannot be read");
-        Vec::new()
-    });
+fn read(node: &Node, stream: &str, at: Bound<u64>, backwards: bool) -> io::Result<Vec<(u64, Option<Taken>)>> {
+    let Some((space, keyspace)) = place_of(node, stream) else { return Ok(Vec::new()) };
+    let rows = rows(&*space, keyspace, at, backwards)?;
     let received_ms = node.world.clock.wall_ms();
     let event = |(key, value): (Vec<u8>, Vec<u8>)| {
         let sequence = key.try_into().map(u64::from_be_bytes).ok()?;
@@ -48,12 +53,22 @@ fn read(node: &Node, stream: &str, at: Bound<u64>, backwards: bool) -> Vec<(u64,
                 .map(|taken| Taken { raw: RawEvent { position, ..taken.raw }, ..taken })
         } else {
             // A leaf is received when it happens, and says itself whose it is.
+            let received_ms = audit_time_ms(&value).unwrap_or(received_ms);
             let raw = RawEvent { source: SourceKind::Audit, received_ms, position, bytes: Bytes::from(value) };
             Some(Taken { raw, tenant: None })
         };
         Some((sequence, taken))
     };
-    rows.into_iter().filter_map(event).collect()
+    Ok(rows.into_iter().filter_map(event).collect())
+}
+
+/// When a leaf happened.
+fn audit_time_ms(leaf: &[u8]) -> Option<u64> {
+    #[derive(serde::Deserialize)]
+    struct Leaf {
+        time_ms: u64,
+    }
+    serde_json::from_slice::<Leaf>(leaf).ok().map(|leaf| leaf.time_ms)
 }
 
 fn place_of(node: &Node, stream: &str) -> Option<(Arc<dyn Space>, Keyspace)> {

@@ -1,13 +1,15 @@
 //! New rules of a shard on their way into charge: in shadow beside the old ones, then watched, and back where they
 //! raise too much.
 //!
-//! `detection::rollout` decides; this holds the rule sets and the detector in shadow. The decision is a row of the
-//! shard's duty; a set in shadow begins again with whoever takes the shard over.
+//! `detection::rollout` decides; this holds the rule sets and the detector that runs beside the one in charge: of the
+//! rules on trial, or, while those are watched, of the rules before. Only what one set has beyond the other runs there,
+//! and either goes on with the state of the other when they change places. The decision is a row of the shard's duty;
+//! what runs beside begins again with whoever takes the shard over.
 
 use crate::driver::duty::Post;
 use crate::machine::command::Row;
 use detection::alert::{EventSummary, RuleReference};
-use detection::engine::{Detector, Effect, Options};
+use detection::engine::{Detector, Effect};
 use detection::rollout::{self, Care, Fault, Input, Phase, Rollout, SetId};
 use detection::rules::RuleSet;
 use detection::{Alert, EventId, Owner, RawEvent, SemanticHash, Severity};
@@ -22,7 +24,7 @@ const ROLLOUT: &[u8] = b"o";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Stored {
     pub(crate) rollout: Rollout,
-    /// A set that went wrong: it is not tried again until the rules change.
+    /// A set that went wrong, by its identity: it is not tried again until the rules change.
     pub(crate) rejected: Option<SetId>,
 }
 
@@ -31,28 +33,50 @@ pub(crate) struct Stored {
 pub(super) enum Change {
     Shadow(SetId),
     InCharge(SetId),
-    Back { from: SetId, why: Fault },
-    Discarded { set: SetId, why: Fault },
+    /// Rules that mean the same, said otherwise or for others.
+    Same(SetId),
+    Back {
+        from: SetId,
+        why: Fault,
+    },
+    Discarded {
+        set: SetId,
+        why: Fault,
+    },
+}
+
+/// What runs beside the detector in charge.
+struct Beside {
+    set: SetId,
+    detector: Detector,
+    /// Alerts of each rule that were counted.
+    counted: BTreeMap<Arc<str>, u64>,
 }
 
 pub(super) struct Trial {
     stored: Stored,
-    /// Sets that may be needed: in charge, on trial, and the one before.
+    /// Sets that are needed: in charge, on trial, and the one before.
     sets: BTreeMap<SetId, Arc<RuleSet>>,
-    shadow: Option<Detector>,
-    counted: BTreeMap<Arc<str>, u64>,
-    /// Rules whose meaning the set on trial shares with the one before: they raise what they raised.
-    unchanged: BTreeSet<Arc<str>>,
+    beside: Option<Beside>,
+    /// Rules whose alerts say nothing about the set on trial: those that the one before has too, and those that only
+    /// count what they would raise.
+    uncounted: BTreeSet<Arc<str>>,
     changes: Vec<Change>,
+    /// Whether detectors must be brought in line with the decision.
+    is_unsettled: bool,
     is_stored: bool,
 }
 
 impl Trial {
     /// Goes on where the last holder was, with the rules this node knows.
-    pub(super) fn restore(post: &Post, known: Arc<RuleSet>, care: Care) -> Self {
-        let row = post.row(ROLLOUT).ok().flatten().and_then(|row| serde_json::from_slice::<Stored>(&row).ok());
+    pub(super) async fn restore(post: &Post, known: Arc<RuleSet>, care: Care) -> Self {
+        let stored = post.stored(ROLLOUT).await.pop().and_then(|(_, row)| {
+            serde_json::from_slice::<Stored>(&row)
+                .inspect_err(|error| tracing::warn!(%error, "the rollout before cannot be read"))
+                .ok()
+        });
         // The sets before are not at hand: what this node knows is in charge.
-        Self::new(known, care, row.and_then(|stored| stored.rejected))
+        Self::new(known, care, stored.and_then(|stored| stored.rejected))
     }
 
     fn new(known: Arc<RuleSet>, care: Care, rejected: Option<SetId>) -> Self {
@@ -60,48 +84,82 @@ impl Trial {
         Self {
             stored: Stored { rollout: Rollout::new(id, care), rejected },
             sets: BTreeMap::from([(id, known)]),
-            shadow: None,
-            counted: BTreeMap::new(),
-            unchanged: BTreeSet::new(),
+            beside: None,
+            uncounted: BTreeSet::new(),
             changes: Vec::new(),
+            is_unsettled: false,
             is_stored: false,
         }
     }
 
     /// The rules in charge.
-    pub(super) fn in_charge(&self) -> &RuleSet {
+    pub(super) fn in_charge(&self) -> &Arc<RuleSet> {
         self.sets.get(&self.stored.rollout.in_charge()).expect("the set in charge is kept")
+    }
+
+    /// Where the rollout is, in a word.
+    pub(super) fn phase(&self) -> &'static str {
+        match self.stored.rollout.phase() {
+            Phase::Steady => "steady",
+            Phase::Shadow(_) => "shadow",
+            Phase::Watched { .. } => "watched",
+        }
     }
 
     /// This node knows other rules now.
     pub(super) fn propose(&mut self, now_ms: u64, new: Arc<RuleSet>) {
-        let set = new.fingerprint();
-        if self.stored.rejected == Some(set) {
+        let (set, identity) = (new.fingerprint(), new.identity());
+        if self.stored.rejected == Some(identity) {
+            tracing::warn!(set = %set, "these rules went wrong before; they are not tried again");
             return;
         }
-        let references = |rules: &RuleSet| -> BTreeMap<Arc<str>, SemanticHash> {
-            let rules_of = rules.rules().iter().map(|rule| &rule.header.reference);
-            let all = rules_of.chain(rules.correlations().iter().map(|plan| &plan.header.reference));
-            all.map(|reference| (reference.id.clone(), reference.semantic_hash)).collect()
-        };
-        let before = references(self.in_charge());
-        let now = references(&new);
-        self.unchanged = now.into_iter().filter(|(id, hash)| before.get(id) == Some(hash)).map(|(id, _)| id).collect();
-        self.sets.insert(set, new);
+        self.is_stored &= self.stored.rejected.take().is_none();
+        let is_other = self.sets.get(&set).is_none_or(|known| known.identity() != identity);
+        if set == self.stored.rollout.in_charge() && is_other {
+            self.changes.push(Change::Same(set));
+            self.is_unsettled = true;
+        }
+        if is_other {
+            self.sets.insert(set, new);
+        }
         self.step(now_ms, Input::Propose { set, forecast: BTreeMap::new(), refused: 0 });
+        self.uncounted = self.uncounted();
     }
 
-    /// The set in shadow sees what the one in charge sees.
+    fn uncounted(&self) -> BTreeSet<Arc<str>> {
+        let on_trial = match self.stored.rollout.phase() {
+            Phase::Steady => return BTreeSet::new(),
+            Phase::Shadow(trial) | Phase::Watched { trial, .. } => trial.set(),
+        };
+        let other = match self.stored.rollout.phase() {
+            Phase::Watched { before, .. } => self.sets.get(before),
+            _ => Some(self.in_charge()),
+        };
+        let meanings = |rules: &RuleSet| -> BTreeMap<Arc<str>, (SemanticHash, bool)> {
+            let headers = rules.rules().iter().map(|rule| &rule.header);
+            let all = headers.chain(rules.correlations().iter().map(|plan| &plan.header));
+            all.map(|header| (header.reference.id.clone(), (header.reference.semantic_hash, header.shadow))).collect()
+        };
+        let before = other.map(|rules| meanings(rules)).unwrap_or_default();
+        let now = self.sets.get(&on_trial).map(|rules| meanings(rules)).unwrap_or_default();
+        let is_uncounted = |id: &Arc<str>, (meaning, is_shadow): &(SemanticHash, bool)| {
+            *is_shadow || before.get(id).is_some_and(|(before, _)| before == meaning)
+        };
+        now.into_iter().filter(|(id, of)| is_uncounted(id, of)).map(|(id, _)| id).collect()
+    }
+
+    /// What runs beside sees what the one in charge sees.
     pub(super) fn take(&mut self, now_ms: u64, raw: &RawEvent, owner: Owner<'_>) {
-        if let Some(shadow) = &mut self.shadow {
+        if let Some(beside) = &mut self.beside {
             // What cannot be read was told by the set in charge.
-            let _ = shadow.raw_for(now_ms, raw, owner, &mut Vec::new());
+            let _ = beside.detector.raw_for(now_ms, raw, owner, &mut Vec::new());
         }
     }
 
-    pub(super) fn tick(&mut self, now_ms: u64) {
-        if let Some(shadow) = &mut self.shadow {
-            shadow.step(now_ms, detection::engine::Input::Tick, &mut Vec::new());
+    /// Time passed, and all that was received before `read_ms` was read.
+    pub(super) fn tick(&mut self, now_ms: u64, read_ms: u64) {
+        if let Some(beside) = &mut self.beside {
+            beside.detector.step(read_ms, detection::engine::Input::Tick, &mut Vec::new());
         }
         self.step(now_ms, Input::Tick);
     }
@@ -109,15 +167,15 @@ impl Trial {
     /// So much was seen, and this followed under the rules in charge.
     pub(super) fn saw(&mut self, now_ms: u64, events: usize, effects: &[Effect]) {
         let mut alerts: BTreeMap<Arc<str>, u64> = BTreeMap::new();
-        match (self.stored.rollout.phase(), &self.shadow) {
+        match (self.stored.rollout.phase(), &mut self.beside) {
             (Phase::Steady, _) => return,
-            (Phase::Shadow(_), Some(shadow)) => {
-                for (rule, seen) in shadow.shadows() {
-                    let known = self.counted.insert(rule.clone(), seen.alerts).unwrap_or(0);
+            (Phase::Shadow(trial), Some(beside)) if beside.set == trial.set() => {
+                for (rule, seen) in beside.detector.shadows() {
+                    let known = beside.counted.insert(rule.clone(), seen.alerts).unwrap_or(0);
                     alerts.insert(rule.clone(), seen.alerts.saturating_sub(known));
                 }
             }
-            (Phase::Shadow(_), None) => {}
+            (Phase::Shadow(_), _) => {}
             (Phase::Watched { .. }, _) => {
                 for effect in effects {
                     if let Effect::Alert(alert) = effect {
@@ -126,7 +184,7 @@ impl Trial {
                 }
             }
         }
-        alerts.retain(|rule, count| *count > 0 && !self.unchanged.contains(rule));
+        alerts.retain(|rule, count| *count > 0 && !self.uncounted.contains(rule));
         if events > 0 || !alerts.is_empty() {
             self.step(now_ms, Input::Seen { events: events as u64, alerts });
         }
@@ -136,36 +194,53 @@ impl Trial {
         let mut effects = Vec::new();
         self.stored.rollout.step(now_ms, input, &mut effects);
         for effect in effects {
-            self.is_stored = false;
+            (self.is_stored, self.is_unsettled) = (false, true);
             match effect {
-                rollout::Effect::Shadow(set) => {
-                    let rules = self.sets.get(&set).map(|rules| rules.in_shadow());
-                    self.shadow = rules.map(|rules| Detector::new(rules, Options::default()));
-                    self.counted.clear();
-                    self.changes.push(Change::Shadow(set));
-                }
-                rollout::Effect::Promote(set) => {
-                    (self.shadow, self.stored.rejected) = (None, None);
-                    self.changes.push(Change::InCharge(set));
-                }
+                rollout::Effect::Shadow(set) => self.changes.push(Change::Shadow(set)),
+                rollout::Effect::Promote(set) => self.changes.push(Change::InCharge(set)),
                 rollout::Effect::RollBack { from, why, .. } => {
-                    self.stored.rejected = Some(from);
-                    self.sets.remove(&from);
+                    self.reject(from, &why);
                     self.changes.push(Change::Back { from, why });
                 }
                 rollout::Effect::Discard { set, why } => {
-                    self.shadow = None;
-                    if why != Fault::Replaced {
-                        self.stored.rejected = Some(set);
-                    }
-                    if set != self.stored.rollout.in_charge() {
-                        self.sets.remove(&set);
-                    }
+                    self.reject(set, &why);
                     self.changes.push(Change::Discarded { set, why });
                 }
-                rollout::Effect::Settled(set) => self.sets.retain(|known, _| *known == set),
+                rollout::Effect::Settled(_) => {}
             }
         }
+        let (in_charge, beside) = (self.stored.rollout.in_charge(), self.stored.rollout.beside());
+        self.sets.retain(|set, _| *set == in_charge || Some(*set) == beside);
+    }
+
+    /// A set that went wrong is not tried again; one that gives way to another may be.
+    fn reject(&mut self, set: SetId, why: &Fault) {
+        if !why.is_wish() {
+            self.stored.rejected = self.sets.get(&set).map(|rules| rules.identity());
+        }
+    }
+
+    /// Brings the detector in charge, and what runs beside it, in line with what was decided.
+    pub(super) fn settle(&mut self, detector: &mut Detector) {
+        if !std::mem::take(&mut self.is_unsettled) {
+            return;
+        }
+        let rules = Arc::clone(self.in_charge());
+        let wanted = self.stored.rollout.beside().filter(|set| self.sets.contains_key(set));
+        let run = |set: SetId, rules: &RuleSet, detector: &Detector| {
+            let own = self.sets[&set].beyond(rules).in_shadow();
+            Beside { set, detector: detector.beside(own), counted: BTreeMap::new() }
+        };
+        let was = self.beside.take();
+        let is_same = detector.rules().fingerprint() == rules.fingerprint();
+        let is_at_hand = is_same && was.as_ref().map(|beside| beside.set) == wanted;
+        let next = if is_at_hand { None } else { wanted.map(|set| run(set, &rules, detector)) };
+        if !Arc::ptr_eq(&detector.shared_rules(), &rules) {
+            let from = was.as_ref().filter(|_| !is_at_hand).map(|beside| &beside.detector);
+            let detection::engine::Reloaded { carried, keys, begun, dropped } = detector.exchange(rules, from);
+            tracing::info!(carried, keys, begun, dropped, "the rules in charge are others");
+        }
+        self.beside = if is_at_hand { was } else { next };
     }
 
     /// What changed since this was last asked.
@@ -183,24 +258,18 @@ impl Trial {
 }
 
 impl Change {
-    /// Whether other rules are in charge.
-    pub(super) fn is_in_charge(&self) -> bool {
-        matches!(self, Self::InCharge(_) | Self::Back { .. })
-    }
-
-    /// Why the new rules went, if they did.
+    /// Why the new rules went, if they went wrong.
     pub(super) fn refusal(&self) -> Option<String> {
         match self {
-            Self::Back { why, .. } | Self::Discarded { why, .. } => Some(told(why)),
-            Self::Shadow(_) | Self::InCharge(_) => None,
+            Self::Back { why, .. } | Self::Discarded { why, .. } if !why.is_wish() => Some(told(why)),
+            _ => None,
         }
     }
 
     /// Who relies on the rules must know that they are not those that were asked for.
     pub(super) fn alert(&self, now_ms: u64) -> Option<Alert> {
         let (set, why) = match self {
-            Self::Back { from, why } => (from, why),
-            Self::Discarded { set, why } if *why != Fault::Replaced => (set, why),
+            Self::Back { from: set, why } | Self::Discarded { set, why } if !why.is_wish() => (set, why),
             _ => return None,
         };
         let event = EventSummary {
@@ -230,6 +299,7 @@ fn told(why: &Fault) -> String {
             format!("{rule} raised, or would have raised, {alerts} alerts where {allowed} are allowed")
         }
         Fault::Replaced => "newer rules came".to_owned(),
+        Fault::TakenBack => "the change was taken back".to_owned(),
         Fault::Abandoned => "it was called off".to_owned(),
     }
 }
@@ -240,6 +310,7 @@ impl std::fmt::Display for Change {
         match self {
             Self::Shadow(set) => write!(formatter, "{} runs in shadow", short(set)),
             Self::InCharge(set) => write!(formatter, "{} is in charge", short(set)),
+            Self::Same(set) => write!(formatter, "{} is said otherwise", short(set)),
             Self::Back { from, why } => write!(formatter, "{} is rolled back: {}", short(from), told(why)),
             Self::Discarded { set, why } => write!(formatter, "{} is discarded: {}", short(set), told(why)),
         }
@@ -247,87 +318,4 @@ impl std::fmt::Display for Change {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use bytes::Bytes;
-    use detection::SourceKind;
-
-    fn rules(threshold: u32) -> Arc<RuleSet> {
-        let text = format!(
-            "title: Knock\nname: knock\nlogsource: {{product: doors}}\ndetection: {{s: {{door: '*'}}, condition: s}}\n\
-             level: low\n---\ntitle: Knocks\nname: knocks\ncorrelation: {{type: event_count, rules: [knock], \
-             group-by: [door], timespan: 5m, condition: {{gte: {threshold}}}}}\n"
-        );
-        let (rules, errors) = detection::rules::load_texts(vec![("a.yml".into(), text)]);
-        assert!(errors.is_empty(), "{errors:?}");
-        Arc::new(rules)
-    }
-
-    fn knock(number: u64) -> RawEvent {
-        let text = format!("{{\"product\":\"doors\",\"door\":\"d{number}\",\"time\":{}}}", 1_000 + number);
-        RawEvent { source: SourceKind::Ndjson, received_ms: 1_000, position: None, bytes: Bytes::from(text) }
-    }
-
-    fn told(trial: &mut Trial) -> Vec<String> {
-        trial.changes().iter().map(|change| change.to_string().split_once(' ').unwrap().1.to_owned()).collect()
-    }
-
-    #[test]
-    fn new_rules_run_in_shadow_and_then_are_in_charge() {
-        let care = Care { shadow_ms: 10_000, ..Care::default() };
-        let (old, new) = (rules(3), rules(4));
-        let mut trial = Trial::new(Arc::clone(&old), care, None);
-        trial.propose(0, Arc::clone(&old));
-        assert_eq!(told(&mut trial), Vec::<String>::new(), "the same rules are nothing new");
-        trial.propose(0, Arc::clone(&new));
-        trial.tick(5_000);
-        assert_eq!(
-            (told(&mut trial), trial.in_charge().fingerprint()),
-            (vec!["runs in shadow".into()], old.fingerprint())
-        );
-        trial.tick(10_000);
-        assert_eq!(
-            (told(&mut trial), trial.in_charge().fingerprint()),
-            (vec!["is in charge".into()], new.fingerprint())
-        );
-        assert!(trial.take_row().is_some() && trial.take_row().is_none(), "a row is stored once");
-    }
-
-    #[test]
-    fn rules_that_would_raise_too_much_never_come_into_charge_and_are_not_tried_again() {
-        let care = Care { alerts_free: 5, ..Care::default() };
-        let (old, new) = (rules(3), rules(1));
-        let mut trial = Trial::new(Arc::clone(&old), care, None);
-        trial.propose(0, Arc::clone(&new));
-        for number in 0..6 {
-            trial.take(number, &knock(number), Owner::Nobody);
-            trial.saw(number, 1, &[]);
-        }
-        let changes = trial.changes();
-        assert_eq!(changes.len(), 2);
-        assert!(changes[1].refusal().unwrap().contains("knocks") && changes[1].alert(0).is_some(), "{changes:?}");
-        assert_eq!(trial.in_charge().fingerprint(), old.fingerprint());
-        trial.propose(10, new);
-        assert_eq!(told(&mut trial), Vec::<String>::new());
-    }
-
-    #[test]
-    fn rules_in_charge_that_raise_too_much_are_rolled_back() {
-        let care = Care { shadow_ms: 0, alerts_free: 5, ..Care::default() };
-        let (old, new) = (rules(3), rules(1));
-        let mut trial = Trial::new(Arc::clone(&old), care, None);
-        trial.propose(0, Arc::clone(&new));
-        trial.tick(0);
-        assert_eq!(trial.in_charge().fingerprint(), new.fingerprint());
-        trial.changes();
-        let mut detector = Detector::new((*new).clone(), Options::default());
-        let mut effects = Vec::new();
-        for number in 0..6 {
-            detector.raw(number, &knock(number), &mut effects).unwrap();
-        }
-        trial.saw(10, 6, &effects);
-        let changes = trial.changes();
-        assert!(matches!(&changes[..], [Change::Back { .. }]) && changes[0].is_in_charge(), "{changes:?}");
-        assert_eq!(trial.in_charge().fingerprint(), old.fingerprint());
-    }
-}
+mod tests;

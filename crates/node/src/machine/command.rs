@@ -108,7 +108,7 @@ pub struct Report {
     pub epoch: u64,
     /// Counts the lease's reports, from 1: the same one twice counts once.
     pub number: u64,
-    /// Whether this is the end. Until it comes rows are set aside, and take effect with it.
+    /// Whether this is the end. Until it comes everything is set aside, and takes effect with it.
     pub is_whole: bool,
     /// Rows of the duty's state, put or removed.
     pub rows: Vec<Row>,
@@ -273,6 +273,17 @@ pub enum Outcome {
     },
     /// A report under a lease that has ended: nothing was done.
     Fenced,
+    /// A report that was done, but for some of its writes.
+    Partly(Refused),
+}
+
+/// Writes of a report that were refused.
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+pub struct Refused {
+    /// How many.
+    pub count: u32,
+    /// The first of them: what they were about, and why.
+    pub first: Vec<(String, Refusal)>,
 }
 
 /// Records that were read.

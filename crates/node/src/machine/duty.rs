@@ -2,9 +2,10 @@
 //!
 //! A lease is given by a command and ends with the next one; its epoch is the fencing token. Whatever a node did in
 //! its duty is one report, judged at its place in the log: under an older epoch nothing of it takes effect. So
-//! two nodes that both believe in their lease do no harm, and nothing here needs a clock.
+//! two nodes that both believe in their lease do no harm, and nothing here needs a clock. A report that is too large for
+//! one command comes in parts, which are set aside until its end: then all of it takes effect, in one entry.
 
-use crate::machine::command::{Lease, Must, Outcome, Report, Row, Transact};
+use crate::machine::command::{Lease, Must, Outcome, Refused, Report, Row, Transact};
 use crate::machine::data::{Step, stored};
 use crate::machine::keys;
 use crate::machine::look::DUTIES_MAX;
@@ -15,6 +16,13 @@ use std::ops::Bound;
 
 /// Most bytes of a duty's name.
 const NAME_BYTES_MAX: usize = 128;
+/// Most refused writes of one report that are named; beyond it they are counted.
+const REFUSED_MAX: usize = 16;
+
+/// What a part of a report holds. The version before set rows aside and nothing else.
+pub(super) fn set_aside(part: &[u8]) -> io::Result<(Vec<Row>, Vec<Transact>)> {
+    stored(part).or_else(|_| stored(part).map(|rows| (rows, Vec::new())))
+}
 
 impl Step<'_> {
     /// Gives a duty to a node: from here on reports under earlier leases are void.
@@ -44,6 +52,7 @@ impl Step<'_> {
         for (key, _) in self.parts(duty)? {
             self.view.delete(keys::DUTY, key);
         }
+        self.view.delete(keys::DUTY, keys::duty_answer(duty));
         self.view.put(keys::DUTY, keys::lease(duty), encode(&lease));
         *self.assigned = true;
         Ok(Outcome::Noted)
@@ -57,26 +66,54 @@ impl Step<'_> {
             _ => return Ok(Outcome::Fenced),
         };
         if report.number <= lease.number {
+            // It was done, and its answer may have been lost.
+            let answer = self.view.get(keys::DUTY, &keys::duty_answer(&report.duty))?;
+            return answer.filter(|_| report.number == lease.number).map_or(Ok(Outcome::Noted), |row| stored(&row));
+        }
+        let Report { duty, number, is_whole, rows, writes, .. } = report;
+        self.view.put(keys::DUTY, keys::lease(&duty), encode(&Lease { number, ..lease }));
+        if !is_whole {
+            self.view.put(keys::DUTY, keys::duty_part(&duty, number), encode(&(rows, writes)));
             return Ok(Outcome::Noted);
         }
-        if report.is_whole {
-            for (key, part) in self.parts(&report.duty)? {
-                self.put_rows(&report.duty, stored(&part)?);
-                self.view.delete(keys::DUTY, key);
-            }
-            self.put_rows(&report.duty, report.rows);
-        } else if !report.rows.is_empty() {
-            self.view.put(keys::DUTY, keys::duty_part(&report.duty, report.number), encode(&report.rows));
+        let mut refused = Refused::default();
+        for (key, part) in self.parts(&duty)? {
+            let (rows, writes) = set_aside(&part)?;
+            self.take_effect(&duty, rows, writes, &mut refused)?;
+            self.view.delete(keys::DUTY, key);
         }
-        for transact in report.writes {
-            self.write_once(transact)?;
+        self.take_effect(&duty, rows, writes, &mut refused)?;
+        if refused.count == 0 {
+            self.view.delete(keys::DUTY, keys::duty_answer(&duty));
+            return Ok(Outcome::Noted);
         }
-        self.view.put(keys::DUTY, keys::lease(&report.duty), encode(&Lease { number: report.number, ..lease }));
-        Ok(Outcome::Noted)
+        let outcome = Outcome::Partly(refused);
+        self.view.put(keys::DUTY, keys::duty_answer(&duty), encode(&outcome));
+        Ok(outcome)
     }
 
-    /// A transaction without the acts whose records are there already.
-    fn write_once(&mut self, mut transact: Transact) -> io::Result<()> {
+    fn take_effect(
+        &mut self,
+        duty: &str,
+        rows: Vec<Row>,
+        writes: Vec<Transact>,
+        refused: &mut Refused,
+    ) -> io::Result<()> {
+        self.put_rows(duty, rows);
+        for transact in writes {
+            let resource = transact.acts.first().map_or_else(String::new, |act| act.resource.clone());
+            if let Some(Outcome::Refused(refusal)) = self.write_once(transact)? {
+                refused.count = refused.count.saturating_add(1);
+                if refused.first.len() < REFUSED_MAX {
+                    refused.first.push((resource, refusal));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A transaction without the acts whose records are there already; nothing where they all are.
+    fn write_once(&mut self, mut transact: Transact) -> io::Result<Option<Outcome>> {
         let mut acts = Vec::with_capacity(transact.acts.len());
         for act in transact.acts {
             let is_done = act.must == Must::BeAbsent
@@ -86,10 +123,7 @@ impl Step<'_> {
             }
         }
         transact.acts = acts;
-        if !transact.acts.is_empty() {
-            self.transact(transact)?;
-        }
-        Ok(())
+        if transact.acts.is_empty() { Ok(None) } else { self.transact(transact).map(Some) }
     }
 
     fn put_rows(&mut self, duty: &str, rows: Vec<Row>) {

@@ -1,10 +1,11 @@
 //! Duties, step by step: a lease that has ended changes nothing, and what is reported twice is done once.
 
 use super::tests::{Bed, text};
-use crate::driver::detect::{ONLY, record};
-use crate::machine::command::{Command, Must, Outcome, Report, Row, Select, Transact};
+use crate::driver::record::{ONLY, record};
+use crate::machine::command::{Command, Must, Outcome, Refusal, Refused, Report, Row, Select, Transact};
 use crate::machine::control::platform;
 use crate::machine::note::Note;
+use model::codec::encode;
 use model::{Merge, NodeId, TenantId};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -26,6 +27,10 @@ fn alert(key: &str) -> Transact {
 
 fn report(epoch: u64, number: u64, rows: Vec<Row>, writes: Vec<Transact>) -> Command {
     Command::Report(Report { duty: DUTY.into(), epoch, number, is_whole: true, rows, writes })
+}
+
+fn part(epoch: u64, number: u64, rows: Vec<Row>, writes: Vec<Transact>) -> Command {
+    Command::Report(Report { duty: DUTY.into(), epoch, number, is_whole: false, rows, writes })
 }
 
 fn row(key: &str, value: &str) -> Row {
@@ -99,21 +104,49 @@ fn the_same_report_twice_and_the_same_alert_twice_are_done_once() {
 }
 
 #[test]
-fn rows_of_a_report_in_parts_wait_for_its_end_and_go_with_the_lease() {
+fn a_report_in_parts_takes_effect_with_its_end_and_goes_with_the_lease() {
     let mut bed = Bed::new(1);
-    let part = |epoch, number, rows| {
-        Command::Report(Report { duty: DUTY.into(), epoch, number, is_whole: false, rows, writes: Vec::new() })
-    };
     bed.take(1);
-    bed.one(part(2, 1, vec![row("a", "lost"), row("b", "lost")]));
-    assert_eq!(bed.rows(), []);
+    bed.one(part(2, 1, vec![row("a", "lost"), row("b", "lost")], vec![alert("lost")]));
+    assert_eq!((bed.rows(), bed.alerts()), (Vec::new(), Vec::new()), "a part that is not the whole says nothing");
     bed.take(1);
-    bed.one(part(4, 1, vec![row("a", "1")]));
-    bed.one(part(4, 2, vec![row("a", "2"), row("c", "3")]));
-    bed.one(report(4, 3, vec![row("d", "4")], Vec::new()));
+    bed.one(part(4, 1, vec![row("a", "1")], vec![alert("one")]));
+    bed.one(part(4, 2, vec![row("a", "2"), row("c", "3")], vec![alert("one"), alert("two")]));
+    assert_eq!((bed.alerts(), bed.raised()), (Vec::new(), 0), "nor does another");
+    bed.one(report(4, 3, vec![row("d", "4")], vec![alert("three")]));
+    assert_eq!((bed.alerts(), bed.raised()), (vec!["one".into(), "three".into(), "two".into()], 3));
     let rows = bed.rows();
     let rows: Vec<(&str, &str)> = rows.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     assert_eq!(rows, [("a", "2"), ("c", "3"), ("d", "4")]);
+}
+
+#[test]
+fn writes_that_are_refused_are_answered_also_when_the_report_comes_again() {
+    let mut bed = Bed::new(1);
+    bed.take(1);
+    let large = || {
+        let note = Note { action: "alert.raised".into(), resource: Some("alerts/large".into()), ..Note::default() };
+        let value = text(&"x".repeat(model::limit::VALUE_BYTES_MAX + 1));
+        record(platform::ALERTS, "large".into(), Must::BeAbsent, vec![(ONLY, Merge::Lww, value)], note)
+    };
+    bed.one(part(2, 1, Vec::new(), vec![large()]));
+    let first = vec![("alerts/large".to_owned(), Refusal::TooLarge), ("alerts/large".to_owned(), Refusal::TooLarge)];
+    let refused = Outcome::Partly(Refused { count: 2, first });
+    for _ in 0..2 {
+        let whole = report(2, 2, vec![row("a", "1")], vec![large(), alert("one")]);
+        assert_eq!(bed.one(whole), refused);
+    }
+    assert_eq!((bed.rows(), bed.alerts()), (vec![("a".into(), "1".into())], vec!["one".into()]));
+    let next = || report(2, 3, vec![row("a", "2")], Vec::new());
+    assert_eq!((bed.one(next()), bed.one(next())), (Outcome::Noted, Outcome::Noted));
+}
+
+#[test]
+fn parts_that_an_earlier_version_set_aside_are_read() {
+    let rows = vec![row("a", "1"), (b"b".to_vec(), None)];
+    assert_eq!(super::duty::set_aside(&encode(&rows)).unwrap(), (rows.clone(), Vec::new()));
+    let both = (rows, vec![alert("one")]);
+    assert_eq!(super::duty::set_aside(&encode(&both)).unwrap(), both);
 }
 
 #[test]

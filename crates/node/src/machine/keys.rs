@@ -145,6 +145,11 @@ pub fn duty_part(duty: &str, number: u64) -> Vec<u8> {
     [b"p", duty.as_bytes(), b"\0", &number.to_be_bytes()].concat()
 }
 
+/// `a` duty: what was answered to its last report, where that was more than that it is done.
+pub fn duty_answer(duty: &str) -> Vec<u8> {
+    [b"a", duty.as_bytes()].concat()
+}
+
 /// `d` stream: the next sequence of a stream of events whose source may deliver again.
 pub fn door(stream: &str) -> Vec<u8> {
     [b"d", stream.as_bytes()].concat()

@@ -30,8 +30,16 @@ pub struct Metrics {
     pub link_state: IntGaugeVec,
     /// Concurrent writes that lost, by group.
     pub conflicts: IntCounterVec,
-    /// Detector's counts, by what was counted.
+    /// Detector's counts, by shard and what was counted.
     pub detection: IntCounterVec,
+    /// How long what a shard reads next has waited, by stream; on the node that has the shard.
+    pub detection_lag_seconds: GaugeVec,
+    /// What a shard keeps: group keys, remembered events, late spans that wait.
+    pub detection_state: IntGaugeVec,
+    /// 1 for where a shard's rollout of rules is.
+    pub rollout: IntGaugeVec,
+    /// What went wrong with duties, by duty.
+    pub duties: IntCounterVec,
     /// Rule sets that were read again, by what became of them.
     pub rules: IntCounterVec,
     /// Notices to sinks by what became of them.
@@ -93,7 +101,19 @@ impl Metrics {
                 &["group", "from", "state"],
             ),
             conflicts: counter("holdfast_conflicts_total", "Concurrent writes that lost.", &["group"]),
-            detection: counter("holdfast_detection_events_total", "Events by what became of them.", &["what"]),
+            detection: counter(
+                "holdfast_detection_events_total",
+                "Events and what followed from them.",
+                &["shard", "what"],
+            ),
+            detection_lag_seconds: gauge(
+                "holdfast_detection_lag_seconds",
+                "How long what a shard reads next has waited.",
+                &["shard", "stream"],
+            ),
+            detection_state: int_gauge("holdfast_detection_state", "What a shard keeps.", &["shard", "what"]),
+            rollout: int_gauge("holdfast_rules_rollout", "1 for where the rollout is.", &["shard", "phase"]),
+            duties: counter("holdfast_duty_faults_total", "What went wrong with duties.", &["duty", "what"]),
             rules: counter("holdfast_rules_read_total", "Rule sets read again by what became of them.", &["what"]),
             notices: counter("holdfast_notices_total", "Notices by what became of them.", &["sink", "what"]),
             incidents: int_gauge("holdfast_incidents", "Incidents as they stand.", &["status", "severity"]),
@@ -123,7 +143,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let instruments: [Box<dyn prometheus::core::Collector>; 22] = [
+        let instruments: [Box<dyn prometheus::core::Collector>; 26] = [
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
             Box::new(self.commands.clone()),
@@ -135,6 +155,10 @@ impl Metrics {
             Box::new(self.link_state.clone()),
             Box::new(self.conflicts.clone()),
             Box::new(self.detection.clone()),
+            Box::new(self.detection_lag_seconds.clone()),
+            Box::new(self.detection_state.clone()),
+            Box::new(self.rollout.clone()),
+            Box::new(self.duties.clone()),
             Box::new(self.rules.clone()),
             Box::new(self.notices.clone()),
             Box::new(self.incidents.clone()),
