@@ -55,7 +55,8 @@ pub fn run(archive: &Archive, hunt: Hunt, progress: &Progress) -> Result<Found, 
     progress.files_total.store(snapshot.files.len() as u64, Ordering::Relaxed);
     let mut found = Found::default();
     let mut alerts: BTreeMap<AlertId, Alert> = BTreeMap::new();
-    let mut detector = Detector::new(hunt.rules, hunt.options);
+    let options = Options { ahead_max_ms: u64::MAX, ..hunt.options };
+    let mut detector = Detector::new(hunt.rules, options);
     let (mut now_ms, mut effects) = (0, Vec::new());
     for Arrived { time_ms, raw } in Merge::new(snapshot, read, progress) {
         if progress.is_cancelled() {

@@ -3,7 +3,7 @@
 use super::delta::Delta;
 use super::reading::{Of, Outcome, Reading, Said};
 use super::sweep::{Beyond, Chain};
-use super::{Entry, GroupKey, OPEN_MAX, OrderKey, Watermark};
+use super::{Entry, GroupKey, Held, KEY_BYTES, OPEN_MAX, OrderKey, Pace, Watermarks};
 use crate::alert::Alert;
 use crate::id::AlertId;
 use crate::rules::CorrelationPlan;
@@ -35,7 +35,10 @@ pub(super) struct KeyState {
     marks: BTreeMap<OrderKey, Reading>,
     since_mark: usize,
     streams: BTreeSet<u32>,
+    /// When its last entry was received.
     touched_ms: u64,
+    /// About what it takes of memory.
+    bytes: usize,
     pub(super) changed: Changed,
 }
 
@@ -56,15 +59,31 @@ pub(super) struct KeyRow {
     pub(super) group: GroupKey,
     folded_until_ms: u64,
     since_ms: u64,
-    streams: BTreeSet<u32>,
+    pub(super) streams: BTreeSet<u32>,
     touched_ms: u64,
     chain: Chain,
     alert: Option<AlertId>,
     beyond: Beyond,
 }
 
+#[cfg(test)]
+impl KeyRow {
+    pub(super) fn example(alert: AlertId, judged: Option<OrderKey>) -> Self {
+        Self {
+            group: vec!["ann".into(), "b".into()],
+            folded_until_ms: 1,
+            since_ms: 300,
+            streams: BTreeSet::from([1, 2]),
+            touched_ms: 5_000,
+            chain: Chain { last_ms: Some(400), count: 3 },
+            alert: Some(alert),
+            beyond: Beyond { count: 2, sum: -1, judged },
+        }
+    }
+}
+
 impl KeyState {
-    pub(super) fn new(plan: &CorrelationPlan) -> Self {
+    pub(super) fn new(plan: &CorrelationPlan, group: &GroupKey) -> Self {
         let reading = Reading::new(plan);
         Self {
             folded: reading.clone(),
@@ -77,6 +96,7 @@ impl KeyState {
             since_mark: 0,
             streams: BTreeSet::new(),
             touched_ms: 0,
+            bytes: KEY_BYTES + group.iter().map(String::len).sum::<usize>(),
             changed: Changed::default(),
         }
     }
@@ -97,10 +117,12 @@ impl KeyState {
 
     /// The state that was stored as a row and entries, in order.
     pub(super) fn restore(of: Of<'_>, row: KeyRow, entries: impl Iterator<Item = Entry>) -> Self {
-        let mut state = Self::new(of.plan);
+        let mut state = Self::new(of.plan, &row.group);
         for entry in entries {
+            state.bytes += entry.bytes;
             if entry.key.time_ms < row.folded_until_ms {
-                let _ = state.folded.sweep.step(of.plan, &entry, &mut |_| {});
+                let mut drop = |gone: &Entry| state.bytes = state.bytes.saturating_sub(gone.bytes);
+                let _ = state.folded.sweep.step(of.plan, &entry, &mut drop);
             } else {
                 state.open.insert(entry.key, entry);
             }
@@ -134,14 +156,15 @@ impl KeyState {
         self.folded.sweep.entries().chain(self.open.values())
     }
 
-    /// About how many entries it keeps.
-    pub(super) fn len(&self) -> usize {
-        self.open.len() + self.folded.sweep.len()
+    /// What it keeps, about.
+    pub(super) fn held(&self) -> Held {
+        Held { entries: self.open.len() + self.folded.sweep.len(), bytes: self.bytes }
     }
 
-    pub(super) fn touch(&mut self, now_ms: u64, streams: &[u32]) {
+    pub(super) fn touch(&mut self, received_ms: u64, streams: &[u32]) {
         // No finer than it is asked for, so that it seldom changes.
-        self.touched_ms = now_ms.next_multiple_of(TOUCH_EVERY_MS);
+        let received_ms = received_ms.checked_next_multiple_of(TOUCH_EVERY_MS).unwrap_or(received_ms);
+        self.touched_ms = self.touched_ms.max(received_ms);
         self.streams.extend(streams);
     }
 
@@ -164,32 +187,46 @@ impl KeyState {
         self.touched_ms
     }
 
-    /// The earliest watermark of the streams that feed this key and are awake. If none is, the latest of them; or,
-    /// where windows are judged when they are closed, as late as it would be had they gone on with the clock.
-    pub(super) fn watermark(&self, closes: bool, watermarks: &dyn Fn(u32) -> Option<Watermark>) -> u64 {
-        let all = || self.streams.iter().filter_map(|stream| watermarks(*stream));
-        let awake = all().filter(|watermark| watermark.is_awake).map(|watermark| watermark.time_ms).min();
-        let asleep = || all().map(|watermark| if closes { watermark.quiet_ms } else { watermark.time_ms }).max();
-        awake.or_else(asleep).unwrap_or(0)
+    /// The earliest watermark of the streams that feed this key and are steady. If none is, the latest of those that
+    /// are silent, or of what is replayed where that is later. Where windows are judged when they are closed, silent
+    /// streams go on with the clock; where not, nothing is folded before any steady stream has passed it.
+    pub(super) fn watermark(&self, closes: bool, watermarks: Watermarks<'_>) -> Option<u64> {
+        let all = || self.streams.iter().filter_map(|stream| (watermarks.of)(*stream));
+        let of = |pace| all().filter(move |watermark| watermark.pace == pace);
+        let own_ms = of(Pace::Steady).map(|watermark| watermark.time_ms).min().or_else(|| {
+            let silent = of(Pace::Silent).map(|mark| if closes { mark.quiet_ms } else { mark.time_ms }).max();
+            silent.max(of(Pace::Behind).map(|watermark| watermark.time_ms).min())
+        });
+        own_ms.map(|own_ms| if closes { own_ms } else { own_ms.min(watermarks.floor_ms) })
+    }
+
+    /// Where its watermark would be had its entries' time gone on with the clock.
+    pub(super) fn quiet_ms(&self, read_ms: u64, grace_ms: u64) -> u64 {
+        self.newest_ms().saturating_add(read_ms.saturating_sub(self.touched_ms)).saturating_sub(grace_ms)
+    }
+
+    /// When the newest thing it knows of happened.
+    pub(super) fn newest_ms(&self) -> u64 {
+        let open_ms = self.open.last_key_value().map_or(0, |(key, _)| key.time_ms);
+        open_ms.max(self.folded.sweep.newest_ms()).max(self.folded.chain.last_ms.unwrap_or(0))
     }
 
     /// Forgets streams that are forgotten everywhere.
-    pub(super) fn forget_streams(&mut self, watermarks: &dyn Fn(u32) -> Option<Watermark>) -> bool {
+    pub(super) fn forget_streams(&mut self, watermarks: Watermarks<'_>) -> bool {
         let before = self.streams.len();
-        self.streams.retain(|stream| watermarks(*stream).is_some());
+        self.streams.retain(|stream| (watermarks.of)(*stream).is_some());
         before != self.streams.len()
     }
 
     /// Whether no later event can complete a window that began here.
     pub(super) fn is_over(&self, watermark_ms: u64, span_ms: u64) -> bool {
-        let newest_ms = self.folded.sweep.newest_ms().max(self.folded.chain.last_ms.unwrap_or(0));
-        self.open.is_empty() && watermark_ms > newest_ms.saturating_add(span_ms)
+        self.open.is_empty() && watermark_ms > self.newest_ms().saturating_add(span_ms)
     }
 
-    /// Whether it was not touched for so long that nothing can be missed any more.
-    pub(super) fn is_abandoned(&self, now_ms: u64, after_ms: u64, closes: bool) -> bool {
+    /// Whether nothing came for so long that what belongs to it would have come by now.
+    pub(super) fn is_abandoned(&self, read_ms: u64, after_ms: u64, closes: bool) -> bool {
         let waits = closes && self.entries().next().is_some();
-        !waits && now_ms > self.touched_ms.saturating_add(after_ms)
+        !waits && read_ms > self.touched_ms.saturating_add(after_ms)
     }
 
     /// What was before that time may be forgotten.
@@ -207,13 +244,14 @@ impl KeyState {
         if self.folded.sweep.entry(&entry.key).is_some() {
             return Outcome::default();
         }
-        let entries = &mut self.changed.entries;
-        entries.put(entry.key);
-        self.folded.sweep.take_in(of.plan, entry, &mut |key| entries.drop(key));
-        if of.plan.shape.is_closed() {
-            return Outcome::default();
-        }
-        self.read_again(of, OrderKey::at(0))
+        self.bytes += entry.bytes;
+        self.changed.entries.put(entry.key);
+        let mut drop = dropping(&mut self.changed.entries, &mut self.bytes);
+        let lost = self.folded.sweep.take_in(of.plan, entry, &mut drop);
+        let closed = of.plan.shape.is_closed();
+        let mut outcome = if closed { Outcome::default() } else { self.read_again(of, OrderKey::at(0)) };
+        outcome.lost.entries += lost;
+        outcome
     }
 
     pub(super) fn insert(&mut self, of: Of<'_>, entry: Entry) -> Outcome {
@@ -221,6 +259,7 @@ impl KeyState {
             return Outcome::default();
         }
         let key = entry.key;
+        self.bytes += entry.bytes;
         self.changed.entries.put(key);
         let is_newest = self.open.last_key_value().is_none_or(|(last, _)| *last < key);
         self.open.insert(key, entry);
@@ -239,16 +278,16 @@ impl KeyState {
         if self.open.len() > OPEN_MAX {
             let middle_ms = self.open.keys().nth(OPEN_MAX / 2).map_or(0, |key| key.time_ms);
             let before = self.open.len();
-            outcome.add(self.fold(of, middle_ms).0);
+            // The middle's own moment too: all of them may be of one.
+            outcome.add(self.fold(of, middle_ms.saturating_add(1)).0);
             outcome.lost.early += (before - self.open.len()) as u64;
         }
         outcome
     }
 
     pub(super) fn remove(&mut self, of: Of<'_>, key: &OrderKey) -> Outcome {
-        if self.open.remove(key).is_none() {
-            return Outcome::default();
-        }
+        let Some(gone) = self.open.remove(key) else { return Outcome::default() };
+        self.bytes = self.bytes.saturating_sub(gone.bytes);
         self.changed.entries.drop(*key);
         if of.plan.shape.is_closed() { Outcome::default() } else { self.read_again(of, *key) }
     }
@@ -313,22 +352,22 @@ impl KeyState {
         let (mut outcome, mut changed) = (Outcome::default(), false);
         let before_lost = self.folded.lost;
         let is_closed = of.plan.shape.is_closed();
-        let entries = &mut self.changed.entries;
+        let mut drop = dropping(&mut self.changed.entries, &mut self.bytes);
         while let Some(first) = self.open.first_entry().filter(|first| first.key().time_ms < watermark_ms) {
             let entry = first.remove();
             if is_closed {
-                while let Some(said) = self.folded.close(of, entry.key.time_ms, &mut |key| entries.drop(key)) {
+                while let Some(said) = self.folded.close(of, entry.key.time_ms, &mut drop) {
                     outcome.tell(&said, &self.folded);
                 }
             }
             self.said.remove(&entry.key);
             self.marks.remove(&entry.key);
-            let _ = self.folded.step(of, &entry, &mut |key| entries.drop(key));
+            let _ = self.folded.step(of, &entry, &mut drop);
             changed = true;
         }
         if is_closed {
             let before = self.folded.sweep.beyond();
-            while let Some(said) = self.folded.close(of, watermark_ms, &mut |key| entries.drop(key)) {
+            while let Some(said) = self.folded.close(of, watermark_ms, &mut drop) {
                 outcome.tell(&said, &self.folded);
             }
             changed |= self.folded.sweep.beyond() != before;
@@ -338,6 +377,14 @@ impl KeyState {
         }
         outcome.lost.entries += self.folded.lost - before_lost;
         (outcome, changed)
+    }
+}
+
+/// What to do about entries that are kept no longer.
+fn dropping<'a>(changed: &'a mut Delta<OrderKey>, bytes: &'a mut usize) -> impl FnMut(&Entry) + 'a {
+    move |entry: &Entry| {
+        changed.drop(entry.key);
+        *bytes = bytes.saturating_sub(entry.bytes);
     }
 }
 
