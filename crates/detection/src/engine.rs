@@ -16,7 +16,7 @@ pub use blind::COVERAGE_DEGRADED;
 pub use late::{LateLane, reconsider};
 pub use options::Options;
 pub use reload::Reloaded;
-pub use rows::{Restored, Row};
+pub use rows::{RestoreError, Restored, Row};
 pub use shadow::Shadow;
 
 use crate::alert::{Alert, EventSummary};
@@ -250,7 +250,7 @@ impl Detector {
             let of = |stream| end.or_else(|| self.streams.watermark(stream));
             let watermarks = Watermarks { of: &of, floor_ms };
             let swept = self.correlators[correlation].sweep(read_ms, grace_ms, watermarks);
-            for (stream, until_ms) in swept.gaps {
+            for (stream, until_ms) in swept.gaps.into_iter().filter(|_| end.is_none()) {
                 self.streams.leave_gap(stream, until_ms);
             }
             for (group, streams, outcome) in swept.outcomes {

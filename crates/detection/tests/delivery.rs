@@ -171,7 +171,7 @@ fn as_delivered(come: Vec<(Event, bool, bool)>, plant: Plant) -> BTreeSet<AlertI
                     None => store.remove(&key),
                 };
             }
-            let (next, restored) = Detector::restore(rules(), options.clone(), store.clone());
+            let (next, restored) = Detector::restore(rules(), options.clone(), store.clone()).unwrap();
             assert_eq!((restored.dropped, restored.damaged), (0, 0));
             detector = next;
         }

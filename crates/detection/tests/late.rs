@@ -167,7 +167,7 @@ fn what_comes_after_its_key_was_forgotten_is_judged_again_from_stored_events() {
     assert_eq!(detector.counts().keys, 0, "nothing that belongs to it should come any more");
     // Also where another takes over in between.
     let rows = detector.take_rows().into_iter().filter_map(|(key, row)| Some((key, row?)));
-    let mut detector = Detector::restore(rules(THREE), options(), rows).0;
+    let mut detector = Detector::restore(rules(THREE), options(), rows).unwrap().0;
     let (_, lanes) = live(&mut detector, std::slice::from_ref(&third));
     assert_eq!(lanes.len(), 1);
     let stored = [&events[..], &[third]].concat();
@@ -351,6 +351,24 @@ fn identities_beyond_the_budget_make_events_late_and_are_told() {
     assert!(matches!(effects.last(), Some(Effect::Alert(alert)) if &*alert.rule.id == COVERAGE_DEGRADED));
 }
 
+#[test]
+fn an_event_that_is_delivered_again_when_it_is_late_is_still_recognised() {
+    let (rules, errors) = load_texts(vec![(
+        "s.yml".into(),
+        "title: a\nid: a\nlogsource: {}\ndetection: {s: {kind: a}, condition: s}\n".into(),
+    )]);
+    assert!(errors.is_empty(), "{errors:?}");
+    let mut detector = Detector::new(rules, options());
+    let first = |place| {
+        let mut event = from("h", 0, (place, 0, "a", "ann"));
+        event.fields.insert("metadata.uid".into(), "u-1".into());
+        event.id = detection::EventId::from_bytes([place as u8; 16]);
+        event
+    };
+    let (effects, _) = live(&mut detector, &[first(1), from("h", 90, (2, 90, "c", "bob")), first(3)]);
+    assert_eq!((alerts(effects).len(), detector.counts().duplicates), (1, 1));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
@@ -369,8 +387,8 @@ proptest! {
         let mut detector = Detector::new(rules.clone(), options());
         let mut told: BTreeMap<AlertId, Alert> = BTreeMap::new();
         for place in 0..events.len() {
-            let (alerts, lanes) = run(&mut detector, &events[place..=place]);
-            told.extend(alerts.into_iter().map(|alert| (alert.id, alert)));
+            let (raised, lanes) = run(&mut detector, &events[place..=place]);
+            told.extend(raised.into_iter().map(|alert| (alert.id, alert)));
             for lane in lanes {
                 // What is stored by now, late ones included.
                 let stored: Vec<Event> = events[..=place].iter().filter(|event| (lane.from_ms..=lane.to_ms).contains(&event.time_ms)).cloned().collect();

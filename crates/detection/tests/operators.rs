@@ -373,7 +373,7 @@ proptest! {
                         None => store.remove(&key),
                     };
                 }
-                detector = Detector::restore(rules.clone(), options.clone(), store.clone()).0;
+                detector = Detector::restore(rules.clone(), options.clone(), store.clone()).unwrap().0;
             }
         }
         detector.finish(NOW_MS + 1_000_000, &mut effects);

@@ -152,7 +152,7 @@ fn alerts_beyond_the_quota_are_counted_and_told_once() {
     assert_eq!(detector.counts().held, 4);
     // After a restart it goes on where it was, and tells nothing twice.
     let rows = detector.take_rows().into_iter().filter_map(|(key, bytes)| Some((key, bytes?)));
-    let (mut restored, _) = Detector::restore(rules, Options::default(), rows);
+    let (mut restored, _) = Detector::restore(rules, Options::default(), rows).unwrap();
     let more = feed(&mut restored, denials("acme", 9, 3)).alerts;
     assert_eq!((count(&more, "acme", "denied"), count(&more, "acme", "holdfast-tenant-quota-exceeded")), (0, 0));
     assert_eq!(restored.counts().held, 3);

@@ -3,7 +3,7 @@
 
 mod support;
 
-use detection::engine::{COVERAGE_DEGRADED, Detector, Effect, Input, Options};
+use detection::engine::{COVERAGE_DEGRADED, Detector, Effect, Input, Options, RestoreError};
 use detection::event::Event;
 use detection::rules::{RuleSet, load_texts};
 use proptest::prelude::*;
@@ -127,7 +127,7 @@ fn run(drawn: &[Drawn], restarts: bool, spoil: impl Fn(&mut BTreeMap<Vec<u8>, Ve
                 };
             }
             spoil(&mut store);
-            let (next, restored) = Detector::restore(rules(), options(), store.clone());
+            let (next, restored) = Detector::restore(rules(), options(), store.clone()).unwrap();
             assert_eq!(restored.dropped, 0);
             detector = next;
         }
@@ -169,7 +169,7 @@ fn rows_of_a_rule_that_is_gone_are_dropped_and_others_stay() {
         "state.yml".into(),
         RULES.replace("gte: 3}}\n---\ntitle: various", "gte: 4}}\n---\ntitle: various"),
     )]);
-    let (mut next, restored) = Detector::restore(kept, options(), rows);
+    let (mut next, restored) = Detector::restore(kept, options(), rows).unwrap();
     assert_eq!((restored.dropped, restored.carried), (3, 12), "two entries and their key of the changed rule");
     let changes = next.take_rows();
     assert_eq!(changes.len(), 3);
@@ -190,7 +190,7 @@ fn damage_costs_only_the_key_it_is_in_and_is_told() {
     for place in 0..rows.len() {
         let mut spoilt = rows.clone();
         spoilt[place].1 = vec![1, 255, 255];
-        let (mut next, restored) = Detector::restore(rules(), options(), spoilt);
+        let (mut next, restored) = Detector::restore(rules(), options(), spoilt).unwrap();
         assert!((1..6).contains(&restored.damaged), "{restored:?}");
         assert!(restored.keys as u64 >= keys - 1);
         let mut effects = Vec::new();
@@ -210,8 +210,8 @@ fn damage_costs_only_the_key_it_is_in_and_is_told() {
         ([&[3][..], &[0; 8]].concat(), vec![1]),
     ];
     for (key, row) in odd {
-        let (_, restored) = Detector::restore(rules(), options(), [(key.clone(), row)]);
-        assert_eq!(restored.damaged, 1, "{key:?}");
+        let error = Detector::restore(rules(), options(), [(key.clone(), row)]).unwrap_err();
+        assert_eq!(error, RestoreError::Unreadable { rows: 1 }, "{key:?}");
     }
 }
 
@@ -267,7 +267,7 @@ proptest! {
                 reloaded.reload(next.clone());
                 store(reloaded, &mut stores[0]);
                 store(restarted, &mut stores[1]);
-                *restarted = Detector::restore(next, options(), stores[1].clone()).0;
+                *restarted = Detector::restore(next, options(), stores[1].clone()).unwrap().0;
                 store(restarted, &mut stores[1]);
                 prop_assert_eq!(&stores[0], &stores[1]);
             }

@@ -8,6 +8,7 @@
 mod absent;
 mod delta;
 mod key;
+mod open;
 mod reading;
 pub(crate) mod rows;
 mod shape;
@@ -232,9 +233,13 @@ impl Correlator {
     ) -> Outcome {
         let mut lost = Lost::default();
         let time_ms = entry.key.time_ms;
-        let is_behind = self.keys.get(group).is_some_and(|state| state.is_behind(time_ms));
+        let is_behind = |state: &KeyState| {
+            let is_passed = || state.watermark(false, watermarks).is_some_and(|watermark_ms| time_ms < watermark_ms);
+            state.is_behind(time_ms) || (self.plan.delay_ms == 0 && is_passed())
+        };
         // What lies far behind can be satisfied on its own, as an old log that is replayed; late entries cannot.
-        let is_apart = is_behind && !source.is_late && !self.plan.shape.is_closed();
+        let may_be_apart = !source.is_late && !self.plan.shape.is_closed();
+        let is_apart = may_be_apart && self.keys.get(group).is_some_and(is_behind);
         let apart = is_apart.then(|| apart(group, source.streams));
         let group = apart.as_ref().unwrap_or(group);
         let is_new = !self.keys.contains_key(group);
@@ -253,8 +258,9 @@ impl Correlator {
         mark(&mut self.changed, group, state);
         state.touch(source.received_ms, source.streams);
         let watermark_ms = state.watermark(self.plan.closes(), watermarks).unwrap_or(0);
+        // Windows that are counted once they are judged come late by nature.
         let known = source.streams.iter().filter_map(|stream| (watermarks.of)(*stream));
-        let gap_ms = known.map(|watermark| watermark.gap_ms).max().unwrap_or(0);
+        let gap_ms = known.filter(|_| self.plan.delay_ms == 0).map(|watermark| watermark.gap_ms).max().unwrap_or(0);
         if is_new {
             state.begin(watermark_ms.max(gap_ms));
         }

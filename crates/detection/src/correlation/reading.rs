@@ -150,11 +150,13 @@ pub(super) struct Reading {
     pub(super) alert: Option<AlertId>,
     /// Entries that a budget made it forget.
     pub(super) lost: u64,
+    /// The most entries it kept since it was last kept aside.
+    pub(super) peak: usize,
 }
 
 impl Reading {
     pub(super) fn new(plan: &CorrelationPlan) -> Self {
-        Self { sweep: Sweep::new(plan), chain: Chain::default(), alert: None, lost: 0 }
+        Self { sweep: Sweep::new(plan), chain: Chain::default(), alert: None, lost: 0, peak: 0 }
     }
 
     /// Reads the next entry: the window that ends with it, if that is satisfied.
@@ -172,6 +174,11 @@ impl Reading {
             (false, false) => Satisfied { key: entry.key, events: Arc::new([]), is_clamped: false },
         };
         Some(self.say(of, begins, satisfied))
+    }
+
+    /// Whether all that is read from here on comes to the same, but for the count of the burst.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        self.alert == other.alert && self.chain.last_ms == other.chain.last_ms && self.sweep.is_as(&other.sweep)
     }
 
     /// The next window that ended before that time and is satisfied, of those that are judged when they are closed.

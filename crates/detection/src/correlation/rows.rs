@@ -176,6 +176,13 @@ mod tests {
     use crate::id::AlertId;
     use std::fmt::Debug;
 
+    /// An entry but for its value.
+    const ENTRY: &str =
+        "0101203037303730373037303730373037303730373037303730373037303730373037ac02ba170102696e010003616e6e";
+    /// A key up to what was judged last.
+    const KEY: &str = "010203616e6e016201ac020201028827019003030140303930393039303930393039303930393039\
+                       30393039303930393039303930393039303930393039303930393039303930393039303930393039303930390201";
+
     /// What is written as it was, and what was written is read as what it was.
     #[track_caller]
     fn check<T: Serialize + for<'a> Deserialize<'a> + Debug>(row: &T, golden: &str) {
@@ -194,9 +201,9 @@ mod tests {
 
     #[test]
     fn entries_are_written_as_they_were() {
-        check(&entry(None), "");
-        check(&entry(Some(Amount::Text("x".into()))), "");
-        check(&entry(Some(Amount::Number(-3))), "");
+        check(&entry(None), &format!("0100{ENTRY}"));
+        check(&entry(Some(Amount::Text("x".into()))), &format!("0101000178{ENTRY}"));
+        check(&entry(Some(Amount::Number(-3))), &format!("01010105{ENTRY}"));
         let key = OrderKey { time_ms: 1, sequence: 2, id: EventId::from_bytes([3; 16]), slot: 4 };
         assert_eq!(OrderKey::from_bytes(&key.to_bytes()), Some(key));
         assert_eq!(key.to_bytes()[..17], [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 3]);
@@ -205,8 +212,9 @@ mod tests {
 
     #[test]
     fn keys_are_written_as_they_were() {
-        check(&KeyRow::example(AlertId::from_bytes([9; 32]), None), "");
+        check(&KeyRow::example(AlertId::from_bytes([9; 32]), None), &format!("{KEY}00"));
         let judged = OrderKey { time_ms: 1, sequence: 2, id: EventId::from_bytes([3; 16]), slot: 4 };
-        check(&KeyRow::example(AlertId::from_bytes([9; 32]), Some(judged)), "");
+        let id = "3033".repeat(16);
+        check(&KeyRow::example(AlertId::from_bytes([9; 32]), Some(judged)), &format!("{KEY}01010220{id}04"));
     }
 }

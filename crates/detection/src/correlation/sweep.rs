@@ -210,6 +210,30 @@ impl Sweep {
         }
     }
 
+    /// Puts an entry among those before the last that was read; what follows from it is another's care.
+    pub(super) fn slip_in(&mut self, plan: &CorrelationPlan, entry: &Entry, last: OrderKey) {
+        let Self::Distinct { newest, by_value } = self else { return };
+        let is_over = last.time_ms.saturating_sub(entry.key.time_ms) > plan.timespan_ms;
+        let value = entry.value.clone().unwrap_or(Amount::Number(0));
+        if is_over || by_value.get(&value).is_some_and(|newer| *newer > entry.key) {
+            return;
+        }
+        if let Some(older) = by_value.insert(value, entry.key) {
+            newest.remove(&older);
+        }
+        newest.insert(entry.key, entry.clone());
+    }
+
+    /// Whether it keeps the same entries as another of its kind.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        let keys = |entries: &[Entry]| entries.iter().map(|entry| entry.key).collect::<Vec<_>>();
+        if let (Self::Ordered { ways, .. }, Self::Ordered { ways: others, .. }) = (self, other) {
+            let mut steps = ways.iter().flatten().zip(others.iter().flatten());
+            return steps.all(|(one, other)| one.as_deref().map(keys) == other.as_deref().map(keys));
+        }
+        self.len() == other.len() && self.entries().map(|entry| entry.key).eq(other.entries().map(|entry| entry.key))
+    }
+
     /// The next satisfied window that ended before that time, of those that are judged when they are closed.
     pub(super) fn close(
         &mut self,

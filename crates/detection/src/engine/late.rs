@@ -111,7 +111,7 @@ pub(super) fn reaches(rules: &RuleSet) -> Vec<u64> {
 ///
 /// Both are evaluated with nothing before the span, so that what its border changes changes both. A window that is
 /// judged when it is closed is told only if a late event lies in it.
-pub fn reconsider(rules: &RuleSet, options: &Options, lane: &LateLane, events: &[Event]) -> Vec<Effect> {
+pub fn reconsider<'a>(rules: &RuleSet, options: &Options, lane: &LateLane, events: &'a [Event]) -> Vec<Effect> {
     let late = || events.iter().filter(|event| lane.events.contains(&event.id));
     let late_ms: Vec<u64> = late().map(|event| options.believed_ms(event.time_ms, event.received_ms)).collect();
     let with = evaluate(rules, options, events.iter());
@@ -124,8 +124,8 @@ pub fn reconsider(rules: &RuleSet, options: &Options, lane: &LateLane, events: &
         })
     };
     let streams: BTreeMap<EventId, (&str, &str)> = if lane.apart {
-        let stream = |event: &Event| event.position.as_ref().map_or("", |position| &position.stream);
-        events.iter().map(|event| (event.id, (stream(event), event.text(HOST_FIELD).unwrap_or("")))).collect()
+        let pair = |event: &'a Event| (name_of(event), event.text(HOST_FIELD).unwrap_or_default());
+        events.iter().map(|event| (event.id, pair(event))).collect()
     } else {
         BTreeMap::new()
     };
@@ -145,6 +145,11 @@ pub fn reconsider(rules: &RuleSet, options: &Options, lane: &LateLane, events: &
             (by.is_some() || !lane.apart).then(|| Effect::Superseded { old: old.id, by: by.map_or(old.id, |by| by.id) })
         });
     raised.chain(superseded).collect()
+}
+
+/// The name of the stream that an event comes in.
+fn name_of(event: &Event) -> &str {
+    event.position.as_ref().map_or("", |position| &position.stream)
 }
 
 fn evaluate<'a>(

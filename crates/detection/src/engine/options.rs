@@ -23,6 +23,8 @@ pub struct Options {
     pub bytes_max: usize,
     /// Most events remembered to drop duplicates; beyond it the allowed lateness shrinks.
     pub remembered_max: usize,
+    /// How much longer than the allowed lateness they are remembered.
+    pub remembered_for_ms: u64,
 }
 
 impl Default for Options {
@@ -37,6 +39,7 @@ impl Default for Options {
             entries_max: 2_000_000,
             bytes_max: 1 << 30,
             remembered_max: 1_000_000,
+            remembered_for_ms: 600_000,
         }
     }
 }

@@ -38,6 +38,17 @@ pub struct Restored {
     pub damaged: usize,
 }
 
+/// Why state cannot be restored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// Not one row is what it should be.
+    #[error("none of the {rows} rows of detection's state can be read")]
+    Unreadable {
+        /// How many there are.
+        rows: usize,
+    },
+}
+
 /// Why a row is not restored.
 enum Refused {
     /// No rule is behind it.
@@ -116,11 +127,14 @@ impl Detector {
     }
 
     /// A detector that goes on from stored rows, in any order. What is damaged costs no more than what it belongs to.
+    ///
+    /// # Errors
+    /// Where there are rows and all of them are damaged.
     pub fn restore(
         rules: impl Into<Arc<RuleSet>>,
         options: Options,
         rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
-    ) -> (Self, Restored) {
+    ) -> Result<(Self, Restored), RestoreError> {
         let rows: Vec<(Vec<u8>, Vec<u8>)> = rows.into_iter().collect();
         let mut detector = Self::new(rules, options);
         let places = detector.correlators.iter().enumerate().map(|(place, correlator)| (correlator.name(), place));
@@ -168,7 +182,10 @@ impl Detector {
         }
         detector.held = detector.correlators.iter().map(Correlator::held).sum();
         detector.streams.tick(detector.swept_ms);
-        (detector, restored)
+        if restored.damaged == rows.len() && !rows.is_empty() {
+            return Err(RestoreError::Unreadable { rows: rows.len() });
+        }
+        Ok((detector, restored))
     }
 
     fn read_row(&mut self, reading: &mut Reading, key: &[u8], bytes: &[u8]) -> Result<(), Refused> {
@@ -250,8 +267,8 @@ mod tests {
     fn rows_are_written_as_they_were() {
         let lost = Lost { keys: 1, entries: 2, early: 3, remembered: 4, streams: 5, late: 6, standing: 7, rows: 8 };
         let blind = BTreeMap::from([("x".into(), Blind::example(lost))]);
-        check(&Clock { swept_ms: 300, blind, next_number: 3 }, "");
-        check(&Stream::example(), "");
+        check(&Clock { swept_ms: 300, blind, next_number: 3 }, "01ac02010178015801010203040506070803");
+        check(&Stream::example(), "01096576656e74732f657501689003ac02f403f303020109");
         assert_eq!((CLOCK, STREAM, REMEMBERED, ROW_KIND, QUOTA), (5, 6, 2, 3, 4));
     }
 }

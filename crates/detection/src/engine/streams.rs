@@ -82,6 +82,7 @@ pub(super) struct Streams {
     idle_after_ms: u64,
     behind_max_ms: u64,
     remembered_max: usize,
+    remembered_for_ms: u64,
     remembered: usize,
     /// All that was received before was read.
     read_ms: u64,
@@ -104,6 +105,7 @@ impl Streams {
             idle_after_ms: options.idle_after_ms,
             behind_max_ms: options.behind_max_ms,
             remembered_max: options.remembered_max.max(1),
+            remembered_for_ms: options.remembered_for_ms,
             remembered: 0,
             read_ms: 0,
             floor: None,
@@ -188,7 +190,7 @@ impl Streams {
     /// Remembers a matching event by its own identity, if it has one; whether it has come before.
     pub(super) fn is_again(&mut self, number: u32, event: &Event) -> bool {
         let (Some(known), Some(identity)) = (self.known.get_mut(&number), identity(event)) else { return false };
-        if event.time_ms < known.stream.watermark_ms {
+        if event.time_ms < known.stream.watermark_ms.saturating_sub(self.remembered_for_ms) {
             return false;
         }
         if !known.remembered.insert((event.time_ms, identity)) {
@@ -198,11 +200,15 @@ impl Streams {
         self.remembered += 1;
         // Beyond the bound the allowed lateness shrinks: an event is never counted twice, rather called late.
         while self.remembered > self.remembered_max {
-            let oldest = self.known.get(&number).and_then(|known| known.remembered.first());
-            let Some((time_ms, _)) = oldest else { break };
-            let (watermark_ms, before) = (*time_ms + 1, self.remembered);
-            self.move_on(number, watermark_ms);
-            self.lost.remembered += (before - self.remembered) as u64;
+            let Some(known) = self.known.get_mut(&number) else { break };
+            let Some((time_ms, identity)) = known.remembered.pop_first() else { break };
+            let is_early = time_ms >= known.stream.watermark_ms;
+            self.memory.drop((number, time_ms, identity));
+            self.remembered -= 1;
+            if is_early {
+                self.lost.remembered += 1;
+                self.move_on(number, time_ms + 1);
+            }
         }
         false
     }
@@ -212,12 +218,13 @@ impl Streams {
         std::mem::take(&mut self.lost)
     }
 
-    /// Moves a stream's watermark on and forgets what lies behind it.
+    /// Moves a stream's watermark on and forgets what lies far enough behind it.
     fn move_on(&mut self, number: u32, watermark_ms: u64) {
         let Some(known) = self.known.get_mut(&number) else { return };
         known.stream.watermark_ms = known.stream.watermark_ms.max(watermark_ms);
+        let kept_ms = known.stream.watermark_ms.saturating_sub(self.remembered_for_ms);
         while let Some(&(time_ms, id)) = known.remembered.first() {
-            if time_ms >= known.stream.watermark_ms {
+            if time_ms >= kept_ms {
                 break;
             }
             known.remembered.pop_first();
@@ -231,10 +238,12 @@ impl Streams {
     pub(super) fn tick(&mut self, read_ms: u64) {
         self.read_ms = self.read_ms.max(read_ms);
         self.floor = None;
+        // It went on to come long after its clock had moved for the last time.
+        let stands_ms = self.idle_after_ms.saturating_add(self.lateness_ms);
         let is_new = |stream: &Stream| {
             !stream.is_told
                 && stream.still >= STILL_MIN
-                && self.is_standing(stream)
+                && stream.seen_ms > stream.moved_ms.saturating_add(stands_ms)
                 && is_behind(stream, self.behind_max_ms)
         };
         let told: Vec<u32> =

@@ -8,12 +8,12 @@ use crate::driver::duty::{Lost, Post, Work};
 use crate::driver::late::Late;
 use crate::driver::streams;
 use crate::driver::trial::Trial;
-use crate::machine::command::{Act, ActChange, Must, Transact};
+use crate::machine::command::{Act, ActChange, Must, Row, Transact};
 use crate::machine::control::platform;
 use crate::machine::note::Note;
 use crate::node::Node;
 use async_trait::async_trait;
-use detection::engine::{Detector, Effect, Input, Options, Restored};
+use detection::engine::{Detector, Effect, Input, Options};
 use detection::rollout::Care;
 use detection::rules::RuleSet;
 use detection::{Alert, RawEvent};
@@ -129,7 +129,7 @@ impl Watch {
             }
             if let Some(lane) = watch.late.next() {
                 let alerts = watch.late.judge(&watch.post.node, watch.trial.in_charge(), &lane).await;
-                effects.extend(alerts);
+                effects.extend(alerts.into_iter().map(Effect::Alert));
                 watch.late.done(&lane);
                 watch.report(now_ms, &mut effects).await?;
                 continue;
@@ -232,18 +232,29 @@ async fn restore(post: &mut Post, rules: &RuleSet) -> Result<Detector, Lost> {
         tracing::error!(%error, "the state of a shard cannot be read");
         Vec::new()
     });
+    let gone: Vec<Row> = rows.iter().map(|(key, _)| (key.clone(), None)).collect();
     let own = rows.into_iter().map(|(key, value)| (key[STATE.len()..].to_vec(), value));
-    let (detector, restored) = Detector::restore(rules.clone(), Options::default(), own);
-    let Restored { carried, keys, dropped, damaged } = restored;
-    tracing::info!(duty = post.duty(), carried, keys, dropped, damaged, "restored");
-    if damaged > 0 {
-        // Better to go on without than not to detect: and never without a word.
-        tracing::error!(duty = post.duty(), damaged, "some of a shard's state was lost");
-        let note = note(&post.node, "detection.state_lost", "detection".into());
-        let command = crate::machine::command::Command::Note(note);
-        let _ = post.node.propose(post.node.cluster.home(), &command).await;
+    match Detector::restore(rules.clone(), Options::default(), own) {
+        Ok((detector, restored)) => {
+            tracing::info!(
+                duty = post.duty(),
+                carried = restored.carried,
+                keys = restored.keys,
+                dropped = restored.dropped,
+                "restored"
+            );
+            Ok(detector)
+        }
+        Err(error) => {
+            // Better to begin again than not to detect: and never without a word.
+            tracing::error!(%error, "the state of a shard was lost");
+            let note = note(&post.node, "detection.state_lost", "detection".into());
+            let command = crate::machine::command::Command::Note(note);
+            let _ = post.node.propose(post.node.cluster.home(), &command).await;
+            post.report(gone, Vec::new()).await?;
+            Ok(Detector::new(rules.clone(), Options::default()))
+        }
     }
-    Ok(detector)
 }
 
 /// The record that an effect becomes.

@@ -5,9 +5,9 @@ use crate::driver::duty::Post;
 use crate::driver::streams;
 use crate::machine::command::Row;
 use crate::node::Node;
-use detection::Event;
-use detection::engine::{Effect, LateLane, Options, reconsider};
+use detection::engine::{LateLane, Options, reconsider};
 use detection::rules::RuleSet;
+use detection::{Alert, Event};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What rows of spans begin with.
@@ -39,7 +39,6 @@ impl Late {
             let known = self.waiting.entry(key).or_insert_with(|| lane.clone());
             known.to_ms = known.to_ms.max(lane.to_ms);
             known.events.extend(lane.events);
-            known.apart &= lane.apart;
         }
     }
 
@@ -63,11 +62,7 @@ impl Late {
     }
 
     /// Reads a span again, and what the late events make of it.
-    pub(super) async fn judge(&self, node: &Node, rules: &RuleSet, lane: &LateLane) -> Vec<Effect> {
-        let options = Options::default();
-        let is_within = |event: &Event| {
-            (lane.from_ms..=lane.to_ms).contains(&options.believed_ms(event.time_ms, event.received_ms))
-        };
+    pub(super) async fn judge(&self, node: &Node, rules: &RuleSet, lane: &LateLane) -> Vec<Alert> {
         let mut events = Vec::new();
         for stream in streams::names(node) {
             let mut before = u64::MAX;
@@ -81,7 +76,7 @@ impl Late {
                 // Leaves of an audit log are in the order of their times; those of others in that of their receipt.
                 let is_past = stream.starts_with("audit/")
                     && made.iter().all(|event| event.time_ms.saturating_add(AHEAD_MS) < lane.from_ms);
-                events.extend(made.into_iter().filter(is_within));
+                events.extend(made.into_iter().filter(|event| (lane.from_ms..=lane.to_ms).contains(&event.time_ms)));
                 if is_over || is_past {
                     break;
                 }
@@ -94,7 +89,7 @@ impl Late {
             }
         }
         events.sort_by(|one, other| (one.time_ms, one.id).cmp(&(other.time_ms, other.id)));
-        reconsider(rules, &options, lane, &events)
+        reconsider(rules, &Options::default(), lane, &events)
     }
 }
 
