@@ -3,7 +3,7 @@
 
 mod support;
 
-use detection::engine::{COVERAGE_DEGRADED, Detector, Effect, Input, LateLane, Options, reconsider};
+use detection::engine::{COVERAGE_DEGRADED, Detector, Effect, Input, LateLane, Options, judge_again};
 use detection::event::Event;
 use detection::rules::{RuleSet, load_texts};
 use detection::{Alert, AlertId};
@@ -89,7 +89,7 @@ fn what_no_state_can_take_in_is_judged_again_from_stored_events() {
         assert_eq!((&*lane.rule, lane.group["user"].as_str()), ("x", "ann"));
         let stored: Vec<Event> =
             events.iter().filter(|event| (lane.from_ms..=lane.to_ms).contains(&event.time_ms)).cloned().collect();
-        let late = alerts(reconsider(&rules, &options(), &lane, &stored));
+        let late = alerts(judge_again(&rules, &options(), &lane, &stored));
         assert_eq!(late.len(), expect, "{correlation}: {late:?}");
         assert!(late.iter().all(|alert| alert.late && alert.group_key["user"] == "ann"));
         let whole = feed(&mut Detector::new(rules, Options { allowed_lateness_ms: 1_000_000, ..options() }), events);
@@ -171,7 +171,7 @@ fn what_comes_after_its_key_was_forgotten_is_judged_again_from_stored_events() {
     let (_, lanes) = live(&mut detector, std::slice::from_ref(&third));
     assert_eq!(lanes.len(), 1);
     let stored = [&events[..], &[third]].concat();
-    let late = alerts(reconsider(&rules(THREE), &options(), &lanes[0], &stored));
+    let late = alerts(judge_again(&rules(THREE), &options(), &lanes[0], &stored));
     assert_eq!((late.len(), late[0].events.len()), (1, 3));
 }
 
@@ -211,7 +211,7 @@ fn what_comes_too_long_after_others_moved_on_is_judged_again_with_theirs() {
         ];
         let (_, lanes) = live(&mut detector, &events);
         assert_eq!(lanes.len(), 1, "{correlation}");
-        let late = alerts(reconsider(&rules, &options(), &lanes[0], &events));
+        let late = alerts(judge_again(&rules, &options(), &lanes[0], &events));
         assert_eq!(late.iter().filter(|alert| alert.events.len() == 2).count(), 1, "{correlation}: {late:?}");
     }
 }
@@ -228,7 +228,7 @@ fn a_log_that_is_replayed_raises_what_it_holds_once() {
     for lane in lanes {
         let is_within = |event: &&Event| (lane.from_ms..=lane.to_ms).contains(&event.time_ms);
         let stored: Vec<Event> = events.iter().filter(is_within).cloned().collect();
-        assert!(reconsider(&rules, &options(), &lane, &stored).is_empty(), "of its own events all was told");
+        assert!(judge_again(&rules, &options(), &lane, &stored).is_empty(), "of its own events all was told");
     }
 }
 
@@ -290,7 +290,7 @@ fn a_late_event_before_a_burst_supersedes_what_was_told_of_it() {
     let late = from("h", 301, (4, 90, "b", "ann"));
     let (_, lanes) = live(&mut detector, std::slice::from_ref(&late));
     let stored = [&events[..3], &[late]].concat();
-    let effects = reconsider(&rules, &options(), &lanes[0], &stored);
+    let effects = judge_again(&rules, &options(), &lanes[0], &stored);
     let [Effect::Alert(alert), Effect::Superseded { old, by }] = effects.as_slice() else { panic!("{effects:?}") };
     assert_eq!((alert.late, alert.events.len(), *old, *by), (true, 3, before.id, alert.id));
 }
@@ -306,7 +306,7 @@ fn a_window_that_a_late_event_undoes_no_longer_stands() {
     let before = alerts(effects).remove(0);
     let late = from("h", 210, (2, 10, "b", "ann"));
     let (_, lanes) = live(&mut detector, std::slice::from_ref(&late));
-    let effects = reconsider(&rules, &options(), &lanes[0], &[events[0].clone(), late]);
+    let effects = judge_again(&rules, &options(), &lanes[0], &[events[0].clone(), late]);
     assert_eq!(effects, [Effect::Superseded { old: before.id, by: before.id }]);
 }
 
@@ -392,7 +392,7 @@ proptest! {
             for lane in lanes {
                 // What is stored by now, late ones included.
                 let stored: Vec<Event> = events[..=place].iter().filter(|event| (lane.from_ms..=lane.to_ms).contains(&event.time_ms)).cloned().collect();
-                let late = alerts(reconsider(&rules, &options(), &lane, &stored));
+                let late = alerts(judge_again(&rules, &options(), &lane, &stored));
                 told.extend(late.into_iter().map(|alert| (alert.id, alert)));
             }
         }

@@ -1,7 +1,7 @@
 //! The late lane: what came later than the allowed lateness, and no state can take in any more, is judged again from
 //! stored events.
 //!
-//! The detector names the spans that must be read again; whoever holds the events reads them and asks [`reconsider`].
+//! The detector names the spans that must be read again; whoever holds the events reads them and asks [`judge_again`].
 
 use super::{Detector, Effect, Input, Options};
 use crate::alert::Alert;
@@ -58,7 +58,8 @@ impl Detector {
         effects: &mut Vec<Effect>,
     ) {
         let reach_ms = self.reaches[correlation];
-        let from_ms = time_ms.saturating_sub(reach_ms) / STEP_MS * STEP_MS;
+        // Spans of the two kinds begin at different moments: whoever keeps them by that must not make one of them.
+        let from_ms = (time_ms.saturating_sub(reach_ms) / STEP_MS * STEP_MS).saturating_sub(u64::from(apart));
         let to_ms = time_ms.saturating_add(reach_ms) / STEP_MS * STEP_MS + STEP_MS;
         let plan = self.rules.correlations[correlation].clone();
         let key = (correlation, group.clone(), from_ms);
@@ -68,7 +69,6 @@ impl Detector {
             let rule = plan.header.reference.id.clone();
             let new = || LateLane { rule, group, from_ms, to_ms, events: BTreeSet::new(), apart };
             let lane = self.lanes.entry(key).or_insert_with(new);
-            lane.apart &= apart;
             lane.to_ms = lane.to_ms.max(to_ms);
             &mut lane.events
         });
@@ -118,7 +118,7 @@ pub(super) fn reaches(rules: &RuleSet) -> Vec<u64> {
 ///
 /// Both are evaluated with nothing before the span, so that what its border changes changes both. A window that is
 /// judged when it is closed is told only if a late event lies in it.
-pub fn reconsider<'a>(rules: &RuleSet, options: &Options, lane: &LateLane, events: &'a [Event]) -> Vec<Effect> {
+pub fn judge_again<'a>(rules: &RuleSet, options: &Options, lane: &LateLane, events: &'a [Event]) -> Vec<Effect> {
     let late = || events.iter().filter(|event| lane.events.contains(&event.id));
     let late_ms: Vec<u64> = late().map(|event| options.believed_ms(event.time_ms, event.received_ms)).collect();
     let with = evaluate(rules, options, events.iter());
@@ -152,6 +152,12 @@ pub fn reconsider<'a>(rules: &RuleSet, options: &Options, lane: &LateLane, event
             (by.is_some() || !lane.apart).then(|| Effect::Superseded { old: old.id, by: by.map_or(old.id, |by| by.id) })
         });
     raised.chain(superseded).collect()
+}
+
+/// The alerts among what [`judge_again`] says.
+pub fn reconsider(rules: &RuleSet, options: &Options, lane: &LateLane, events: &[Event]) -> Vec<Alert> {
+    let alert = |effect| if let Effect::Alert(alert) = effect { Some(alert) } else { None };
+    judge_again(rules, options, lane, events).into_iter().filter_map(alert).collect()
 }
 
 /// The name of the stream that an event comes in.
