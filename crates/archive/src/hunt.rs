@@ -71,7 +71,8 @@ pub fn run(archive: &Archive, hunt: Hunt, limits: Limits, progress: &Progress) -
     let mut alerts =
         Alerts { span: hunt.span, only: hunt.only, standing: BTreeMap::new(), size_bytes: 0, truncated: false };
     let platform = hunt.options.tenant.clone();
-    let mut detector = Detector::new(hunt.rules, hunt.options);
+    let options = Options { ahead_max_ms: u64::MAX, ..hunt.options };
+    let mut detector = Detector::new(hunt.rules, options);
     let (mut now_ms, mut effects) = (0, Vec::new());
     for Arrived { time_ms, tenant, raw } in Merge::new(snapshot, read, &hunt.audit, progress) {
         progress.end()?;

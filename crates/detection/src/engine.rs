@@ -5,6 +5,7 @@
 mod blind;
 mod intake;
 mod late;
+mod options;
 mod quota;
 mod reload;
 mod rows;
@@ -12,15 +13,19 @@ mod shadow;
 mod streams;
 
 pub use blind::{COVERAGE_DEGRADED, coverage_degraded};
-pub use late::{LateLane, reconsider};
+pub use late::{LateLane, judge_again, reconsider};
+pub use options::Options;
 pub use reload::Reloaded;
 pub use rows::{RestoreError, Restored, Row};
 pub use shadow::Shadow;
 
 use crate::alert::{Alert, EventSummary};
-use crate::correlation::{Amount, Correlator, Entry, GroupKey, Lost, Occurrence, OrderKey, Outcome, Watermark, parts};
+use crate::correlation::{
+    Amount, Correlator, Entry, GroupKey, Held, Lost, Occurrence, OrderKey, Outcome, Source, Watermark, Watermarks,
+    parts,
+};
 use crate::event::{Event, Fields};
-use crate::id::AlertId;
+use crate::id::{AlertId, Digest, EventId};
 use crate::program::Worker;
 use crate::rules::{Feed, Origin, RuleSet, TENANT_FIELD};
 use blind::Blind;
@@ -31,48 +36,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use streams::Streams;
 
-/// Bounds and times of a detector.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Whose rules these are; part of every alert's id.
-    pub tenant: Arc<str>,
-    /// How much later than the newest event of its stream an event may come and still be correlated.
-    pub allowed_lateness_ms: u64,
-    /// How long a stream may be silent before it stops holding others' windows open.
-    pub idle_after_ms: u64,
-    /// How far an event's clock may be ahead of ours; beyond it the time of receipt counts.
-    pub ahead_max_ms: u64,
-    /// Most group keys a correlation keeps; the least recent leave, counted and reported as an alert.
-    pub keys_max: usize,
-    /// Most entries that all correlations keep together; the largest lets its least recent keys go beyond it.
-    pub entries_max: usize,
-    /// How long events are remembered behind their stream's watermark, to drop those that come again late.
-    pub remembered_for_ms: u64,
-    /// Most events remembered to drop duplicates; beyond it the allowed lateness shrinks.
-    pub remembered_max: usize,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            tenant: "platform".into(),
-            allowed_lateness_ms: 60_000,
-            idle_after_ms: 30_000,
-            ahead_max_ms: 60_000,
-            keys_max: 100_000,
-            entries_max: 2_000_000,
-            remembered_for_ms: 24 * 3600 * 1000,
-            remembered_max: 1_000_000,
-        }
-    }
-}
-
 /// What goes in.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
     /// An event.
     Event(Event),
-    /// Time passed; about once a second.
+    /// Time passed; about once a second. The time of this step is not the clock's but how far the reader has come:
+    /// all that was received before it was read. Who has read all there is says the clock; who is behind says when
+    /// what it read last was received, or windows would be judged before their events are read.
     Tick,
 }
 
@@ -110,6 +81,10 @@ pub struct Counts {
     pub late: u64,
     /// Of them, with a clock too far ahead.
     pub ahead: u64,
+    /// Of them, of streams that come too long after they happened to hold others' windows open.
+    pub behind: u64,
+    /// Streams whose clock was found to stand.
+    pub standing: u64,
     /// Times a single-event rule matched.
     pub matches: u64,
     /// Alerts raised.
@@ -130,6 +105,8 @@ pub struct Counts {
     pub forgotten_early: u64,
     /// Late entries that no late lane had room for.
     pub late_unseen: u64,
+    /// Rows of stored state that could not be read.
+    pub rows_lost: u64,
     /// Values left out because they are no numbers where numbers are reckoned with.
     pub not_numbers: u64,
     /// Group keys held now.
@@ -141,12 +118,15 @@ pub struct Counts {
 /// How an event came in.
 #[derive(Clone, Copy, Debug)]
 struct Arrived {
+    received_ms: u64,
     stream: u32,
     is_late: bool,
     /// Its clock was too far ahead, and the time of receipt counts.
     is_clamped: bool,
 }
 
+/// Most bytes of a text that is counted or grouped by.
+const TEXT_BYTES_MAX: usize = 256;
 /// How often folded state is forgotten.
 const SWEEP_EVERY_MS: u64 = 5_000;
 
@@ -167,8 +147,10 @@ pub struct Detector {
     swept_ms: u64,
     /// By rule, what was lost of its state.
     blind: BTreeMap<Arc<str>, Blind>,
-    /// About how many entries all correlations keep.
-    entries: usize,
+    /// What all correlations keep.
+    held: Held,
+    /// By rule, what of its stored state could not be read and was not told yet.
+    unread: BTreeMap<(Arc<str>, Arc<str>), Lost>,
     /// For each correlation, how far from an entry others may be that matter.
     reaches: Vec<u64>,
     /// Spans that must be read again.
@@ -210,7 +192,8 @@ impl Detector {
             counts: Counts::default(),
             swept_ms: 0,
             blind: BTreeMap::new(),
-            entries: 0,
+            held: Held::default(),
+            unread: BTreeMap::new(),
             reaches,
             lanes: BTreeMap::new(),
             stored_clock: Vec::new(),
@@ -239,42 +222,50 @@ impl Detector {
 
     /// There is no more input: everything that waits for the watermark is judged as it is. For what is read once.
     pub fn finish(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
-        let end = Watermark { time_ms: u64::MAX, is_awake: true, quiet_ms: u64::MAX };
-        self.sweep(now_ms, Some(end), effects);
+        self.sweep(now_ms, u64::MAX, Some(Watermark::END), effects);
     }
 
-    fn tick(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
-        if now_ms < self.swept_ms.saturating_add(SWEEP_EVERY_MS) {
+    fn tick(&mut self, read_ms: u64, effects: &mut Vec<Effect>) {
+        for (rule, lost) in std::mem::take(&mut self.unread) {
+            self.lose(read_ms, rule, lost, effects);
+        }
+        if read_ms < self.swept_ms.saturating_add(SWEEP_EVERY_MS) {
             return;
         }
-        self.swept_ms = now_ms;
-        self.streams.tick(now_ms);
-        self.sweep(now_ms, None, effects);
+        self.swept_ms = read_ms;
+        self.streams.tick(read_ms);
+        self.sweep(read_ms, read_ms, None, effects);
         let lost = self.streams.take_lost();
         if !lost.is_none() {
-            self.lose(now_ms, ("streams".into(), "Source streams".into()), lost, effects);
+            self.lose(read_ms, ("streams".into(), "Source streams".into()), lost, effects);
         }
-        self.tell_rest(now_ms, effects);
+        self.tell_rest(read_ms, effects);
     }
 
-    fn sweep(&mut self, now_ms: u64, watermark: Option<Watermark>, effects: &mut Vec<Effect>) {
-        let quiet_ms = self.options.idle_after_ms.saturating_add(self.options.allowed_lateness_ms);
+    fn sweep(&mut self, now_ms: u64, read_ms: u64, end: Option<Watermark>, effects: &mut Vec<Effect>) {
+        let grace_ms = self.options.idle_after_ms.saturating_add(self.options.allowed_lateness_ms);
         // In an order in which each comes after those that feed it.
         for correlation in 0..self.correlators.len() {
-            let watermarks = |stream| watermark.or_else(|| self.streams.watermark(stream));
-            let outcomes = self.correlators[correlation].sweep(now_ms, quiet_ms, &watermarks);
-            for (group, streams, outcome) in outcomes {
+            let floor_ms = end.map_or_else(|| self.streams.floor_ms(), |end| end.time_ms);
+            let of = |stream| end.or_else(|| self.streams.watermark(stream));
+            let watermarks = Watermarks { of: &of, floor_ms };
+            let swept = self.correlators[correlation].sweep(read_ms, grace_ms, watermarks);
+            for (stream, until_ms) in swept.gaps.into_iter().filter(|_| end.is_none()) {
+                self.streams.leave_gap(stream, until_ms);
+            }
+            for (group, streams, outcome) in swept.outcomes {
                 let mut work = Vec::new();
                 self.follow(now_ms, correlation, &group, outcome, &mut work, effects);
-                self.correlate(now_ms, (&streams, false), work, effects);
+                let source = Source { received_ms: now_ms, streams: &streams, is_late: false };
+                self.correlate(now_ms, source, work, effects);
             }
         }
-        self.entries = self.correlators.iter().map(Correlator::entry_count).sum();
+        self.held = self.correlators.iter().map(Correlator::held).sum();
     }
 
     /// What follows from an event that rules matched.
     fn matched(&mut self, now_ms: u64, arrived: Arrived, event: &Event, effects: &mut Vec<Effect>) {
-        let Arrived { stream, is_late, is_clamped } = arrived;
+        let Arrived { received_ms, stream, is_late, is_clamped } = arrived;
         if self.streams.is_again(stream, event) {
             self.counts.duplicates += 1;
             return;
@@ -310,7 +301,8 @@ impl Detector {
             let text = |field: &str| text_of(&event.fields, field);
             let mut work = Vec::new();
             self.fed(Origin::Rule(place), Occurrence { key, is_clamped, events }, &text, &mut work);
-            self.correlate(now_ms, (&[stream], is_late), work, effects);
+            let source = Source { received_ms, streams: &[stream], is_late };
+            self.correlate(now_ms, source, work, effects);
         }
     }
 
@@ -340,48 +332,58 @@ impl Detector {
                 Some(Amount::Number(i128::from(feed.slot)))
             };
             let key = OrderKey { slot: feed.slot, ..of.key };
-            let entry = Entry { key, value, is_clamped: of.is_clamped, events: Arc::clone(&of.events) };
+            let entry = Entry::new(key, value, of.clone());
             work.push(Work::Insert { correlation, group, entry });
         }
     }
 
     /// Does the work and the work that follows from it; ends because correlations do not refer to each other in circles.
-    fn correlate(&mut self, now_ms: u64, from: (&[u32], bool), mut work: Vec<Work>, effects: &mut Vec<Effect>) {
-        let (streams, is_late) = from;
+    fn correlate(&mut self, now_ms: u64, source: Source<'_>, mut work: Vec<Work>, effects: &mut Vec<Effect>) {
+        let floor_ms = if work.is_empty() { 0 } else { self.streams.floor_ms() };
         while let Some(next) = work.pop() {
-            let watermarks = |stream| self.streams.watermark(stream);
+            let of = |stream| self.streams.watermark(stream);
             let (correlation, group, mut outcome) = match next {
                 Work::Insert { correlation, group, entry } => {
                     let event = (entry.key.time_ms, entry.key.id);
                     let correlator = &mut self.correlators[correlation];
-                    let before = correlator.entry_count();
-                    let outcome = correlator.insert(now_ms, &group, from, &watermarks, entry);
-                    self.entries = (self.entries + correlator.entry_count()).saturating_sub(before);
+                    let before = correlator.held();
+                    let outcome = correlator.insert(&group, source, Watermarks { of: &of, floor_ms }, entry);
+                    self.held.change(before, correlator.held());
                     if outcome.late {
-                        self.counts.late += u64::from(!is_late);
-                        self.too_late(now_ms, correlation, &group, event, effects);
+                        self.counts.late += u64::from(!source.is_late);
+                        self.too_late(now_ms, correlation, &group, (event, outcome.apart), effects);
                     }
                     (correlation, group, outcome)
                 }
                 Work::Remove { correlation, group, key } => {
-                    let outcome = self.correlators[correlation].remove(&group, streams, &key);
+                    let correlator = &mut self.correlators[correlation];
+                    let before = correlator.held();
+                    let outcome = correlator.remove(&group, source.streams, &key);
+                    self.held.change(before, correlator.held());
                     (correlation, group, outcome)
                 }
             };
-            outcome.raised.iter_mut().for_each(|alert| alert.late = is_late);
+            outcome.raised.iter_mut().for_each(|alert| alert.late = source.is_late);
             self.follow(now_ms, correlation, &group, outcome, &mut work, effects);
         }
         self.make_room(now_ms, effects);
     }
 
-    /// Keeps to the budget of entries: the correlation that has most of them lets keys go.
+    /// Keeps to the budgets of entries and bytes: the correlation that has most of them lets keys go.
     fn make_room(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
-        while self.entries > self.options.entries_max {
-            let largest = self.correlators.iter_mut().max_by_key(|correlator| correlator.entry_count());
+        loop {
+            let weight: fn(Held) -> usize = if self.held.entries > self.options.entries_max {
+                |held| held.entries
+            } else if self.held.bytes > self.options.bytes_max {
+                |held| held.bytes
+            } else {
+                return;
+            };
+            let largest = self.correlators.iter_mut().max_by_key(|correlator| weight(correlator.held()));
             let Some(correlator) = largest.filter(|correlator| correlator.key_count() > 0) else { return };
             let reference = correlator.plan.header.reference.clone();
             let lost = Lost { keys: correlator.evict_oldest(), ..Lost::default() };
-            self.entries = self.correlators.iter().map(Correlator::entry_count).sum();
+            self.held = self.correlators.iter().map(Correlator::held).sum();
             self.lose(now_ms, (reference.id, reference.title), lost, effects);
         }
     }
@@ -464,11 +466,19 @@ fn feeds_of(rules: &RuleSet) -> BTreeMap<Origin, Vec<(usize, usize)>> {
     feeds
 }
 
+/// The text of a field that is counted or grouped by; a long one is cut, and told apart by its hash.
 fn text_of(fields: &Fields, name: &str) -> Option<String> {
-    match fields.get(name)? {
-        Value::Null => None,
-        Value::String(text) if text.is_empty() => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
+    let text = match fields.get(name)? {
+        Value::Null => return None,
+        Value::String(text) if text.is_empty() => return None,
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    if text.len() <= TEXT_BYTES_MAX {
+        return Some(text);
     }
+    let mut hash = Digest::new("holdfast long text 1");
+    hash.part(text.as_bytes());
+    let begin = &text[..text.floor_char_boundary(TEXT_BYTES_MAX / 2)];
+    Some(format!("{begin}\u{2026}{}", EventId::of(hash)))
 }

@@ -3,7 +3,7 @@
 
 mod support;
 
-use detection::engine::{COVERAGE_DEGRADED, Detector, Effect, Input, LateLane, Options, reconsider};
+use detection::engine::{COVERAGE_DEGRADED, Detector, Effect, Input, LateLane, Options, judge_again};
 use detection::event::Event;
 use detection::rules::{RuleSet, load_texts};
 use detection::{Alert, AlertId};
@@ -39,9 +39,12 @@ fn run(detector: &mut Detector, events: &[Event]) -> (Vec<Alert>, Vec<LateLane>)
     for event in events {
         detector.step(NOW_MS, Input::Event(event.clone()), &mut effects);
     }
-    let alerts =
-        effects.into_iter().filter_map(|effect| if let Effect::Alert(alert) = effect { Some(alert) } else { None });
-    (alerts.collect(), detector.take_late())
+    (alerts(effects), detector.take_late())
+}
+
+fn alerts(effects: Vec<Effect>) -> Vec<Alert> {
+    let alert = |effect| if let Effect::Alert(alert) = effect { Some(alert) } else { None };
+    effects.into_iter().filter_map(alert).collect()
 }
 
 const THREE: &str = "type: event_count, condition: {gte: 3}";
@@ -86,7 +89,7 @@ fn what_no_state_can_take_in_is_judged_again_from_stored_events() {
         assert_eq!((&*lane.rule, lane.group["user"].as_str()), ("x", "ann"));
         let stored: Vec<Event> =
             events.iter().filter(|event| (lane.from_ms..=lane.to_ms).contains(&event.time_ms)).cloned().collect();
-        let late = reconsider(&rules, &options(), &lane, &stored);
+        let late = alerts(judge_again(&rules, &options(), &lane, &stored));
         assert_eq!(late.len(), expect, "{correlation}: {late:?}");
         assert!(late.iter().all(|alert| alert.late && alert.group_key["user"] == "ann"));
         let whole = feed(&mut Detector::new(rules, Options { allowed_lateness_ms: 1_000_000, ..options() }), events);
@@ -104,6 +107,207 @@ fn a_clock_that_is_ahead_is_clamped_and_the_alerts_say_so() {
     let (alerts, _) = run(&mut detector, &[ahead(0), ahead(1), ahead(2)]);
     assert_eq!(detector.counts().ahead, 3);
     assert!(alerts.len() == 1 && alerts[0].clamped && alerts[0].last_ms <= NOW_MS);
+}
+
+/// As `event`, from a host, received so many seconds after the first moment.
+fn from(host: &str, received: u64, (place, second, kind, user): (u64, u64, &str, &str)) -> Event {
+    let mut event = event(place, second, kind, user);
+    event.fields.insert("device.hostname".into(), host.into());
+    Event { received_ms: NOW_MS - 10_000_000 + received * 1_000, ..event }
+}
+
+/// Steps through events, the reader keeping up with them; what followed, and the spans to be read again.
+fn live(detector: &mut Detector, events: &[Event]) -> (Vec<Effect>, Vec<LateLane>) {
+    let mut effects = Vec::new();
+    for event in events {
+        detector.step(event.received_ms, Input::Tick, &mut effects);
+        detector.step(event.received_ms, Input::Event(event.clone()), &mut effects);
+    }
+    (effects, detector.take_late())
+}
+
+#[test]
+fn whether_a_clock_is_ahead_does_not_depend_on_when_the_event_is_read() {
+    let ahead = from("h", 0, (0, 70, "a", "ann"));
+    for read_s in [0, 20, 600] {
+        let mut detector = Detector::new(rules(THREE), options());
+        detector.step(ahead.received_ms + read_s * 1_000, Input::Event(ahead.clone()), &mut Vec::new());
+        assert_eq!(detector.counts().ahead, 1, "read {read_s} s after it was received");
+    }
+    // And it is taken for as old where spans are read again.
+    assert_eq!(options().believed_ms(ahead.time_ms, ahead.received_ms), ahead.received_ms);
+}
+
+#[test]
+fn a_reader_that_is_behind_forgets_and_judges_nothing_before_it_has_read_what_follows() {
+    for (correlation, expect) in [(THREE, 1), ("type: temporal, condition: a and not b", 0)] {
+        let mut detector = Detector::new(rules(correlation), options());
+        let (mut effects, first) = (Vec::new(), from("h", 0, (0, 0, "a", "ann")));
+        detector.step(first.received_ms, Input::Event(first.clone()), &mut effects);
+        // An outage: the clock is hours on, what was read is not.
+        for event in [from("h", 5, (1, 5, "b", "ann")), from("h", 20, (2, 20, "a", "ann"))] {
+            detector.step(event.received_ms, Input::Tick, &mut effects);
+            detector.step(NOW_MS, Input::Event(event), &mut effects);
+        }
+        assert_eq!((alerts(effects).len(), detector.take_late().len()), (expect, 0), "{correlation}");
+    }
+}
+
+#[test]
+fn what_comes_after_its_key_was_forgotten_is_judged_again_from_stored_events() {
+    // Two of three, then the forwarder is offline for seven minutes, then the third, a second after the second.
+    let events = [from("h", 0, (0, 0, "a", "ann")), from("h", 1, (1, 1, "a", "ann"))];
+    let third = from("h", 420, (2, 2, "a", "ann"));
+    let mut detector = Detector::new(rules(THREE), options());
+    let (effects, lanes) = live(&mut detector, &events);
+    assert!(effects.is_empty() && lanes.is_empty());
+    for second in 0..400 {
+        detector.step(events[0].received_ms + second * 1_000, Input::Tick, &mut Vec::new());
+    }
+    assert_eq!(detector.counts().keys, 0, "nothing that belongs to it should come any more");
+    // Also where another takes over in between.
+    let rows = detector.take_rows().into_iter().filter_map(|(key, row)| Some((key, row?)));
+    let mut detector = Detector::restore(rules(THREE), options(), rows).unwrap().0;
+    let (_, lanes) = live(&mut detector, std::slice::from_ref(&third));
+    assert_eq!(lanes.len(), 1);
+    let stored = [&events[..], &[third]].concat();
+    let late = alerts(judge_again(&rules(THREE), &options(), &lanes[0], &stored));
+    assert_eq!((late.len(), late[0].events.len()), (1, 3));
+}
+
+#[test]
+fn a_host_that_lags_behind_another_is_correlated_with_it() {
+    let mut detector = Detector::new(rules("type: temporal"), options());
+    // The relay of host b is two minutes behind, and known to be so.
+    let events = [
+        from("b", 120, (0, 0, "a", "bob")),
+        from("a", 121, (1, 121, "a", "ann")),
+        from("b", 140, (2, 20, "a", "bob")),
+        from("a", 160, (3, 160, "a", "eve")),
+        from("b", 165, (4, 45, "a", "bob")),
+        from("a", 190, (5, 190, "a", "eve")),
+        from("b", 194, (6, 74, "a", "bob")),
+        from("b", 219, (9, 99, "a", "bob")),
+        from("a", 220, (7, 220, "a", "eve")),
+        from("b", 243, (8, 123, "b", "ann")),
+    ];
+    let (effects, lanes) = live(&mut detector, &events);
+    let told = alerts(effects);
+    assert_eq!((told.len(), lanes.len(), detector.counts().late), (1, 0, 0), "{told:?}");
+    assert_eq!(told[0].group_key["user"], "ann");
+}
+
+#[test]
+fn what_comes_too_long_after_others_moved_on_is_judged_again_with_theirs() {
+    for correlation in ["type: temporal", "type: event_count, condition: {gte: 2}"] {
+        let rules = rules(correlation);
+        let mut detector = Detector::new(rules.clone(), options());
+        // Host b was never heard of before: nothing waited for it.
+        let events = [
+            from("a", 0, (0, 0, "a", "ann")),
+            from("a", 40, (1, 40, "b", "bob")),
+            from("a", 45, (2, 45, "a", "ann")),
+            from("b", 46, (3, 5, "b", "ann")),
+        ];
+        let (_, lanes) = live(&mut detector, &events);
+        assert_eq!(lanes.len(), 1, "{correlation}");
+        let late = alerts(judge_again(&rules, &options(), &lanes[0], &events));
+        assert_eq!(late.iter().filter(|alert| alert.events.len() == 2).count(), 1, "{correlation}: {late:?}");
+    }
+}
+
+#[test]
+fn a_log_that_is_replayed_raises_what_it_holds_once() {
+    let rules = rules(THREE);
+    let mut detector = Detector::new(rules.clone(), options());
+    let mut events = vec![from("live", 5_000, (0, 5_000, "a", "ann")), from("live", 5_060, (1, 5_060, "a", "ann"))];
+    events.extend((0..6).map(|n| from("old", 5_061 + n, (2 + n, n * 20, "a", "ann"))));
+    let (effects, lanes) = live(&mut detector, &events);
+    let told = alerts(effects);
+    assert_eq!(told.len(), 1);
+    for lane in lanes {
+        let is_within = |event: &&Event| (lane.from_ms..=lane.to_ms).contains(&event.time_ms);
+        let stored: Vec<Event> = events.iter().filter(is_within).cloned().collect();
+        assert!(judge_again(&rules, &options(), &lane, &stored).is_empty(), "of its own events all was told");
+    }
+}
+
+#[test]
+fn a_clock_that_stands_or_lies_far_behind_blinds_no_other_and_one_that_stands_is_told() {
+    for (stands, told) in [(true, 1), (false, 0)] {
+        let mut detector = Detector::new(rules("type: event_count, condition: {lt: 3}"), options());
+        let mut effects = Vec::new();
+        let dead_ms = |second: u64| if stands { 1_000 } else { 1_000 + second * 1_000 };
+        for second in 0..400_u64 {
+            let mut dead = from("dead", second, (1_000 + second, 0, "c", "ann"));
+            dead.time_ms = dead_ms(second);
+            if second == 0 {
+                dead.fields.insert("kind".into(), "a".into());
+            }
+            let live = from("live", second, (second, second, if second == 10 { "a" } else { "c" }, "ann"));
+            for event in [dead, live] {
+                detector.step(event.received_ms, Input::Tick, &mut effects);
+                detector.step(event.received_ms, Input::Event(event), &mut effects);
+            }
+        }
+        let alerts = alerts(effects);
+        let of = |rule: &str| alerts.iter().filter(|alert| &*alert.rule.id == rule).count();
+        assert_eq!((of("x"), of(COVERAGE_DEGRADED)), (2, told), "{stands}: {alerts:?}");
+        assert_eq!(detector.counts().standing, told as u64);
+        assert!(detector.counts().behind >= 399);
+    }
+}
+
+#[test]
+fn windows_of_hosts_that_were_forgotten_are_judged_by_the_clock() {
+    let mut detector = Detector::new(rules("type: event_count, condition: {lt: 3}"), options());
+    let mut effects = Vec::new();
+    detector.step(0, Input::Event(from("first", 0, (0, 0, "a", "ann"))), &mut effects);
+    for n in 0..20_000 {
+        let event = from(&format!("h{n}"), 1, (n + 1, 1, "c", "bob"));
+        detector.step(event.received_ms, Input::Event(event), &mut effects);
+    }
+    for second in 0..400 {
+        detector.step(NOW_MS - 10_000_000 + second * 1_000, Input::Tick, &mut effects);
+    }
+    let alerts = alerts(effects);
+    assert_eq!(alerts.iter().filter(|alert| &*alert.rule.id == "x").count(), 1, "{alerts:?}");
+    assert!(detector.counts().forgotten_early > 0 && detector.counts().keys == 0);
+}
+
+#[test]
+fn a_late_event_before_a_burst_supersedes_what_was_told_of_it() {
+    let rules = rules(THREE);
+    let mut detector = Detector::new(rules.clone(), options());
+    let events = [
+        from("h", 100, (0, 100, "a", "ann")),
+        from("h", 110, (1, 110, "a", "ann")),
+        from("h", 120, (2, 120, "a", "ann")),
+        from("h", 300, (3, 300, "a", "bob")),
+    ];
+    let (effects, _) = live(&mut detector, &events);
+    let before = alerts(effects).remove(0);
+    let late = from("h", 301, (4, 90, "b", "ann"));
+    let (_, lanes) = live(&mut detector, std::slice::from_ref(&late));
+    let stored = [&events[..3], &[late]].concat();
+    let effects = judge_again(&rules, &options(), &lanes[0], &stored);
+    let [Effect::Alert(alert), Effect::Superseded { old, by }] = effects.as_slice() else { panic!("{effects:?}") };
+    assert_eq!((alert.late, alert.events.len(), *old, *by), (true, 3, before.id, alert.id));
+}
+
+#[test]
+fn a_window_that_a_late_event_undoes_no_longer_stands() {
+    let rules = rules("type: temporal, condition: a and not b");
+    let mut detector = Detector::new(rules.clone(), options());
+    let events = [from("h", 0, (0, 0, "a", "ann")), from("h", 200, (1, 200, "a", "bob"))];
+    let (effects, _) = live(&mut detector, &events);
+    let mut effects = effects;
+    detector.step(events[1].received_ms + 6_000, Input::Tick, &mut effects);
+    let before = alerts(effects).remove(0);
+    let late = from("h", 210, (2, 10, "b", "ann"));
+    let (_, lanes) = live(&mut detector, std::slice::from_ref(&late));
+    let effects = judge_again(&rules, &options(), &lanes[0], &[events[0].clone(), late]);
+    assert_eq!(effects, [Effect::Superseded { old: before.id, by: before.id }]);
 }
 
 #[test]
@@ -161,6 +365,24 @@ fn an_event_that_comes_again_long_after_the_watermark_passed_it_is_not_counted_t
     assert_eq!(alerts.len(), 1, "another event is counted");
 }
 
+#[test]
+fn an_event_that_is_delivered_again_when_it_is_late_is_still_recognised() {
+    let (rules, errors) = load_texts(vec![(
+        "s.yml".into(),
+        "title: a\nid: a\nlogsource: {}\ndetection: {s: {kind: a}, condition: s}\n".into(),
+    )]);
+    assert!(errors.is_empty(), "{errors:?}");
+    let mut detector = Detector::new(rules, options());
+    let first = |place| {
+        let mut event = from("h", 0, (place, 0, "a", "ann"));
+        event.fields.insert("metadata.uid".into(), "u-1".into());
+        event.id = detection::EventId::from_bytes([place as u8; 16]);
+        event
+    };
+    let (effects, _) = live(&mut detector, &[first(1), from("h", 90, (2, 90, "c", "bob")), first(3)]);
+    assert_eq!((alerts(effects).len(), detector.counts().duplicates), (1, 1));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
@@ -179,12 +401,13 @@ proptest! {
         let mut detector = Detector::new(rules.clone(), options());
         let mut told: BTreeMap<AlertId, Alert> = BTreeMap::new();
         for place in 0..events.len() {
-            let (alerts, lanes) = run(&mut detector, &events[place..=place]);
-            told.extend(alerts.into_iter().map(|alert| (alert.id, alert)));
+            let (raised, lanes) = run(&mut detector, &events[place..=place]);
+            told.extend(raised.into_iter().map(|alert| (alert.id, alert)));
             for lane in lanes {
                 // What is stored by now, late ones included.
                 let stored: Vec<Event> = events[..=place].iter().filter(|event| (lane.from_ms..=lane.to_ms).contains(&event.time_ms)).cloned().collect();
-                told.extend(reconsider(&rules, &options(), &lane, &stored).into_iter().map(|alert| (alert.id, alert)));
+                let late = alerts(judge_again(&rules, &options(), &lane, &stored));
+                told.extend(late.into_iter().map(|alert| (alert.id, alert)));
             }
         }
         // What an undisturbed reader is told of, someone was told of: an alert of the same group within the timespan.

@@ -160,7 +160,7 @@ fn a_window_of_a_stream_that_fell_silent_is_judged() {
     let rules = rules(2, "type: temporal, condition: a and not b");
     let mut detector = Detector::new(rules, Options::default());
     let (mut effects, at_ms) = (Vec::new(), NOW_MS - 10_000_000);
-    detector.step(at_ms, Input::Event(event(0, (0, A, 0))), &mut effects);
+    detector.step(at_ms, Input::Event(Event { received_ms: at_ms, ..event(0, (0, A, 0)) }), &mut effects);
     for second in 0..300 {
         detector.step(at_ms + second * 1_000, Input::Tick, &mut effects);
         let is_due = second > 120;
@@ -363,7 +363,8 @@ proptest! {
         let (mut detector, mut effects) = (Detector::new(rules.clone(), options.clone()), Vec::new());
         let mut store: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         for (at_ms, event, restart) in arrivals {
-            detector.step(NOW_MS + at_ms, Input::Event(event), &mut effects);
+            let received_ms = NOW_MS + at_ms;
+            detector.step(received_ms, Input::Event(Event { received_ms, ..event }), &mut effects);
             detector.step(NOW_MS + at_ms, Input::Tick, &mut effects);
             if restart {
                 for (key, row) in detector.take_rows() {

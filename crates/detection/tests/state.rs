@@ -3,7 +3,7 @@
 
 mod support;
 
-use detection::engine::{Detector, Effect, Input, Options, RestoreError};
+use detection::engine::{COVERAGE_DEGRADED, Detector, Effect, Input, Options, RestoreError};
 use detection::event::Event;
 use detection::rules::{RuleSet, load_texts};
 use proptest::prelude::*;
@@ -92,7 +92,9 @@ fn events(drawn: &[Drawn]) -> Vec<(u64, Drawn, Event)> {
         if let Some(uid) = one.uid {
             fields["metadata.uid"] = format!("uid-{uid}").into();
         }
-        events.push((at_ms + one.delay_ms, one.clone(), plain(sequence as u64, at_ms, fields)));
+        let received_ms = at_ms + one.delay_ms;
+        let event = Event { received_ms, ..plain(sequence as u64, at_ms, fields) };
+        events.push((received_ms, one.clone(), event));
     }
     events.sort_by_key(|(at_ms, _, _)| *at_ms);
     events
@@ -176,12 +178,41 @@ fn rows_of_a_rule_that_is_gone_are_dropped_and_others_stay() {
 }
 
 #[test]
-fn damage_is_told() {
-    let restore =
-        |key: &[u8], row: &[u8]| Detector::restore(rules(), options(), [(key.to_vec(), row.to_vec())]).unwrap_err();
-    assert_eq!(restore(&[9], &[]), RestoreError::UnknownKind);
-    assert!(matches!(restore(&[0], &[1, 255]), RestoreError::Unreadable(_)));
-    assert_eq!(restore(&[&[2][..], &[0; 28]].concat(), &[1]), RestoreError::Orphan);
+fn damage_costs_only_the_key_it_is_in_and_is_told() {
+    let mut detector = Detector::new(rules(), options());
+    for n in 0..4 {
+        let fields = json!({"kind": "k0", "user": format!("u{}", n % 2), "value": n});
+        detector.step(NOW_MS, Input::Event(plain(n, NOW_MS + n, fields)), &mut Vec::new());
+    }
+    let rows: Vec<(Vec<u8>, Vec<u8>)> =
+        detector.take_rows().into_iter().filter_map(|(key, row)| Some((key, row?))).collect();
+    let keys = detector.counts().keys;
+    for place in 0..rows.len() {
+        let mut spoilt = rows.clone();
+        spoilt[place].1 = vec![1, 255, 255];
+        let (mut next, restored) = Detector::restore(rules(), options(), spoilt).unwrap();
+        assert!((1..6).contains(&restored.damaged), "{restored:?}");
+        assert!(restored.keys as u64 >= keys - 1);
+        let mut effects = Vec::new();
+        next.step(NOW_MS + 1_000, Input::Tick, &mut effects);
+        let told = |effect: &Effect| matches!(effect, Effect::Alert(alert) if &*alert.rule.id == COVERAGE_DEGRADED);
+        assert!(effects.iter().any(told));
+        assert_eq!(next.counts().rows_lost, restored.damaged as u64);
+        // It is gone from what is stored as well, but for what is stored anew.
+        let changes: BTreeMap<_, _> = next.take_rows().into_iter().collect();
+        assert!(changes.contains_key(&rows[place].0));
+    }
+    let odd = [
+        (vec![9], vec![]),
+        (vec![5], vec![1, 255]),
+        ([&[2][..], &[0; 28]].concat(), vec![1]),
+        (vec![], vec![]),
+        ([&[3][..], &[0; 8]].concat(), vec![1]),
+    ];
+    for (key, row) in odd {
+        let error = Detector::restore(rules(), options(), [(key.clone(), row)]).unwrap_err();
+        assert_eq!(error, RestoreError::Unreadable { rows: 1 }, "{key:?}");
+    }
 }
 
 proptest! {

@@ -24,13 +24,13 @@ pub(super) struct Absent {
 
 impl Absent {
     /// Reads the next entry; how many were lost to the budget.
-    pub(super) fn step(&mut self, entry: &Entry, drop: &mut dyn FnMut(OrderKey)) -> u64 {
+    pub(super) fn step(&mut self, entry: &Entry, drop: &mut dyn FnMut(&Entry)) -> u64 {
         self.kept.insert(entry.key, entry.clone());
         let mut lost = 0;
         while self.kept.len() > KEPT_MAX {
-            if let Some((key, _)) = self.kept.pop_first() {
+            if let Some((key, first)) = self.kept.pop_first() {
                 lost += u64::from(self.judged.is_none_or(|judged| judged < key));
-                drop(key);
+                drop(&first);
             }
         }
         lost
@@ -42,7 +42,7 @@ impl Absent {
         plan: &CorrelationPlan,
         (ways, ordered): (&[Way], bool),
         until_ms: u64,
-        drop: &mut dyn FnMut(OrderKey),
+        drop: &mut dyn FnMut(&Entry),
     ) -> Option<Satisfied> {
         let mut found = None;
         while found.is_none() {
@@ -62,8 +62,7 @@ impl Absent {
             // What comes next begins no earlier than what was judged last.
             let needed_ms = judged.time_ms.saturating_sub(plan.timespan_ms);
             while let Some(first) = self.kept.first_entry().filter(|first| first.key().time_ms < needed_ms) {
-                drop(*first.key());
-                first.remove();
+                drop(&first.remove());
             }
         }
         found

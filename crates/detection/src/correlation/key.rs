@@ -1,21 +1,17 @@
 //! The state of one group key: what is folded, what waits for the watermark, and what was said about it.
 
 use super::delta::Delta;
-use super::reading::{Of, Outcome, Reading, Said};
+use super::open::Open;
+use super::reading::{Of, Outcome, Reading};
 use super::sweep::{Beyond, Chain};
-use super::{Entry, GroupKey, OPEN_MAX, OrderKey, Watermark};
-use crate::alert::Alert;
+use super::{Entry, GroupKey, Held, KEY_BYTES, OPEN_MAX, OrderKey, Pace, Watermarks};
 use crate::id::AlertId;
 use crate::rules::CorrelationPlan;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound::{Excluded, Unbounded};
+use std::collections::BTreeSet;
 
 /// How finely it is known when a key was last touched.
 const TOUCH_EVERY_MS: u64 = 5_000;
-
-/// How many entries at least are read from one reading that is kept to the next; the larger a reading is, the fewer.
-const MARK_EVERY: usize = 64;
 
 #[derive(Clone, Debug)]
 pub(super) struct KeyState {
@@ -26,16 +22,12 @@ pub(super) struct KeyState {
     /// The watermark when it began: what was before may be forgotten.
     since_ms: u64,
     /// What the watermark has not passed.
-    open: BTreeMap<OrderKey, Entry>,
-    /// After all of `open` too.
-    live: Reading,
-    /// What was said about `open`.
-    said: BTreeMap<OrderKey, Said>,
-    /// What was live after some of `open`, so that only what comes after a late entry is read again.
-    marks: BTreeMap<OrderKey, Reading>,
-    since_mark: usize,
+    open: Open,
     streams: BTreeSet<u32>,
+    /// When its last entry was received.
     touched_ms: u64,
+    /// About what it takes of memory.
+    bytes: usize,
     pub(super) changed: Changed,
 }
 
@@ -56,27 +48,40 @@ pub(super) struct KeyRow {
     pub(super) group: GroupKey,
     folded_until_ms: u64,
     since_ms: u64,
-    streams: BTreeSet<u32>,
+    pub(super) streams: BTreeSet<u32>,
     touched_ms: u64,
     chain: Chain,
     alert: Option<AlertId>,
     beyond: Beyond,
 }
 
+#[cfg(test)]
+impl KeyRow {
+    pub(super) fn example(alert: AlertId, judged: Option<OrderKey>) -> Self {
+        Self {
+            group: vec!["ann".into(), "b".into()],
+            folded_until_ms: 1,
+            since_ms: 300,
+            streams: BTreeSet::from([1, 2]),
+            touched_ms: 5_000,
+            chain: Chain { last_ms: Some(400), count: 3 },
+            alert: Some(alert),
+            beyond: Beyond { count: 2, sum: -1, judged },
+        }
+    }
+}
+
 impl KeyState {
-    pub(super) fn new(plan: &CorrelationPlan) -> Self {
+    pub(super) fn new(plan: &CorrelationPlan, group: &GroupKey) -> Self {
         let reading = Reading::new(plan);
         Self {
             folded: reading.clone(),
             folded_until_ms: 0,
             since_ms: 0,
-            open: BTreeMap::new(),
-            live: reading,
-            said: BTreeMap::new(),
-            marks: BTreeMap::new(),
-            since_mark: 0,
+            open: Open::new(reading),
             streams: BTreeSet::new(),
             touched_ms: 0,
+            bytes: KEY_BYTES + group.iter().map(String::len).sum::<usize>(),
             changed: Changed::default(),
         }
     }
@@ -97,12 +102,14 @@ impl KeyState {
 
     /// The state that was stored as a row and entries, in order.
     pub(super) fn restore(of: Of<'_>, row: KeyRow, entries: impl Iterator<Item = Entry>) -> Self {
-        let mut state = Self::new(of.plan);
+        let mut state = Self::new(of.plan, &row.group);
         for entry in entries {
+            state.bytes += entry.bytes;
             if entry.key.time_ms < row.folded_until_ms {
-                let _ = state.folded.sweep.step(of.plan, &entry, &mut |_| {});
+                let mut drop = |gone: &Entry| state.bytes = state.bytes.saturating_sub(gone.bytes);
+                let _ = state.folded.sweep.step(of.plan, &entry, &mut drop);
             } else {
-                state.open.insert(entry.key, entry);
+                state.open.hold(entry);
             }
         }
         state.folded.sweep.restore(&row.beyond);
@@ -120,28 +127,29 @@ impl KeyState {
     /// Reads what is open again, in other words perhaps; what follows from it was told when it came.
     pub(super) fn say_again(&mut self, of: Of<'_>) {
         if !of.plan.shape.is_closed() {
-            let _ = self.read_again(of, OrderKey::at(0));
+            self.open.say_again(of, &self.folded);
         }
     }
 
     /// The entry of that key, wherever it is kept.
     pub(super) fn entry(&self, key: &OrderKey) -> Option<&Entry> {
-        self.open.get(key).or_else(|| self.folded.sweep.entry(key))
+        self.open.entries().get(key).or_else(|| self.folded.sweep.entry(key))
     }
 
     /// All entries it keeps; some may be told more than once.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.folded.sweep.entries().chain(self.open.values())
+        self.folded.sweep.entries().chain(self.open.entries().values())
     }
 
-    /// About how many entries it keeps.
-    pub(super) fn len(&self) -> usize {
-        self.open.len() + self.folded.sweep.len()
+    /// What it keeps, about.
+    pub(super) fn held(&self) -> Held {
+        Held { entries: self.open.entries().len() + self.folded.sweep.len(), bytes: self.bytes }
     }
 
-    pub(super) fn touch(&mut self, now_ms: u64, streams: &[u32]) {
+    pub(super) fn touch(&mut self, received_ms: u64, streams: &[u32]) {
         // No finer than it is asked for, so that it seldom changes.
-        self.touched_ms = now_ms.next_multiple_of(TOUCH_EVERY_MS);
+        let received_ms = received_ms.checked_next_multiple_of(TOUCH_EVERY_MS).unwrap_or(received_ms);
+        self.touched_ms = self.touched_ms.max(received_ms);
         self.streams.extend(streams);
     }
 
@@ -157,39 +165,53 @@ impl KeyState {
 
     /// Whether that entry still waits for the watermark.
     pub(super) fn holds(&self, key: &OrderKey) -> bool {
-        self.open.contains_key(key)
+        self.open.entries().contains_key(key)
     }
 
     pub(super) fn touched_ms(&self) -> u64 {
         self.touched_ms
     }
 
-    /// The earliest watermark of the streams that feed this key and are awake. If none is, the latest of them; or,
-    /// where windows are judged when they are closed, as late as it would be had they gone on with the clock.
-    pub(super) fn watermark(&self, closes: bool, watermarks: &dyn Fn(u32) -> Option<Watermark>) -> u64 {
-        let all = || self.streams.iter().filter_map(|stream| watermarks(*stream));
-        let awake = all().filter(|watermark| watermark.is_awake).map(|watermark| watermark.time_ms).min();
-        let asleep = || all().map(|watermark| if closes { watermark.quiet_ms } else { watermark.time_ms }).max();
-        awake.or_else(asleep).unwrap_or(0)
+    /// The earliest watermark of the streams that feed this key and are steady. If none is, the latest of those that
+    /// are silent, or of what is replayed where that is later. Where windows are judged when they are closed, silent
+    /// streams go on with the clock; where not, nothing is folded before any steady stream has passed it.
+    pub(super) fn watermark(&self, closes: bool, watermarks: Watermarks<'_>) -> Option<u64> {
+        let all = || self.streams.iter().filter_map(|stream| (watermarks.of)(*stream));
+        let of = |pace| all().filter(move |watermark| watermark.pace == pace);
+        let own_ms = of(Pace::Steady).map(|watermark| watermark.time_ms).min().or_else(|| {
+            let silent = of(Pace::Silent).map(|mark| if closes { mark.quiet_ms } else { mark.time_ms }).max();
+            silent.max(of(Pace::Behind).map(|watermark| watermark.time_ms).min())
+        });
+        own_ms.map(|own_ms| if closes { own_ms } else { own_ms.min(watermarks.floor_ms) })
+    }
+
+    /// Where its watermark would be had its entries' time gone on with the clock.
+    pub(super) fn quiet_ms(&self, read_ms: u64, grace_ms: u64) -> u64 {
+        self.newest_ms().saturating_add(read_ms.saturating_sub(self.touched_ms)).saturating_sub(grace_ms)
+    }
+
+    /// When the newest thing it knows of happened.
+    pub(super) fn newest_ms(&self) -> u64 {
+        let open_ms = self.open.entries().last_key_value().map_or(0, |(key, _)| key.time_ms);
+        open_ms.max(self.folded.sweep.newest_ms()).max(self.folded.chain.last_ms.unwrap_or(0))
     }
 
     /// Forgets streams that are forgotten everywhere.
-    pub(super) fn forget_streams(&mut self, watermarks: &dyn Fn(u32) -> Option<Watermark>) -> bool {
+    pub(super) fn forget_streams(&mut self, watermarks: Watermarks<'_>) -> bool {
         let before = self.streams.len();
-        self.streams.retain(|stream| watermarks(*stream).is_some());
+        self.streams.retain(|stream| (watermarks.of)(*stream).is_some());
         before != self.streams.len()
     }
 
     /// Whether no later event can complete a window that began here.
     pub(super) fn is_over(&self, watermark_ms: u64, span_ms: u64) -> bool {
-        let newest_ms = self.folded.sweep.newest_ms().max(self.folded.chain.last_ms.unwrap_or(0));
-        self.open.is_empty() && watermark_ms > newest_ms.saturating_add(span_ms)
+        self.open.entries().is_empty() && watermark_ms > self.newest_ms().saturating_add(span_ms)
     }
 
-    /// Whether it was not touched for so long that nothing can be missed any more.
-    pub(super) fn is_abandoned(&self, now_ms: u64, after_ms: u64, closes: bool) -> bool {
+    /// Whether nothing came for so long that what belongs to it would have come by now.
+    pub(super) fn is_abandoned(&self, read_ms: u64, after_ms: u64, closes: bool) -> bool {
         let waits = closes && self.entries().next().is_some();
-        !waits && now_ms > self.touched_ms.saturating_add(after_ms)
+        !waits && read_ms > self.touched_ms.saturating_add(after_ms)
     }
 
     /// What was before that time may be forgotten.
@@ -207,104 +229,44 @@ impl KeyState {
         if self.folded.sweep.entry(&entry.key).is_some() {
             return Outcome::default();
         }
-        let entries = &mut self.changed.entries;
-        entries.put(entry.key);
-        self.folded.sweep.take_in(of.plan, entry, &mut |key| entries.drop(key));
-        if of.plan.shape.is_closed() {
-            return Outcome::default();
-        }
-        self.read_again(of, OrderKey::at(0))
+        self.bytes += entry.bytes;
+        self.changed.entries.put(entry.key);
+        let mut drop = dropping(&mut self.changed.entries, &mut self.bytes);
+        let lost = self.folded.sweep.take_in(of.plan, entry, &mut drop);
+        let closed = of.plan.shape.is_closed();
+        let mut outcome =
+            if closed { Outcome::default() } else { self.open.read_again(of, &self.folded, OrderKey::at(0)) };
+        outcome.lost.entries += lost;
+        outcome
     }
 
     pub(super) fn insert(&mut self, of: Of<'_>, entry: Entry) -> Outcome {
-        if self.open.contains_key(&entry.key) {
+        if self.open.entries().contains_key(&entry.key) {
             return Outcome::default();
         }
-        let key = entry.key;
-        self.changed.entries.put(key);
-        let is_newest = self.open.last_key_value().is_none_or(|(last, _)| *last < key);
-        self.open.insert(key, entry);
-        let mut outcome = if of.plan.shape.is_closed() {
-            Outcome::default()
-        } else if is_newest {
-            let mut outcome = Outcome::default();
-            if let Some(said) = self.read(of, key) {
-                outcome.tell(&said, &self.live);
-                self.said.insert(key, said);
-            }
-            outcome
+        self.bytes += entry.bytes;
+        self.changed.entries.put(entry.key);
+        let mut outcome = Outcome::default();
+        if of.plan.shape.is_closed() {
+            self.open.hold(entry);
         } else {
-            self.read_again(of, key)
-        };
-        if self.open.len() > OPEN_MAX {
-            let middle_ms = self.open.keys().nth(OPEN_MAX / 2).map_or(0, |key| key.time_ms);
-            let before = self.open.len();
-            outcome.add(self.fold(of, middle_ms).0);
-            outcome.lost.early += (before - self.open.len()) as u64;
+            outcome = self.open.put(of, &self.folded, entry);
+        }
+        let before = self.open.entries().len();
+        if before > OPEN_MAX {
+            let middle_ms = self.open.entries().keys().nth(OPEN_MAX / 2).map_or(0, |key| key.time_ms);
+            // The middle's own moment too: all of them may be of one.
+            outcome.add(self.fold(of, middle_ms.saturating_add(1)).0);
+            outcome.lost.early += (before - self.open.entries().len()) as u64;
         }
         outcome
     }
 
     pub(super) fn remove(&mut self, of: Of<'_>, key: &OrderKey) -> Outcome {
-        if self.open.remove(key).is_none() {
-            return Outcome::default();
-        }
+        let Some(gone) = self.open.take(key) else { return Outcome::default() };
+        self.bytes = self.bytes.saturating_sub(gone.bytes);
         self.changed.entries.drop(*key);
-        if of.plan.shape.is_closed() { Outcome::default() } else { self.read_again(of, *key) }
-    }
-
-    /// Reads an open entry, all before which are read.
-    fn read(&mut self, of: Of<'_>, key: OrderKey) -> Option<Said> {
-        let entry = self.open.get(&key)?;
-        let said = self.live.step(of, entry, &mut |_| {});
-        self.since_mark += 1;
-        if self.since_mark >= MARK_EVERY.max(self.live.sweep.len()) {
-            self.since_mark = 0;
-            self.marks.insert(key, self.live.clone());
-        }
-        said
-    }
-
-    /// Reads the open entries from a place on again and says what is different now.
-    fn read_again(&mut self, of: Of<'_>, from: OrderKey) -> Outcome {
-        self.marks.split_off(&from);
-        let mark = self.marks.last_key_value().map(|(key, reading)| (*key, reading.clone()));
-        let (begin, live) = match mark {
-            Some((key, reading)) => (Excluded(key), reading),
-            None => (Unbounded, self.folded.clone()),
-        };
-        self.live = live;
-        self.since_mark = 0;
-        let before = self.said.split_off(&from);
-        let keys: Vec<OrderKey> = self.open.range((begin, Unbounded)).map(|(key, _)| *key).collect();
-        for key in keys {
-            // What was said about those between the mark and the place is the same again.
-            if let Some(said) = self.read(of, key).filter(|_| key >= from) {
-                self.said.insert(key, said);
-            }
-        }
-        let mut outcome = Outcome::default();
-        for (key, was) in &before {
-            if self.said.get(key).is_none_or(|now| now.occurrence != was.occurrence) {
-                outcome.vanished.push(*key);
-            }
-        }
-        let now = || self.said.range(from..);
-        for (key, now) in now() {
-            if before.get(key).is_none_or(|was| was.occurrence != now.occurrence) {
-                outcome.appeared.push(now.occurrence.clone());
-            }
-        }
-        let stood = alerts(before.iter());
-        let stand = alerts(now());
-        outcome.raised = stand.values().filter(|alert| !stood.contains_key(&alert.id)).map(|a| (*a).clone()).collect();
-        for alert in stood.values().filter(|alert| !stand.contains_key(&alert.id)) {
-            let all = self.said.values().filter_map(|said| said.alert.as_deref());
-            let covering = all.filter(|by| by.first_ms <= alert.last_ms).max_by_key(|by| (by.last_ms, by.id));
-            let by = covering.map(|by| by.id).or(self.folded.alert).or(self.live.alert);
-            outcome.superseded.push((alert.id, by));
-        }
-        outcome
+        if of.plan.shape.is_closed() { Outcome::default() } else { self.open.read_again(of, &self.folded, *key) }
     }
 
     /// Folds entries before the watermark and judges windows that ended before it: what was said about them stays
@@ -313,22 +275,19 @@ impl KeyState {
         let (mut outcome, mut changed) = (Outcome::default(), false);
         let before_lost = self.folded.lost;
         let is_closed = of.plan.shape.is_closed();
-        let entries = &mut self.changed.entries;
-        while let Some(first) = self.open.first_entry().filter(|first| first.key().time_ms < watermark_ms) {
-            let entry = first.remove();
+        let mut drop = dropping(&mut self.changed.entries, &mut self.bytes);
+        while let Some(entry) = self.open.pop_before(watermark_ms) {
             if is_closed {
-                while let Some(said) = self.folded.close(of, entry.key.time_ms, &mut |key| entries.drop(key)) {
+                while let Some(said) = self.folded.close(of, entry.key.time_ms, &mut drop) {
                     outcome.tell(&said, &self.folded);
                 }
             }
-            self.said.remove(&entry.key);
-            self.marks.remove(&entry.key);
-            let _ = self.folded.step(of, &entry, &mut |key| entries.drop(key));
+            let _ = self.folded.step(of, &entry, &mut drop);
             changed = true;
         }
         if is_closed {
             let before = self.folded.sweep.beyond();
-            while let Some(said) = self.folded.close(of, watermark_ms, &mut |key| entries.drop(key)) {
+            while let Some(said) = self.folded.close(of, watermark_ms, &mut drop) {
                 outcome.tell(&said, &self.folded);
             }
             changed |= self.folded.sweep.beyond() != before;
@@ -341,6 +300,10 @@ impl KeyState {
     }
 }
 
-fn alerts<'a>(said: impl Iterator<Item = (&'a OrderKey, &'a Said)>) -> BTreeMap<AlertId, &'a Alert> {
-    said.filter_map(|(_, said)| said.alert.as_deref()).map(|alert| (alert.id, alert)).collect()
+/// What to do about entries that are kept no longer.
+fn dropping<'a>(changed: &'a mut Delta<OrderKey>, bytes: &'a mut usize) -> impl FnMut(&Entry) + 'a {
+    move |entry: &Entry| {
+        changed.drop(entry.key);
+        *bytes = bytes.saturating_sub(entry.bytes);
+    }
 }

@@ -8,6 +8,7 @@
 mod absent;
 mod delta;
 mod key;
+mod open;
 mod reading;
 pub(crate) mod rows;
 mod shape;
@@ -30,6 +31,13 @@ use std::sync::Arc;
 /// Most entries of one key that wait for the watermark; beyond it the older half is folded early.
 pub const OPEN_MAX: usize = 65_536;
 
+/// About what an entry takes of memory besides its texts, with its places in trees.
+const ENTRY_BYTES: usize = 256;
+/// The same of an entity.
+const ENTITY_BYTES: usize = 48;
+/// The same of a key.
+const KEY_BYTES: usize = 1_024;
+
 /// The order of entries: by event time, then by place in the stream, then by id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct OrderKey {
@@ -40,14 +48,50 @@ pub(crate) struct OrderKey {
     pub(crate) slot: u32,
 }
 
+/// How a stream gets on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Its events come soon after they happen: it holds windows open.
+    Steady,
+    /// Its events come long after they happened, as those of a log that is replayed: it holds nobody else's open.
+    Behind,
+    /// None come, or their clock stands: it goes on with ours.
+    Silent,
+}
+
 /// Up to when a stream is complete.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Watermark {
     pub(crate) time_ms: u64,
-    /// A stream that is silent holds nothing open while another is awake.
-    pub(crate) is_awake: bool,
-    /// For one that is silent: where its watermark would be had its events' time gone on with the clock.
+    pub(crate) pace: Pace,
+    /// Where it would be had its events' time gone on with the clock.
     pub(crate) quiet_ms: u64,
+    /// Up to here it may have belonged to keys that were forgotten.
+    pub(crate) gap_ms: u64,
+}
+
+impl Watermark {
+    /// Nothing comes any more.
+    pub(crate) const END: Self = Self { time_ms: u64::MAX, pace: Pace::Steady, quiet_ms: u64::MAX, gap_ms: 0 };
+}
+
+/// The watermarks of all streams.
+#[derive(Clone, Copy)]
+pub(crate) struct Watermarks<'a> {
+    /// Of one stream, unless it is forgotten.
+    pub(crate) of: &'a dyn Fn(u32) -> Option<Watermark>,
+    /// The earliest of those that are steady, whether or not they feed a key: they may yet.
+    pub(crate) floor_ms: u64,
+}
+
+/// Where an entry comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source<'a> {
+    /// When it was received.
+    pub(crate) received_ms: u64,
+    pub(crate) streams: &'a [u32],
+    /// It came behind the watermark of its stream.
+    pub(crate) is_late: bool,
 }
 
 /// What an entry is worth to a correlation that reckons with values.
@@ -67,12 +111,58 @@ pub(crate) struct Entry {
     pub(crate) value: Option<Amount>,
     /// The clock of one of the events was ahead: it has the time at which it was received.
     pub(crate) is_clamped: bool,
-    /// The events it rests on.
+    /// The events it rests on; of many the first.
     pub(crate) events: Arc<[Arc<EventSummary>]>,
+    /// About what it takes of memory.
+    pub(crate) bytes: usize,
+}
+
+impl Entry {
+    pub(crate) fn new(key: OrderKey, value: Option<Amount>, of: Occurrence) -> Self {
+        let Occurrence { is_clamped, events, .. } = of;
+        let text = if let Some(Amount::Text(text)) = &value { text.len() } else { 0 };
+        let bytes = ENTRY_BYTES + text + events.iter().map(|event| summary_bytes(event)).sum::<usize>();
+        Self { key, value, is_clamped, events, bytes }
+    }
+}
+
+fn summary_bytes(event: &EventSummary) -> usize {
+    let names = event.entities.iter().map(|entity| ENTITY_BYTES + entity.name.len());
+    size_of::<EventSummary>() + event.text.len() + names.sum::<usize>()
 }
 
 /// The values of the fields a correlation groups by.
 pub(crate) type GroupKey = Vec<String>;
+
+/// What is held of entries, about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) entries: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Held {
+    /// Counts what was `before` no longer, and what is `now`.
+    pub(crate) fn change(&mut self, before: Self, now: Self) {
+        self.entries = (self.entries + now.entries).saturating_sub(before.entries);
+        self.bytes = (self.bytes + now.bytes).saturating_sub(before.bytes);
+    }
+}
+
+impl std::iter::Sum for Held {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self { entries: sum.entries + one.entries, bytes: sum.bytes + one.bytes })
+    }
+}
+
+/// What followed from time passing.
+#[derive(Debug, Default)]
+pub(crate) struct Swept {
+    /// For each key, with the streams that feed it.
+    pub(crate) outcomes: Vec<(GroupKey, Vec<u32>, Outcome)>,
+    /// Streams that keys were forgotten of which they may have fed up to that time.
+    pub(crate) gaps: Vec<(u32, u64)>,
+}
 
 /// One correlation and the states of all its keys.
 #[derive(Clone, Debug)]
@@ -81,8 +171,8 @@ pub(crate) struct Correlator {
     tenant: Arc<str>,
     keys: BTreeMap<GroupKey, KeyState>,
     keys_max: usize,
-    /// Entries that all keys keep.
-    entries: usize,
+    /// What all keys keep.
+    held: Held,
     /// Its name among the rows: of its id and meaning, so that state survives a reload that leaves both alone.
     name: [u8; rows::NAME_BYTES],
     /// Keys that changed since they were last stored.
@@ -95,16 +185,25 @@ impl Correlator {
     pub(crate) fn new(plan: Arc<CorrelationPlan>, tenant: Arc<str>, keys_max: usize) -> Self {
         let name = rows::name(&plan.header.reference);
         let (changed, gone) = (BTreeSet::new(), BTreeSet::new());
-        Self { plan, tenant, keys: BTreeMap::new(), keys_max: keys_max.max(1), entries: 0, name, changed, gone }
+        Self {
+            plan,
+            tenant,
+            keys: BTreeMap::new(),
+            keys_max: keys_max.max(1),
+            held: Held::default(),
+            name,
+            changed,
+            gone,
+        }
     }
 
     pub(crate) fn key_count(&self) -> usize {
         self.keys.len()
     }
 
-    /// About how many entries all keys keep.
-    pub(crate) fn entry_count(&self) -> usize {
-        self.entries
+    /// What all keys keep.
+    pub(crate) fn held(&self) -> Held {
+        self.held
     }
 
     /// Goes on with a plan that means the same, but may say otherwise what it is called and whom it feeds.
@@ -124,47 +223,59 @@ impl Correlator {
         }
     }
 
-    /// Puts an entry in its place that came from these streams, late or not.
+    /// Puts an entry in its place.
     pub(crate) fn insert(
         &mut self,
-        now_ms: u64,
         group: &GroupKey,
-        (streams, is_late): (&[u32], bool),
-        watermarks: &dyn Fn(u32) -> Option<Watermark>,
+        source: Source<'_>,
+        watermarks: Watermarks<'_>,
         entry: Entry,
     ) -> Outcome {
         let mut lost = Lost::default();
-        let is_behind = self.keys.get(group).is_some_and(|state| state.is_behind(entry.key.time_ms));
+        let time_ms = entry.key.time_ms;
+        let is_behind = |state: &KeyState| {
+            let is_passed = || state.watermark(false, watermarks).is_some_and(|watermark_ms| time_ms < watermark_ms);
+            state.is_behind(time_ms) || (self.plan.delay_ms == 0 && is_passed())
+        };
         // What lies far behind can be satisfied on its own, as an old log that is replayed; late entries cannot.
-        let is_apart = is_behind && !is_late && !self.plan.shape.is_closed();
-        let apart = is_apart.then(|| apart(group, streams));
+        let may_be_apart = !source.is_late && !self.plan.shape.is_closed();
+        let is_apart = may_be_apart && self.keys.get(group).is_some_and(is_behind);
+        let apart = is_apart.then(|| apart(group, source.streams));
         let group = apart.as_ref().unwrap_or(group);
         let is_new = !self.keys.contains_key(group);
         if is_new {
             if self.keys.len() >= self.keys_max {
                 lost.keys = self.evict_oldest();
             }
-            self.keys.insert(group.clone(), KeyState::new(&self.plan));
+            let state = KeyState::new(&self.plan, group);
+            self.held.change(Held::default(), state.held());
+            self.keys.insert(group.clone(), state);
         }
         let Some(state) = self.keys.get_mut(group) else { return Outcome::default() };
         let make = alert_maker(&self.plan, &self.tenant, group);
         let of = Of { plan: &self.plan, make: &make };
-        let before = state.len();
+        let before = state.held();
         mark(&mut self.changed, group, state);
-        state.touch(now_ms, streams);
+        state.touch(source.received_ms, source.streams);
+        let watermark_ms = state.watermark(self.plan.closes(), watermarks).unwrap_or(0);
+        // Windows that are counted once they are judged come late by nature.
+        let known = source.streams.iter().filter_map(|stream| (watermarks.of)(*stream));
+        let gap_ms = known.filter(|_| self.plan.delay_ms == 0).map(|watermark| watermark.gap_ms).max().unwrap_or(0);
         if is_new {
-            state.begin(state.watermark(self.plan.closes(), watermarks));
+            state.begin(watermark_ms.max(gap_ms));
         }
         let mut outcome = Outcome::default();
         // What comes from windows judged in the sweep comes after the watermark has passed them.
-        if self.plan.delay_ms == 0 && !is_late {
-            outcome = state.fold(of, state.watermark(self.plan.closes(), watermarks)).0;
+        if self.plan.delay_ms == 0 && !source.is_late {
+            outcome = state.fold(of, watermark_ms).0;
         }
-        // Windows that ended are judged elsewhere; those to come count it.
-        let is_behind = state.is_behind(entry.key.time_ms);
-        outcome.late = is_behind || (is_late && !state.knows(&self.plan, entry.key.time_ms));
+        // Windows that ended are judged elsewhere, and those that others fed; those to come count it.
+        let is_behind = state.is_behind(time_ms);
+        let is_unsure = source.is_late || time_ms <= gap_ms;
+        outcome.late = is_apart || is_behind || (is_unsure && !state.knows(&self.plan, time_ms));
+        outcome.apart = is_apart && !is_behind;
         outcome.add(if is_behind { state.take_in(of, &entry) } else { state.insert(of, entry) });
-        self.entries = (self.entries + state.len()).saturating_sub(before);
+        self.held.change(before, state.held());
         outcome.lost.add(lost);
         outcome
     }
@@ -175,31 +286,35 @@ impl Correlator {
         let group = if self.keys.get(group).is_some_and(|state| state.holds(key)) { group } else { &apart };
         let Some(state) = self.keys.get_mut(group) else { return Outcome::default() };
         let make = alert_maker(&self.plan, &self.tenant, group);
+        let before = state.held();
         mark(&mut self.changed, group, state);
-        state.remove(Of { plan: &self.plan, make: &make }, key)
+        let outcome = state.remove(Of { plan: &self.plan, make: &make }, key);
+        self.held.change(before, state.held());
+        outcome
     }
 
     /// Folds what the watermark has passed, judges what it has closed, and forgets keys in which nothing can begin
-    /// any more. What follows, for each key with the streams that feed it.
-    pub(crate) fn sweep(
-        &mut self,
-        now_ms: u64,
-        idle_after_ms: u64,
-        watermarks: &dyn Fn(u32) -> Option<Watermark>,
-    ) -> Vec<(GroupKey, Vec<u32>, Outcome)> {
+    /// any more. All that was received before `read_ms` was read; `grace_ms` is how long nothing must have come.
+    pub(crate) fn sweep(&mut self, read_ms: u64, grace_ms: u64, watermarks: Watermarks<'_>) -> Swept {
         let (plan, tenant) = (&self.plan, &self.tenant);
-        let abandoned_after_ms = plan.timespan_ms.saturating_add(plan.delay_ms).saturating_add(idle_after_ms);
-        let (mut over, mut outcomes) = (Vec::new(), Vec::new());
+        let closes = plan.closes();
+        let abandoned_after_ms = plan.timespan_ms.saturating_add(plan.delay_ms).saturating_add(grace_ms);
+        let (mut over, mut swept) = (Vec::new(), Swept::default());
         for (group, state) in &mut self.keys {
-            let watermark = state.watermark(plan.closes(), watermarks).saturating_sub(plan.delay_ms);
+            let watermark = state.watermark(closes, watermarks);
+            // Where none of its streams is known any more, windows are closed by the clock.
+            let quiet_ms = || if closes { state.quiet_ms(read_ms, grace_ms) } else { 0 };
+            let watermark_ms = watermark.unwrap_or_else(quiet_ms).saturating_sub(plan.delay_ms);
             let make = alert_maker(plan, tenant, group);
-            let (outcome, changed) = state.fold(Of { plan, make: &make }, watermark);
+            let (outcome, changed) = state.fold(Of { plan, make: &make }, watermark_ms);
             if !outcome.is_empty() {
-                outcomes.push((group.clone(), state.streams(), outcome));
+                swept.outcomes.push((group.clone(), state.streams(), outcome));
             }
-            if state.is_over(watermark, plan.timespan_ms)
-                || state.is_abandoned(now_ms, abandoned_after_ms, plan.closes())
-            {
+            if state.is_over(watermark_ms, plan.timespan_ms) {
+                over.push(group.clone());
+            } else if state.is_abandoned(read_ms, abandoned_after_ms, closes) {
+                let until_ms = state.newest_ms().saturating_add(plan.timespan_ms);
+                swept.gaps.extend(state.streams().into_iter().map(|stream| (stream, until_ms)));
                 over.push(group.clone());
             } else if state.forget_streams(watermarks) || changed {
                 mark(&mut self.changed, group, state);
@@ -208,8 +323,8 @@ impl Correlator {
         for group in &over {
             self.forget(group);
         }
-        self.entries = self.keys.values().map(KeyState::len).sum();
-        outcomes
+        self.held = self.keys.values().map(KeyState::held).sum();
+        swept
     }
 
     /// Makes room: the quarter of the keys that was touched longest ago goes.

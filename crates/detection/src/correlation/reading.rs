@@ -1,6 +1,7 @@
 //! Reading the entries of a key: the automaton, the burst it is in, and what follows for others.
 
 use super::sweep::{Chain, Satisfied, Sweep};
+use super::window::EVIDENCE_MAX;
 use super::{Entry, OrderKey};
 use crate::alert::{Alert, EventSummary};
 use crate::id::AlertId;
@@ -36,6 +37,8 @@ pub(crate) struct Outcome {
     pub(crate) vanished: Vec<OrderKey>,
     /// The entry came behind what is already folded.
     pub(crate) late: bool,
+    /// Only by what other streams brought: of its own, all was there.
+    pub(crate) apart: bool,
     /// What of the state a budget made it forget.
     pub(crate) lost: Lost,
 }
@@ -55,17 +58,23 @@ pub(crate) struct Lost {
     pub(crate) streams: u64,
     /// Late entries that are judged by nobody.
     pub(crate) late: u64,
+    /// Streams whose clock stands: nothing of theirs is correlated with what others say of the same time.
+    pub(crate) standing: u64,
+    /// Rows of stored state that cannot be read.
+    pub(crate) rows: u64,
 }
 
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [
-            (self.keys, "group keys"),
-            (self.entries, "entries of windows"),
-            (self.early, "entries before they were complete"),
-            (self.remembered, "identities of events"),
-            (self.streams, "streams"),
-            (self.late, "late entries"),
+            (self.keys, "group keys forgotten"),
+            (self.entries, "entries of windows forgotten"),
+            (self.early, "entries not waited for"),
+            (self.remembered, "identities of events forgotten"),
+            (self.streams, "streams forgotten"),
+            (self.late, "late entries judged by nobody"),
+            (self.standing, "streams whose clock stands"),
+            (self.rows, "rows of its state damaged"),
         ];
         let parts: Vec<String> =
             parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
@@ -85,6 +94,8 @@ impl Lost {
         self.remembered += other.remembered;
         self.streams += other.streams;
         self.late += other.late;
+        self.standing += other.standing;
+        self.rows += other.rows;
     }
 }
 
@@ -139,32 +150,39 @@ pub(super) struct Reading {
     pub(super) alert: Option<AlertId>,
     /// Entries that a budget made it forget.
     pub(super) lost: u64,
+    /// The most entries it kept since it was last kept aside.
+    pub(super) peak: usize,
 }
 
 impl Reading {
     pub(super) fn new(plan: &CorrelationPlan) -> Self {
-        Self { sweep: Sweep::new(plan), chain: Chain::default(), alert: None, lost: 0 }
+        Self { sweep: Sweep::new(plan), chain: Chain::default(), alert: None, lost: 0, peak: 0 }
     }
 
     /// Reads the next entry: the window that ends with it, if that is satisfied.
-    pub(super) fn step(&mut self, of: Of<'_>, entry: &Entry, drop: &mut dyn FnMut(OrderKey)) -> Option<Said> {
+    pub(super) fn step(&mut self, of: Of<'_>, entry: &Entry, drop: &mut dyn FnMut(&Entry)) -> Option<Said> {
         let step = self.sweep.step(of.plan, entry, drop);
         self.lost += step.lost;
         if !step.satisfied {
             return None;
         }
         let begins = self.chain.begins(entry.key.time_ms, of.plan.timespan_ms);
-        // Only who tells of a window, or feeds others with it, needs to know its events.
-        let satisfied = if begins || of.plan.feeds_others {
-            self.sweep.satisfied(entry.key)
-        } else {
-            Satisfied { key: entry.key, events: Arc::new([]), is_clamped: false }
+        // Only who tells of a window needs to know all its events; who feeds others with it, what they may keep.
+        let satisfied = match (begins, of.plan.feeds_others) {
+            (true, _) => self.sweep.satisfied(entry.key, usize::MAX),
+            (false, true) => self.sweep.satisfied(entry.key, EVIDENCE_MAX),
+            (false, false) => Satisfied { key: entry.key, events: Arc::new([]), is_clamped: false },
         };
         Some(self.say(of, begins, satisfied))
     }
 
+    /// Whether all that is read from here on comes to the same, but for the count of the burst.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        self.alert == other.alert && self.chain.last_ms == other.chain.last_ms && self.sweep.is_as(&other.sweep)
+    }
+
     /// The next window that ended before that time and is satisfied, of those that are judged when they are closed.
-    pub(super) fn close(&mut self, of: Of<'_>, until_ms: u64, drop: &mut dyn FnMut(OrderKey)) -> Option<Said> {
+    pub(super) fn close(&mut self, of: Of<'_>, until_ms: u64, drop: &mut dyn FnMut(&Entry)) -> Option<Said> {
         let satisfied = self.sweep.close(of.plan, until_ms, drop)?;
         let begins = self.chain.begins(satisfied.key.time_ms, of.plan.timespan_ms);
         Some(self.say(of, begins, satisfied))
@@ -177,6 +195,7 @@ impl Reading {
             self.alert = Some(alert.id);
             self.chain.count = events.len() as u64;
         }
+        let events = if events.len() > EVIDENCE_MAX { events[..EVIDENCE_MAX].into() } else { events };
         Said { occurrence: Occurrence { key, is_clamped, events }, alert }
     }
 }

@@ -11,7 +11,7 @@ use super::{Amount, Entry, OrderKey};
 use crate::alert::EventSummary;
 use crate::rules::CorrelationPlan;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Most values of a sum that are kept; beyond it the oldest go.
@@ -50,8 +50,14 @@ pub(super) struct Satisfied {
 
 impl Satisfied {
     pub(super) fn of(key: OrderKey, entries: Vec<&Entry>) -> Self {
+        Self::of_most(key, entries, usize::MAX)
+    }
+
+    /// Of many events, so many.
+    fn of_most(key: OrderKey, entries: Vec<&Entry>, events_max: usize) -> Self {
         let is_clamped = entries.iter().any(|entry| entry.is_clamped);
-        let mut events: Vec<_> = entries.into_iter().flat_map(|entry| entry.events.iter().cloned()).collect();
+        let events = entries.into_iter().flat_map(|entry| entry.events.iter().cloned());
+        let mut events: Vec<_> = events.take(events_max).collect();
         events.sort_by_key(|event| (event.time_ms, event.id));
         events.dedup_by_key(|event| event.id);
         Self { key, events: events.into(), is_clamped }
@@ -61,9 +67,9 @@ impl Satisfied {
 /// What is known of a state beyond the entries it keeps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Beyond {
-    count: u64,
-    sum: i128,
-    judged: Option<OrderKey>,
+    pub(super) count: u64,
+    pub(super) sum: i128,
+    pub(super) judged: Option<OrderKey>,
 }
 
 /// What reading an entry came to.
@@ -91,7 +97,7 @@ impl Sweep {
     }
 
     /// Reads the next entry. Tells which entries are kept no longer.
-    pub(super) fn step(&mut self, plan: &CorrelationPlan, entry: &Entry, drop: &mut dyn FnMut(OrderKey)) -> Step {
+    pub(super) fn step(&mut self, plan: &CorrelationPlan, entry: &Entry, drop: &mut dyn FnMut(&Entry)) -> Step {
         let span_ms = plan.timespan_ms;
         let within = |first: &OrderKey| entry.key.time_ms.saturating_sub(first.time_ms) <= span_ms;
         let mut lost = 0;
@@ -100,10 +106,10 @@ impl Sweep {
                 let at_least = *at_least as usize;
                 newest.push_back(entry.clone());
                 while let Some(first) = newest.pop_front_if(|first| !within(&first.key)) {
-                    drop(first.key);
+                    drop(&first);
                 }
                 if newest.len() > at_least {
-                    newest.pop_front().into_iter().for_each(|first| drop(first.key));
+                    newest.pop_front().iter().for_each(&mut *drop);
                 }
                 newest.len() == at_least
             }
@@ -111,35 +117,34 @@ impl Sweep {
                 let at_least = *at_least as usize;
                 let value = entry.value.clone().unwrap_or(Amount::Number(0));
                 if let Some(before) = by_value.insert(value, entry.key) {
-                    newest.remove(&before);
-                    drop(before);
+                    newest.remove(&before).iter().for_each(&mut *drop);
                 }
                 newest.insert(entry.key, entry.clone());
                 while let Some(first) = newest.first_entry() {
                     if within(first.key()) && by_value.len() <= at_least {
                         break;
                     }
-                    let (key, first) = first.remove_entry();
-                    by_value.remove(&first.value.unwrap_or(Amount::Number(0)));
-                    drop(key);
+                    let first = first.remove();
+                    by_value.remove(first.value.as_ref().unwrap_or(&Amount::Number(0)));
+                    drop(&first);
                 }
                 newest.len() == at_least
             }
             (Self::Ordered { ways: bests, hit }, Shape::Ordered { ways }) => {
-                let (mut satisfied, mut replaced) = (None, BTreeSet::from([entry.key]));
+                let (mut satisfied, mut replaced) = (None, BTreeMap::from([(entry.key, entry.clone())]));
                 for (place, (best, way)) in bests.iter_mut().zip(ways).enumerate() {
                     if follow(best, way, entry, &within, &mut replaced) {
                         satisfied = satisfied.or(Some(place));
                     }
                 }
                 let keeps = |key: &OrderKey| bests.iter().flatten().flatten().flatten().any(|entry| entry.key == *key);
-                replaced.into_iter().filter(|key| !keeps(key)).for_each(drop);
+                replaced.values().filter(|entry| !keeps(&entry.key)).for_each(drop);
                 *hit = satisfied.unwrap_or(*hit);
                 satisfied.is_some()
             }
             (Self::Either { newest, hit }, Shape::Either { ways }) => {
                 let over = newest.extract_if(.., |slot, first| *slot == entry.key.slot || !within(&first.key));
-                over.for_each(|(_, first)| drop(first.key));
+                over.for_each(|(_, first)| drop(&first));
                 newest.insert(entry.key.slot, entry.clone());
                 let is_there =
                     |way: &&Vec<u32>| way.contains(&entry.key.slot) && way.iter().all(|slot| newest.contains_key(slot));
@@ -152,7 +157,7 @@ impl Sweep {
             (Self::Sum { newest, sum }, Shape::Sum { at_least }) => {
                 let worth = |entry: &Entry| if let Some(Amount::Number(parts)) = entry.value { parts } else { 0 };
                 if worth(entry) <= 0 {
-                    drop(entry.key);
+                    drop(entry);
                     return Step::default();
                 }
                 newest.push_back(entry.clone());
@@ -165,7 +170,7 @@ impl Sweep {
                     }
                     lost += u64::from(!is_surplus);
                     *sum -= worth(first);
-                    newest.pop_front().into_iter().for_each(|first| drop(first.key));
+                    newest.pop_front().iter().for_each(&mut *drop);
                 }
                 *sum >= *at_least
             }
@@ -182,25 +187,51 @@ impl Sweep {
         Step { satisfied, lost }
     }
 
-    /// Takes in an entry that belongs before some that are read already, for the windows to come.
-    pub(super) fn take_in(&mut self, plan: &CorrelationPlan, entry: &Entry, drop: &mut dyn FnMut(OrderKey)) {
+    /// Takes in an entry that belongs before some that are read already, for the windows to come. How many entries
+    /// that made it forget.
+    pub(super) fn take_in(&mut self, plan: &CorrelationPlan, entry: &Entry, drop: &mut dyn FnMut(&Entry)) -> u64 {
         match (&mut *self, &plan.shape) {
             (Self::Window(window), Shape::Window { measure, .. }) if window.begins_before(&entry.key) => {
-                window.step(*measure, entry, drop);
+                window.step(*measure, entry, drop)
             }
             (Self::Absent(absent), Shape::Absent { .. }) if absent.may_need(plan, &entry.key) => {
-                absent.step(entry, drop);
+                absent.step(entry, drop)
             }
-            (Self::Window(_) | Self::Absent(_), _) => drop(entry.key),
+            (Self::Window(_) | Self::Absent(_), _) => {
+                drop(entry);
+                0
+            }
             _ => {
                 let kept: BTreeMap<OrderKey, Entry> =
                     self.entries().chain([entry]).map(|entry| (entry.key, entry.clone())).collect();
                 *self = Self::new(plan);
-                for entry in kept.values() {
-                    self.step(plan, entry, drop);
-                }
+                kept.values().map(|entry| self.step(plan, entry, drop).lost).sum()
             }
         }
+    }
+
+    /// Puts an entry among those before the last that was read; what follows from it is another's care.
+    pub(super) fn slip_in(&mut self, plan: &CorrelationPlan, entry: &Entry, last: OrderKey) {
+        let Self::Distinct { newest, by_value } = self else { return };
+        let is_over = last.time_ms.saturating_sub(entry.key.time_ms) > plan.timespan_ms;
+        let value = entry.value.clone().unwrap_or(Amount::Number(0));
+        if is_over || by_value.get(&value).is_some_and(|newer| *newer > entry.key) {
+            return;
+        }
+        if let Some(older) = by_value.insert(value, entry.key) {
+            newest.remove(&older);
+        }
+        newest.insert(entry.key, entry.clone());
+    }
+
+    /// Whether it keeps the same entries as another of its kind.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        let keys = |entries: &[Entry]| entries.iter().map(|entry| entry.key).collect::<Vec<_>>();
+        if let (Self::Ordered { ways, .. }, Self::Ordered { ways: others, .. }) = (self, other) {
+            let mut steps = ways.iter().flatten().zip(others.iter().flatten());
+            return steps.all(|(one, other)| one.as_deref().map(keys) == other.as_deref().map(keys));
+        }
+        self.len() == other.len() && self.entries().map(|entry| entry.key).eq(other.entries().map(|entry| entry.key))
     }
 
     /// The next satisfied window that ended before that time, of those that are judged when they are closed.
@@ -208,7 +239,7 @@ impl Sweep {
         &mut self,
         plan: &CorrelationPlan,
         until_ms: u64,
-        drop: &mut dyn FnMut(OrderKey),
+        drop: &mut dyn FnMut(&Entry),
     ) -> Option<Satisfied> {
         match (self, &plan.shape) {
             (Self::Window(window), Shape::Window { measure, bounds }) => {
@@ -270,14 +301,14 @@ impl Sweep {
         newest.map_or(0, |entry| entry.key.time_ms)
     }
 
-    /// What the window rests on that was satisfied by the entry just read.
-    pub(super) fn satisfied(&self, key: OrderKey) -> Satisfied {
+    /// What the window rests on that was satisfied by the entry just read; of many events, so many.
+    pub(super) fn satisfied(&self, key: OrderKey, events_max: usize) -> Satisfied {
         let entries = match self {
             Self::Ordered { ways, hit } => ways[*hit].last().into_iter().flatten().flatten().collect(),
             Self::Either { newest, hit } => hit.iter().filter_map(|slot| newest.get(slot)).collect(),
             all => all.entries().collect(),
         };
-        Satisfied::of(key, entries)
+        Satisfied::of_most(key, entries, events_max)
     }
 
     /// What is known beyond the entries.
@@ -305,7 +336,7 @@ fn follow(
     way: &[u32],
     entry: &Entry,
     within: &dyn Fn(&OrderKey) -> bool,
-    replaced: &mut BTreeSet<OrderKey>,
+    replaced: &mut BTreeMap<OrderKey, Entry>,
 ) -> bool {
     let mut complete = false;
     for step in (0..way.len()).rev().filter(|step| way[*step] == entry.key.slot) {
@@ -318,7 +349,7 @@ fn follow(
         };
         sequence.push(entry.clone());
         complete |= step + 1 == way.len();
-        replaced.extend(best[step].replace(sequence).into_iter().flatten().map(|entry| entry.key));
+        replaced.extend(best[step].replace(sequence).into_iter().flatten().map(|entry| (entry.key, entry)));
     }
     complete
 }

@@ -31,7 +31,7 @@ pub(super) struct Window {
 
 impl Window {
     /// Reads the next entry, which is not behind the window's end. Tells which entries are not kept.
-    pub(super) fn step(&mut self, measure: Measure, entry: &Entry, drop: &mut dyn FnMut(OrderKey)) -> u64 {
+    pub(super) fn step(&mut self, measure: Measure, entry: &Entry, drop: &mut dyn FnMut(&Entry)) -> u64 {
         self.count += 1;
         if let Some(Amount::Number(value)) = entry.value {
             self.sum = self.sum.saturating_add(value);
@@ -53,7 +53,7 @@ impl Window {
             }
             self.kept.insert(entry.key, entry);
         } else {
-            drop(entry.key);
+            drop(entry);
         }
         u64::from(lost)
     }
@@ -64,7 +64,7 @@ impl Window {
         plan: &CorrelationPlan,
         (measure, bounds): (Measure, &[Bound]),
         until_ms: u64,
-        drop: &mut dyn FnMut(OrderKey),
+        drop: &mut dyn FnMut(&Entry),
     ) -> Option<Satisfied> {
         let (first, _) = self.kept.first_key_value()?;
         let first = *first;
@@ -72,7 +72,7 @@ impl Window {
             return None;
         }
         let window = std::mem::take(self);
-        window.kept.keys().copied().for_each(drop);
+        window.kept.values().for_each(drop);
         let named: Vec<&Entry> = match measure {
             Measure::Share => window.rare(bounds),
             _ if within(bounds, window.measure(measure, plan)) => window.kept.values().take(EVIDENCE_MAX).collect(),

@@ -24,6 +24,13 @@ pub(super) struct Blind {
     lost: Lost,
 }
 
+#[cfg(test)]
+impl Blind {
+    pub(super) fn example(lost: Lost) -> Self {
+        Self { title: "X".into(), told_ms: 1, lost }
+    }
+}
+
 impl Detector {
     /// A rule's state was lost: told at once, unless it was within the hour.
     pub(super) fn lose(&mut self, now_ms: u64, rule: (Arc<str>, Arc<str>), lost: Lost, effects: &mut Vec<Effect>) {
@@ -32,6 +39,8 @@ impl Detector {
         self.counts.early += lost.early;
         self.counts.forgotten_early += lost.remembered + lost.streams;
         self.counts.late_unseen += lost.late;
+        self.counts.standing += lost.standing;
+        self.counts.rows_lost += lost.rows;
         let (id, title) = rule;
         match self.blind.get_mut(&id) {
             Some(blind) => blind.lost.add(lost),
@@ -53,7 +62,7 @@ impl Detector {
     }
 
     fn tell_blind(&mut self, now_ms: u64, rule: &str, title: &str, lost: Lost, effects: &mut Vec<Effect>) {
-        let text = format!("\"{title}\" may miss something: a budget made it forget {lost}");
+        let text = format!("\"{title}\" may miss something: {lost}");
         self.counts.alerts += 1;
         effects.push(Effect::Alert(coverage_degraded(self.options.tenant.clone(), now_ms, rule, text)));
     }

@@ -2,6 +2,7 @@
 //!
 //! Both ways must have the same effects. From bytes an event is made only where a rule matched it, which few do.
 
+use super::streams::Coming;
 use super::{Arrived, Detector, Effect};
 use crate::event::{Event, HOST_FIELD, Owner, Position, RawEvent, Reject};
 use crate::normalise::normalise_for;
@@ -30,43 +31,47 @@ impl Detector {
         let rules = Arc::clone(&self.rules);
         let look = rules.program.run_raw_for(&mut self.worker, raw, owner)?;
         self.counts.events += 1;
-        let (time_ms, is_clamped) = self.clamped(now_ms, look.time_ms, raw.received_ms);
+        let (time_ms, is_clamped) = self.clamped(look.time_ms, raw.received_ms);
         let (product, host) = match &look.event {
             Some(event) => (event.logsource.product.as_deref(), event.text(HOST_FIELD)),
             None => (self.worker.product(), Some(self.worker.host())),
         };
         let name = name_of(raw.position.as_ref(), product);
-        let (stream, is_late) = self.streams.arrive(now_ms, name, host.unwrap_or_default(), time_ms);
-        self.counts.late += u64::from(is_late);
+        let (stream, coming) = self.streams.arrive(raw.received_ms, name, host.unwrap_or_default(), time_ms);
+        let arrived = self.arrived(raw.received_ms, stream, coming, is_clamped);
         if self.worker.hits().len() > 0 {
             let made = look.event.map_or_else(|| normalise_for(raw, owner), Ok)?;
-            self.matched(now_ms, Arrived { stream, is_late, is_clamped }, &Event { time_ms, ..made }, effects);
+            self.matched(now_ms, arrived, &Event { time_ms, ..made }, effects);
         }
         Ok(())
     }
 
     pub(super) fn event(&mut self, now_ms: u64, mut event: Event, effects: &mut Vec<Effect>) {
         self.counts.events += 1;
-        let (time_ms, is_clamped) = self.clamped(now_ms, event.time_ms, event.received_ms);
+        let (time_ms, is_clamped) = self.clamped(event.time_ms, event.received_ms);
         event.time_ms = time_ms;
         let name = name_of(event.position.as_ref(), event.logsource.product.as_deref());
         let host = event.text(HOST_FIELD).unwrap_or_default();
-        let (stream, is_late) = self.streams.arrive(now_ms, name, host, event.time_ms);
-        self.counts.late += u64::from(is_late);
+        let (stream, coming) = self.streams.arrive(event.received_ms, name, host, event.time_ms);
+        let arrived = self.arrived(event.received_ms, stream, coming, is_clamped);
         let rules = Arc::clone(&self.rules);
         rules.program.run(&mut self.worker, &event);
         if self.worker.hits().len() > 0 {
-            self.matched(now_ms, Arrived { stream, is_late, is_clamped }, &event, effects);
+            self.matched(now_ms, arrived, &event, effects);
         }
     }
 
+    fn arrived(&mut self, received_ms: u64, stream: u32, coming: Coming, is_clamped: bool) -> Arrived {
+        self.counts.late += u64::from(coming.is_late);
+        self.counts.behind += u64::from(coming.is_behind);
+        Arrived { received_ms, stream, is_late: coming.is_late, is_clamped }
+    }
+
     /// When an event happened, as far as its clock is believed; and whether it was not.
-    fn clamped(&mut self, now_ms: u64, time_ms: u64, received_ms: u64) -> (u64, bool) {
-        if time_ms <= now_ms.saturating_add(self.options.ahead_max_ms) {
-            return (time_ms, false);
-        }
-        self.counts.ahead += 1;
-        (received_ms.min(now_ms), true)
+    fn clamped(&mut self, time_ms: u64, received_ms: u64) -> (u64, bool) {
+        let believed_ms = self.options.believed_ms(time_ms, received_ms);
+        self.counts.ahead += u64::from(believed_ms != time_ms);
+        (believed_ms, believed_ms != time_ms)
     }
 }
 

@@ -1,12 +1,12 @@
 //! The late lane: what came later than the allowed lateness, and no state can take in any more, is judged again from
 //! stored events.
 //!
-//! The detector names the spans that must be read again; whoever holds the events reads them and asks [`reconsider`].
+//! The detector names the spans that must be read again; whoever holds the events reads them and asks [`judge_again`].
 
 use super::{Detector, Effect, Input, Options};
 use crate::alert::Alert;
 use crate::correlation::{GroupKey, Lost};
-use crate::event::Event;
+use crate::event::{Event, HOST_FIELD};
 use crate::id::{AlertId, EventId};
 use crate::rules::{Origin, RuleSet};
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,10 @@ pub struct LateLane {
     pub to_ms: u64,
     /// The events that came late; they are among those stored.
     pub events: BTreeSet<EventId>,
+    /// All of them came in time for their streams, and only others' had moved on: what they come to with events of
+    /// their own stream alone was told.
+    #[serde(default)]
+    pub apart: bool,
 }
 
 /// What tells lanes apart: correlation, group and begin.
@@ -50,11 +54,12 @@ impl Detector {
         now_ms: u64,
         correlation: usize,
         group: &GroupKey,
-        (time_ms, event): (u64, EventId),
+        ((time_ms, event), apart): ((u64, EventId), bool),
         effects: &mut Vec<Effect>,
     ) {
         let reach_ms = self.reaches[correlation];
-        let from_ms = time_ms.saturating_sub(reach_ms) / STEP_MS * STEP_MS;
+        // Spans of the two kinds begin at different moments: whoever keeps them by that must not make one of them.
+        let from_ms = (time_ms.saturating_sub(reach_ms) / STEP_MS * STEP_MS).saturating_sub(u64::from(apart));
         let to_ms = time_ms.saturating_add(reach_ms) / STEP_MS * STEP_MS + STEP_MS;
         let plan = self.rules.correlations[correlation].clone();
         let key = (correlation, group.clone(), from_ms);
@@ -62,7 +67,7 @@ impl Detector {
         let events = (!is_full).then(|| {
             let group = plan.group_by.iter().cloned().zip(group.iter().cloned()).collect();
             let rule = plan.header.reference.id.clone();
-            let new = || LateLane { rule, group, from_ms, to_ms, events: BTreeSet::new() };
+            let new = || LateLane { rule, group, from_ms, to_ms, events: BTreeSet::new(), apart };
             let lane = self.lanes.entry(key).or_insert_with(new);
             lane.to_ms = lane.to_ms.max(to_ms);
             &mut lane.events
@@ -108,24 +113,56 @@ pub(super) fn reaches(rules: &RuleSet) -> Vec<u64> {
     reaches
 }
 
-/// What late events made true that was not before, given all stored events of the span: alerts that say `late`.
+/// What late events made true that was not before, given all stored events of the span: alerts that say `late`, and
+/// which of those that stood until then they supersede.
 ///
 /// Both are evaluated with nothing before the span, so that what its border changes changes both. A window that is
 /// judged when it is closed is told only if a late event lies in it.
-pub fn reconsider(rules: &RuleSet, options: &Options, lane: &LateLane, events: &[Event]) -> Vec<Alert> {
-    let late_ms: Vec<u64> =
-        events.iter().filter(|event| lane.events.contains(&event.id)).map(|event| event.time_ms).collect();
-    let mut with = evaluate(rules, options, events.iter());
+pub fn judge_again<'a>(rules: &RuleSet, options: &Options, lane: &LateLane, events: &'a [Event]) -> Vec<Effect> {
+    let late = || events.iter().filter(|event| lane.events.contains(&event.id));
+    let late_ms: Vec<u64> = late().map(|event| options.believed_ms(event.time_ms, event.received_ms)).collect();
+    let with = evaluate(rules, options, events.iter());
     let without = evaluate(rules, options, events.iter().filter(|event| !lane.events.contains(&event.id)));
-    with.retain(|id, alert| {
+    let concerns = |alert: &Alert| {
         let plan = rules.correlations.iter().find(|plan| plan.header.reference == alert.rule);
-        let concerns = plan.is_some_and(|plan| {
+        plan.is_some_and(|plan| {
             let end_ms = alert.first_ms.saturating_add(plan.timespan_ms);
             !plan.shape.is_closed() || late_ms.iter().any(|late_ms| (alert.first_ms..=end_ms).contains(late_ms))
+        })
+    };
+    let streams: BTreeMap<EventId, (&str, &str)> = if lane.apart {
+        let pair = |event: &'a Event| (name_of(event), event.text(HOST_FIELD).unwrap_or_default());
+        events.iter().map(|event| (event.id, pair(event))).collect()
+    } else {
+        BTreeMap::new()
+    };
+    let is_news = |alert: &Alert| {
+        let of = alert.events.iter().filter_map(|event| streams.get(&event.id)).collect::<BTreeSet<_>>();
+        !lane.apart || of.len() > 1
+    };
+    let is_raised = |alert: &&Alert| !without.contains_key(&alert.id) && concerns(alert) && is_news(alert);
+    let raised = with.values().filter(is_raised).map(|alert| Effect::Alert(Alert { late: true, ..alert.clone() }));
+    let superseded =
+        without.values().filter(|alert| !with.contains_key(&alert.id) && concerns(alert)).filter_map(|old| {
+            let is_told = |by: &&Alert| without.contains_key(&by.id) || is_raised(by);
+            let covers =
+                |by: &&Alert| by.rule == old.rule && by.group_key == old.group_key && by.first_ms <= old.last_ms;
+            let by = with.values().filter(covers).filter(is_told).max_by_key(|by| (by.last_ms, by.id));
+            // What all events of a stream came to in time stands, whatever others add to it.
+            (by.is_some() || !lane.apart).then(|| Effect::Superseded { old: old.id, by: by.map_or(old.id, |by| by.id) })
         });
-        concerns && !without.contains_key(id)
-    });
-    with.into_values().map(|alert| Alert { late: true, ..alert }).collect()
+    raised.chain(superseded).collect()
+}
+
+/// The alerts among what [`judge_again`] says.
+pub fn reconsider(rules: &RuleSet, options: &Options, lane: &LateLane, events: &[Event]) -> Vec<Alert> {
+    let alert = |effect| if let Effect::Alert(alert) = effect { Some(alert) } else { None };
+    judge_again(rules, options, lane, events).into_iter().filter_map(alert).collect()
+}
+
+/// The name of the stream that an event comes in.
+fn name_of(event: &Event) -> &str {
+    event.position.as_ref().map_or("", |position| &position.stream)
 }
 
 fn evaluate<'a>(

@@ -88,7 +88,7 @@ impl Detector {
         let moved = lanes
             .filter_map(|((place, group, from_ms), lane)| Some(((*places.get(&ids[place])?, group, from_ms), lane)));
         self.lanes = moved.collect();
-        self.entries = self.correlators.iter().map(Correlator::entry_count).sum();
+        self.held = self.correlators.iter().map(Correlator::held).sum();
         self.feeds = feeds_of(&rules);
         self.reaches = late::reaches(&rules);
         self.worker = rules.program.worker();

@@ -3,17 +3,23 @@
 //! An event with a place in a stream is not remembered: whoever reads a stream goes on where it stopped, and a
 //! correlation holds each place once. Remembered are the matching events that carry an identity of their own, for
 //! those may come again under another place.
+//!
+//! Besides those of events, all times are times of receipt: how a stream gets on never depends on when it is read.
 
 use super::Options;
-use crate::correlation::{Delta, Lost, Watermark};
+use crate::correlation::{Delta, Lost, Pace, Watermark};
 use crate::event::Event;
 use crate::id::{Digest, EventId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Most streams known at a time; the one silent for longest is forgotten beyond it.
-const STREAMS_MAX: usize = 4_096;
+/// Most streams known at a time; beyond it those silent for longest are forgotten.
+pub(super) const STREAMS_MAX: usize = 16_384;
+/// How many are forgotten at once, so that the search for them is seldom.
+const FORGOTTEN_AT_ONCE: usize = 64;
+/// So many events in a row whose clock does not move are told of.
+const STILL_MIN: u32 = 8;
 
 /// The field in which a source says which of its events this is.
 const IDENTITY_FIELD: &str = "metadata.uid";
@@ -29,16 +35,41 @@ pub(super) struct Stream {
     newest_ms: u64,
     /// Only grows.
     watermark_ms: u64,
+    /// When the last event was received.
     seen_ms: u64,
+    /// When the newest event was received.
+    moved_ms: u64,
+    /// Events since then.
+    still: u32,
+    /// It was told that its clock stands.
+    is_told: bool,
+    /// Keys that it fed were forgotten because none of its events came; those up to here may have belonged to them.
+    gap_ms: u64,
+}
+
+#[cfg(test)]
+impl Stream {
+    pub(super) fn example() -> Self {
+        let (name, host) = ("events/eu".into(), "h".into());
+        let (newest_ms, watermark_ms, seen_ms, moved_ms) = (400, 300, 500, 499);
+        Self { name, host, newest_ms, watermark_ms, seen_ms, moved_ms, still: 2, is_told: true, gap_ms: 9 }
+    }
 }
 
 #[derive(Clone, Debug)]
 struct Known {
     stream: Stream,
-    is_awake: bool,
-    quiet_ms: u64,
     is_stored: bool,
     remembered: BTreeSet<(u64, EventId)>,
+}
+
+/// How an event comes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Coming {
+    /// It lies behind its stream's watermark.
+    pub(super) is_late: bool,
+    /// All of its stream comes long after it happened.
+    pub(super) is_behind: bool,
 }
 
 /// A row of the memory: the number of the stream, and an event's time and identity.
@@ -49,9 +80,14 @@ pub(super) type Remembered = (u32, u64, EventId);
 pub(super) struct Streams {
     lateness_ms: u64,
     idle_after_ms: u64,
-    remembered_for_ms: u64,
+    behind_max_ms: u64,
     remembered_max: usize,
+    remembered_for_ms: u64,
     remembered: usize,
+    /// All that was received before was read.
+    read_ms: u64,
+    /// The earliest watermark of the steady streams and whose it is, unless that must be looked for.
+    floor: Option<(u64, u32)>,
     pub(super) next_number: u32,
     /// By source partition and host.
     numbers: BTreeMap<Arc<str>, BTreeMap<Arc<str>, u32>>,
@@ -67,9 +103,12 @@ impl Streams {
         Self {
             lateness_ms: options.allowed_lateness_ms,
             idle_after_ms: options.idle_after_ms,
-            remembered_for_ms: options.remembered_for_ms,
+            behind_max_ms: options.behind_max_ms,
             remembered_max: options.remembered_max.max(1),
+            remembered_for_ms: options.remembered_for_ms,
             remembered: 0,
+            read_ms: 0,
+            floor: None,
             next_number: 0,
             numbers: BTreeMap::new(),
             known: BTreeMap::new(),
@@ -91,26 +130,66 @@ impl Streams {
 
     /// The watermark of a stream, unless it is forgotten.
     pub(super) fn watermark(&self, number: u32) -> Option<Watermark> {
-        let known = self.known.get(&number)?;
-        Some(Watermark { time_ms: known.stream.watermark_ms, is_awake: known.is_awake, quiet_ms: known.quiet_ms })
+        let stream = &self.known.get(&number)?.stream;
+        let on_ms = stream.newest_ms.saturating_add(self.read_ms.saturating_sub(stream.moved_ms));
+        Some(Watermark {
+            time_ms: stream.watermark_ms,
+            pace: self.pace(stream),
+            quiet_ms: on_ms.saturating_sub(self.lateness_ms).max(stream.watermark_ms),
+            gap_ms: stream.gap_ms,
+        })
     }
 
-    /// Takes an event in: the number of its stream, and whether it comes behind the stream's watermark.
-    pub(super) fn arrive(&mut self, now_ms: u64, name: &str, host: &str, time_ms: u64) -> (u32, bool) {
+    /// The earliest watermark of the streams that are steady: nothing of them is to come from before it.
+    pub(super) fn floor_ms(&mut self) -> u64 {
+        let floor = self.floor.unwrap_or_else(|| {
+            let steady = self.known.iter().filter(|(_, known)| self.pace(&known.stream) == Pace::Steady);
+            steady.map(|(number, known)| (known.stream.watermark_ms, *number)).min().unwrap_or((u64::MAX, u32::MAX))
+        });
+        self.floor = Some(floor);
+        floor.0
+    }
+
+    fn pace(&self, stream: &Stream) -> Pace {
+        let is_asleep = self.read_ms > stream.seen_ms.saturating_add(self.idle_after_ms);
+        if is_asleep || self.is_standing(stream) {
+            Pace::Silent
+        } else if is_behind(stream, self.behind_max_ms) {
+            Pace::Behind
+        } else {
+            Pace::Steady
+        }
+    }
+
+    /// Whether its events' time stands still while the clock does not.
+    fn is_standing(&self, stream: &Stream) -> bool {
+        let after_ms = self.idle_after_ms.saturating_add(self.lateness_ms);
+        self.read_ms > stream.moved_ms.saturating_add(after_ms)
+    }
+
+    /// Takes an event in: the number of its stream, and how it comes.
+    pub(super) fn arrive(&mut self, received_ms: u64, name: &str, host: &str, time_ms: u64) -> (u32, Coming) {
         let number = match self.numbers.get(name).and_then(|hosts| hosts.get(host)) {
             Some(number) => *number,
-            None => self.begin(name.into(), host.into()),
+            None => self.begin(received_ms, name.into(), host.into()),
         };
-        let Some(known) = self.known.get_mut(&number) else { return (number, true) };
+        let mut coming = Coming::default();
+        let Some(known) = self.known.get_mut(&number) else { return (number, coming) };
         self.changed.insert(number);
-        known.is_awake = true;
         let stream = &mut known.stream;
-        stream.seen_ms = now_ms;
-        let is_late = time_ms < stream.watermark_ms;
-        stream.newest_ms = stream.newest_ms.max(time_ms);
-        let watermark_ms = stream.newest_ms.saturating_sub(self.lateness_ms);
+        stream.seen_ms = stream.seen_ms.max(received_ms);
+        coming.is_late = time_ms < stream.watermark_ms;
+        if time_ms > stream.newest_ms {
+            (stream.newest_ms, stream.moved_ms) = (time_ms, stream.seen_ms);
+            (stream.still, stream.is_told) = (0, false);
+        } else {
+            stream.still = stream.still.saturating_add(1);
+        }
+        coming.is_behind = is_behind(stream, self.behind_max_ms);
+        let watermark_ms = stream.newest_ms.saturating_sub(self.lateness_ms).max(stream.watermark_ms);
+        self.floor = self.floor.filter(|(floor_ms, by)| *by != number && watermark_ms >= *floor_ms);
         self.move_on(number, watermark_ms);
-        (number, is_late)
+        (number, coming)
     }
 
     /// Remembers a matching event by its own identity, if it has one; whether it has come before.
@@ -124,17 +203,17 @@ impl Streams {
         }
         self.memory.put((number, event.time_ms, identity));
         self.remembered += 1;
-        if self.remembered > self.remembered_max {
-            self.forget_late();
-        }
         // Beyond the bound the allowed lateness shrinks: an event is never counted twice, rather called late.
         while self.remembered > self.remembered_max {
-            let oldest = self.known.get_mut(&number).and_then(|known| known.remembered.pop_first());
-            let Some((time_ms, id)) = oldest else { break };
-            self.memory.drop((number, time_ms, id));
+            let Some(known) = self.known.get_mut(&number) else { break };
+            let Some((time_ms, identity)) = known.remembered.pop_first() else { break };
+            let is_early = time_ms >= known.stream.watermark_ms;
+            self.memory.drop((number, time_ms, identity));
             self.remembered -= 1;
-            self.lost.remembered += 1;
-            self.move_on(number, time_ms + 1);
+            if is_early {
+                self.lost.remembered += 1;
+                self.move_on(number, time_ms + 1);
+            }
         }
         false
     }
@@ -144,27 +223,13 @@ impl Streams {
         std::mem::take(&mut self.lost)
     }
 
-    /// Makes room: of every stream goes what is remembered only for what comes again late.
-    fn forget_late(&mut self) {
-        let numbers: Vec<u32> = self.known.keys().copied().collect();
-        let before = self.remembered;
-        numbers.into_iter().for_each(|number| self.forget_behind(number, 0));
-        self.lost.remembered += (before - self.remembered) as u64;
-    }
-
-    /// Moves a stream's watermark on and forgets what lies long behind it: what comes again may come late.
+    /// Moves a stream's watermark on and forgets what lies far enough behind it.
     fn move_on(&mut self, number: u32, watermark_ms: u64) {
         let Some(known) = self.known.get_mut(&number) else { return };
         known.stream.watermark_ms = known.stream.watermark_ms.max(watermark_ms);
-        self.forget_behind(number, self.remembered_for_ms);
-    }
-
-    /// Forgets what lies so far behind a stream's watermark.
-    fn forget_behind(&mut self, number: u32, by_ms: u64) {
-        let Some(known) = self.known.get_mut(&number) else { return };
-        let until_ms = known.stream.watermark_ms.saturating_sub(by_ms);
+        let kept_ms = known.stream.watermark_ms.saturating_sub(self.remembered_for_ms);
         while let Some(&(time_ms, id)) = known.remembered.first() {
-            if time_ms >= until_ms {
+            if time_ms >= kept_ms {
                 break;
             }
             known.remembered.pop_first();
@@ -173,36 +238,75 @@ impl Streams {
         }
     }
 
-    /// Time passed: streams that are silent stop holding windows open.
-    pub(super) fn tick(&mut self, now_ms: u64) {
-        for known in self.known.values_mut() {
-            let stream = &known.stream;
-            known.is_awake = now_ms <= stream.seen_ms.saturating_add(self.idle_after_ms);
-            let on_ms = stream.newest_ms.saturating_add(now_ms.saturating_sub(stream.seen_ms));
-            known.quiet_ms = on_ms.saturating_sub(self.lateness_ms).max(stream.watermark_ms);
+    /// All that was received before that time was read: streams that are silent or stand still stop holding windows
+    /// open.
+    pub(super) fn tick(&mut self, read_ms: u64) {
+        self.read_ms = self.read_ms.max(read_ms);
+        self.floor = None;
+        // It went on to come long after its clock had moved for the last time.
+        let stands_ms = self.idle_after_ms.saturating_add(self.lateness_ms);
+        let is_new = |stream: &Stream| {
+            !stream.is_told
+                && stream.still >= STILL_MIN
+                && stream.seen_ms > stream.moved_ms.saturating_add(stands_ms)
+                && is_behind(stream, self.behind_max_ms)
+        };
+        let told: Vec<u32> =
+            self.known.iter().filter(|(_, known)| is_new(&known.stream)).map(|(number, _)| *number).collect();
+        for number in told {
+            if let Some(known) = self.known.get_mut(&number) {
+                known.stream.is_told = true;
+                self.changed.insert(number);
+                self.lost.standing += 1;
+            }
         }
     }
 
-    fn begin(&mut self, name: Arc<str>, host: Arc<str>) -> u32 {
+    /// A key was forgotten because nothing came that could still belong to it: what comes up to that time after all
+    /// may have.
+    pub(super) fn leave_gap(&mut self, number: u32, until_ms: u64) {
+        if let Some(known) = self.known.get_mut(&number).filter(|known| known.stream.gap_ms < until_ms) {
+            known.stream.gap_ms = until_ms;
+            self.changed.insert(number);
+        }
+    }
+
+    fn begin(&mut self, received_ms: u64, name: Arc<str>, host: Arc<str>) -> u32 {
         if self.known.len() >= STREAMS_MAX {
-            let oldest = self.known.iter().min_by_key(|(_, known)| known.stream.seen_ms).map(|(number, _)| *number);
-            oldest.into_iter().for_each(|number| self.forget(number));
-            self.lost.streams += 1;
+            let mut seen: Vec<(u64, u32)> =
+                self.known.iter().map(|(number, known)| (known.stream.seen_ms, *number)).collect();
+            seen.select_nth_unstable(FORGOTTEN_AT_ONCE);
+            for (_, number) in &seen[..FORGOTTEN_AT_ONCE] {
+                self.forget(*number);
+            }
+            self.lost.streams += FORGOTTEN_AT_ONCE as u64;
         }
         let number = self.next_number;
         self.next_number = self.next_number.wrapping_add(1);
-        self.put(number, Stream { name, host, newest_ms: 0, watermark_ms: 0, seen_ms: 0 }, false);
+        let stream = Stream {
+            name,
+            host,
+            newest_ms: 0,
+            watermark_ms: 0,
+            seen_ms: received_ms,
+            moved_ms: received_ms,
+            still: 0,
+            is_told: false,
+            gap_ms: 0,
+        };
+        self.put(number, stream, false);
         number
     }
 
     fn put(&mut self, number: u32, stream: Stream, is_stored: bool) {
         self.numbers.entry(stream.name.clone()).or_default().insert(stream.host.clone(), number);
-        let known = Known { stream, is_awake: true, quiet_ms: 0, is_stored, remembered: BTreeSet::new() };
-        self.known.insert(number, known);
+        self.known.insert(number, Known { stream, is_stored, remembered: BTreeSet::new() });
+        self.floor = None;
     }
 
     fn forget(&mut self, number: u32) {
         let Some(known) = self.known.remove(&number) else { return };
+        self.floor = None;
         if let Some(hosts) = self.numbers.get_mut(&known.stream.name) {
             hosts.remove(&known.stream.host);
             if hosts.is_empty() {
@@ -239,6 +343,7 @@ impl Streams {
 
     /// Puts back a stream that was stored.
     pub(super) fn restore(&mut self, number: u32, stream: Stream) {
+        self.next_number = self.next_number.max(number.saturating_add(1));
         self.put(number, stream, true);
     }
 
@@ -248,6 +353,11 @@ impl Streams {
         self.remembered += usize::from(known.remembered.insert((time_ms, id)));
         true
     }
+}
+
+/// Whether its events come longer after they happened than others may be made to wait for.
+fn is_behind(stream: &Stream, behind_max_ms: u64) -> bool {
+    stream.seen_ms.saturating_sub(stream.newest_ms) > behind_max_ms
 }
 
 /// The identity an event carries itself: one its source gave it, or its content where it has no place in a stream.

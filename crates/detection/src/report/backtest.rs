@@ -83,8 +83,8 @@ impl Backtest {
 pub fn backtest(rules: &RuleSet, events: impl IntoIterator<Item = impl Borrow<RawEvent>>) -> Backtest {
     let program = rules.program();
     let mut worker = program.worker();
-    // No event of the past is late.
-    let options = Options { allowed_lateness_ms: u64::MAX / 8, ..Options::default() };
+    // No event of the past is late or ahead.
+    let options = Options { allowed_lateness_ms: u64::MAX / 8, ahead_max_ms: u64::MAX, ..Options::default() };
     let mut detector = Detector::new(rules.clone(), options);
     let mut report = Backtest::default();
     let mut hits: BTreeMap<usize, (u64, u64, u64)> = BTreeMap::new();
