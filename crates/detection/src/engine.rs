@@ -312,7 +312,8 @@ impl Detector {
             let plan = &self.rules.correlations[correlation];
             let feed: &Feed = &plan.feeds[place];
             // An event without one of the fields belongs to no group, and one without a value counts for nothing.
-            let all = |fields: &[String]| fields.iter().map(|field| text(field)).collect::<Option<Vec<_>>>();
+            let first = |names: &Vec<String>| names.iter().find_map(|name| text(name));
+            let all = |fields: &[Vec<String>]| fields.iter().map(first).collect::<Option<Vec<_>>>();
             let (Some(group), Some(values)) = (all(&feed.group_fields), all(&feed.value_fields)) else { continue };
             if plan.header.audience.owner(&self.options.tenant, &group).is_none() {
                 continue;
@@ -467,7 +468,7 @@ fn feeds_of(rules: &RuleSet) -> BTreeMap<Origin, Vec<(usize, usize)>> {
 }
 
 /// The text of a field that is counted or grouped by; a long one is cut, and told apart by its hash.
-fn text_of(fields: &Fields, name: &str) -> Option<String> {
+pub(crate) fn text_of(fields: &Fields, name: &str) -> Option<String> {
     let text = match fields.get(name)? {
         Value::Null => return None,
         Value::String(text) if text.is_empty() => return None,

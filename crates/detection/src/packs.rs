@@ -5,8 +5,8 @@
 
 mod document;
 
-use crate::rules::{self, Builder, Group, RULES_MAX, RuleSet, Tenancy, View, read_folder};
-use crate::sigma::{Audience, Pipeline, Reason, RuleError};
+use crate::rules::{self, Builder, Group, RULES_MAX, RuleSet, Tenancy, View, read_file, read_folder};
+use crate::sigma::{Audience, FILE_SIZE_BYTES_MAX, Pipeline, Reason, RuleError};
 use document::{Document, Pack, Tenant, Tenants};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -33,10 +33,7 @@ pub fn load(path: &Path) -> Result<(RuleSet, Vec<RuleError>), RuleError> {
     }
     let name: Arc<str> = file.display().to_string().into();
     let error = |reason| RuleError { file: name.clone(), line: 1, reason };
-    let text = std::fs::read_to_string(&file).map_err(|e| error(Reason::Unreadable { cause: e.to_string() }))?;
-    if text.len() > PACKS_FILE_BYTES_MAX {
-        return Err(error(Reason::TooLarge));
-    }
+    let text = read_file(&file, PACKS_FILE_BYTES_MAX).map_err(error)?;
     let document = document::read(&name, &text)?;
     let folder = file.parent().unwrap_or(Path::new("")).to_owned();
     Loader { name, text: &text, folder, builder: Builder::default() }.load(&document)
@@ -128,10 +125,7 @@ impl Loader<'_> {
             }
             files.extend(self.read(&path, pack.nested));
         }
-        let mut pipeline = Pipeline::default();
-        for name in &pack.pipelines {
-            pipeline = pipeline.then(self.pipeline(name, &spanned.span())?);
-        }
+        let pipeline = self.pipelines(&pack.pipelines, &spanned.span())?;
         let group = self.builder.add(files, &pipeline, RULES_MAX);
         if pack.tenants.is_some() {
             self.builder.give(&group, &Audience::Tenants, &pack.name);
@@ -149,13 +143,25 @@ impl Loader<'_> {
         files.into_iter().map(|(file, text)| (name(file), text)).collect()
     }
 
+    fn text(&self, path: &Path, place: &std::ops::Range<usize>) -> Result<String, RuleError> {
+        let text = read_file(path, FILE_SIZE_BYTES_MAX);
+        text.map_err(|reason| self.error(place, format!("{}: {reason}", path.display())))
+    }
+
+    fn pipelines(&self, names: &[String], place: &std::ops::Range<usize>) -> Result<Arc<Pipeline>, RuleError> {
+        let mut pipeline = Pipeline::default();
+        for name in names {
+            pipeline = pipeline.then(self.pipeline(name, place)?);
+        }
+        Ok(Arc::new(pipeline))
+    }
+
     fn pipeline(&self, name: &str, place: &std::ops::Range<usize>) -> Result<Pipeline, RuleError> {
         if name == "ocsf" {
             return Ok(Pipeline::ocsf());
         }
         let path = self.folder.join(name);
-        let text = std::fs::read_to_string(&path);
-        let text = text.map_err(|error| self.error(place, format!("{}: {error}", path.display())))?;
+        let text = self.text(&path, place)?;
         Pipeline::read(&path.display().to_string().into(), &text)
     }
 
@@ -195,8 +201,7 @@ impl Loader<'_> {
         let files = if own.is_dir() {
             self.read(&own, false)
         } else if own.is_file() {
-            let text = std::fs::read_to_string(&own);
-            let text = text.map_err(|error| self.error(&spanned.span(), format!("{}: {error}", own.display())))?;
+            let text = self.text(&own, &spanned.span())?;
             vec![(own.display().to_string(), text)]
         } else if is_told {
             return Err(self.error(&spanned.span(), format!("{}: there is nothing", own.display())));
@@ -204,7 +209,8 @@ impl Loader<'_> {
             Vec::new()
         };
         let rules_max = tenant.rules_max.unwrap_or(defaults.rules_max);
-        self.builder.add_for_tenant(files, &tenant.name, &sees, &mut view.rules, rules_max);
+        let pipeline = self.pipelines(&tenant.pipelines, &spanned.span())?;
+        self.builder.add_for_tenant((files, &pipeline), &tenant.name, &sees, &mut view.rules, rules_max);
         Ok(())
     }
 }

@@ -14,20 +14,24 @@ pub use files::{load_dir, load_tree};
 pub use tenancy::TENANT_FIELD;
 
 pub(crate) use build::{Builder, Group};
-pub(crate) use files::read_folder;
+pub(crate) use files::{read_file, read_folder};
 pub(crate) use tenancy::{Tenancy, View};
 
 use crate::correlation::Shape;
 use crate::id::{Digest, SemanticHash};
 use crate::program::Program;
 use crate::sigma::{Correlation, FieldNames, Header, Reason, Rule, RuleError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Most files that one folder of rules may hold.
 pub const FILES_MAX: usize = 10_000;
 /// Most rules, correlations and filters of one set.
 pub const RULES_MAX: usize = 50_000;
+/// Most filters of one rule.
+pub const FILTERS_OF_RULE_MAX: usize = 256;
+/// Most that all rules of a set may come to, in about the bytes that they take up.
+const COST_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
 /// Where a correlation's entries come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,10 +46,10 @@ pub(crate) struct Feed {
     pub(crate) origin: Origin,
     /// Its number within the correlation; all rules share one where they are counted together.
     pub(crate) slot: u32,
-    /// For each field of the group key, the field of this rule's events it is taken from.
-    pub(crate) group_fields: Vec<String>,
-    /// Fields whose values must be distinct.
-    pub(crate) value_fields: Vec<String>,
+    /// For each field of the group key, the fields of this rule's events it is taken from: the first that is there.
+    pub(crate) group_fields: Vec<Vec<String>>,
+    /// Fields whose values must be distinct, each as those are.
+    pub(crate) value_fields: Vec<Vec<String>>,
 }
 
 /// A correlation tied to its rules.
@@ -65,6 +69,8 @@ pub struct CorrelationPlan {
     pub(crate) feeds_others: bool,
     /// How far behind the watermark its entries may come: they are windows judged when the watermark has passed them.
     pub(crate) delay_ms: u64,
+    /// What is odd about its aliases.
+    pub(crate) odd_aliases: Vec<String>,
 }
 
 impl CorrelationPlan {
@@ -90,14 +96,16 @@ pub struct RuleSet {
     pub(crate) program: Arc<Program>,
     /// Which tenant's events meet which rules.
     pub(crate) tenancy: Tenancy,
+    /// The filters that were read, and how many rules each narrows.
+    pub(crate) filters: Vec<(Header, usize)>,
 }
 
 impl Default for RuleSet {
     fn default() -> Self {
         let names = FieldNames::default();
         let program = Arc::new(Program::compile(&[], &names));
-        let (rules, rule_alerts, correlations, tenancy) = Default::default();
-        Self { names, rules, rule_alerts, correlations, program, tenancy }
+        let (rules, rule_alerts, correlations, tenancy, filters) = Default::default();
+        Self { names, rules, rule_alerts, correlations, program, tenancy, filters }
     }
 }
 
@@ -153,47 +161,99 @@ fn error_at(header: &Header, reason: Reason) -> RuleError {
 /// Ties correlations to their rules, those first whose rules are tied already.
 fn resolve(
     set: &mut RuleSet,
-    mut waiting: Vec<Correlation>,
+    waiting: Vec<Correlation>,
     taken: &mut BTreeMap<Arc<str>, Option<Origin>>,
     errors: &mut Vec<RuleError>,
 ) {
-    loop {
-        let before = waiting.len();
-        let mut later = Vec::new();
-        for correlation in waiting {
-            let origins: Option<Vec<Origin>> =
-                correlation.rules.iter().map(|name| taken.get(name.as_str()).copied().flatten()).collect();
-            match origins {
-                Some(origins) => {
-                    let keys = keys_of(&correlation.header);
-                    match plan(set, correlation, &origins) {
-                        Ok(plan) => {
-                            let origin = Origin::Correlation(set.correlations.len());
-                            taken.extend(keys.into_iter().map(|key| (key, Some(origin))));
-                            set.correlations.push(Arc::new(plan));
-                        }
-                        Err(error) => errors.push(error),
-                    }
+    let mut waiting: Vec<Option<Correlation>> = waiting.into_iter().map(Some).collect();
+    // For each name, the correlations that wait for what is called so.
+    let mut wanted: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    let mut ready: VecDeque<usize> = (0..waiting.len()).collect();
+    while let Some(place) = ready.pop_front() {
+        let Some(correlation) = waiting[place].take() else { continue };
+        let origin_of = |name: &String| taken.get(name.as_str()).copied().flatten();
+        if let Some(name) = correlation.rules.iter().find(|name| origin_of(name).is_none()) {
+            wanted.entry(name.clone()).or_default().push(place);
+            waiting[place] = Some(correlation);
+            continue;
+        }
+        let origins: Vec<Origin> = correlation.rules.iter().filter_map(origin_of).collect();
+        let keys = keys_of(&correlation.header);
+        match plan(set, correlation, &origins) {
+            Ok(plan) => {
+                let origin = Origin::Correlation(set.correlations.len());
+                set.correlations.push(Arc::new(plan));
+                for key in keys {
+                    ready.extend(wanted.remove(&*key).unwrap_or_default());
+                    taken.insert(key, Some(origin));
                 }
-                None => later.push(correlation),
             }
+            Err(error) => errors.push(error),
         }
-        if later.is_empty() {
-            return;
-        }
-        if later.len() == before {
-            for correlation in &later {
-                let unknown = correlation.rules.iter().find(|name| !taken.contains_key(name.as_str()));
-                let reason = unknown.map_or(Reason::Circular, |name| Reason::UnknownRule { name: name.clone() });
-                errors.push(error_at(&correlation.header, reason));
-            }
-            return;
-        }
-        waiting = later;
     }
+    refuse(&waiting, wanted, taken, errors);
+}
+
+/// Says of correlations that are left why they cannot be tied: what they wait for is not there, or is refused, or waits
+/// for them.
+fn refuse(
+    left: &[Option<Correlation>],
+    mut wanted: BTreeMap<String, Vec<usize>>,
+    taken: &BTreeMap<Arc<str>, Option<Origin>>,
+    errors: &mut Vec<RuleError>,
+) {
+    let waits: BTreeSet<Arc<str>> = left.iter().flatten().flat_map(|waiting| keys_of(&waiting.header)).collect();
+    let mut absent: VecDeque<String> = wanted.keys().filter(|name| !waits.contains(name.as_str())).cloned().collect();
+    let mut told = BTreeSet::new();
+    while let Some(name) = absent.pop_front() {
+        let is_refused = taken.contains_key(name.as_str());
+        for place in wanted.remove(&name).unwrap_or_default() {
+            let Some(correlation) = &left[place] else { continue };
+            let name = name.clone();
+            let reason = if is_refused { Reason::RefusedRule { name } } else { Reason::UnknownRule { name } };
+            errors.push(error_at(&correlation.header, reason));
+            absent.extend(keys_of(&correlation.header).iter().map(ToString::to_string));
+            told.insert(place);
+        }
+    }
+    let in_circles = left.iter().enumerate().filter(|(place, _)| !told.contains(place));
+    errors.extend(in_circles.filter_map(|(_, one)| Some(error_at(&one.as_ref()?.header, Reason::Circular))));
+}
+
+/// What is odd about the aliases of a correlation: those that it does not use, that do not know one of its rules, or
+/// that know another.
+fn odd_aliases(set: &RuleSet, correlation: &Correlation, origins: &[Origin]) -> Vec<String> {
+    let mut odd = Vec::new();
+    let used: Vec<String> = correlation.group_by.iter().cloned().chain(correlation.kind.fields()).collect();
+    let keys: Vec<Vec<Arc<str>>> = origins
+        .iter()
+        .map(|origin| match origin {
+            Origin::Rule(rule) => keys_of(&set.rules[*rule].header),
+            Origin::Correlation(other) => keys_of(&set.correlations[*other].header),
+        })
+        .collect();
+    for (alias, fields) in &correlation.aliases {
+        if !used.contains(alias) {
+            odd.push(format!("nothing uses the alias {alias}"));
+            continue;
+        }
+        let is_of = |keys: &[Arc<str>], name: &str| keys.iter().any(|key| &**key == name);
+        for (rule, keys) in correlation.rules.iter().zip(&keys) {
+            if !fields.keys().any(|name| name == rule || is_of(keys, name)) {
+                odd.push(format!("the alias {alias} does not say which field of {rule} it stands for"));
+            }
+        }
+        for name in fields.keys() {
+            if !correlation.rules.contains(name) && !keys.iter().any(|keys| is_of(keys, name)) {
+                odd.push(format!("the alias {alias} tells a field of {name}, which is not among its rules"));
+            }
+        }
+    }
+    odd
 }
 
 fn plan(set: &mut RuleSet, correlation: Correlation, origins: &[Origin]) -> Result<CorrelationPlan, RuleError> {
+    let odd_aliases = odd_aliases(set, &correlation, origins);
     let Correlation { mut header, kind, rules, group_by, aliases, timespan_ms, generate } = correlation;
     let slot_of = |place: usize| {
         let first = origins.iter().position(|origin| *origin == origins[place]).unwrap_or(place);
@@ -236,7 +296,12 @@ fn plan(set: &mut RuleSet, correlation: Correlation, origins: &[Origin]) -> Resu
             let named = fields.and_then(|fields| {
                 fields.get(&rules[place]).or_else(|| own_keys.iter().find_map(|key| fields.get(key.as_ref())))
             });
-            named.unwrap_or(name).clone()
+            let name = named.unwrap_or(name);
+            // In the words of the rule's author; a correlation's group key keeps the names it has.
+            match origin {
+                Origin::Rule(rule) => set.rules[*rule].taxonomy.forth(name),
+                Origin::Correlation(_) => vec![name.clone()],
+            }
         };
         feeds.push(Feed {
             origin: *origin,
@@ -262,5 +327,16 @@ fn plan(set: &mut RuleSet, correlation: Correlation, origins: &[Origin]) -> Resu
     }
     header.reference.semantic_hash = SemanticHash::of(hash);
     let (alerts, feeds_others) = (true, false);
-    Ok(CorrelationPlan { header, shape, timespan_ms, group_by, feeds, slots, alerts, feeds_others, delay_ms })
+    Ok(CorrelationPlan {
+        header,
+        shape,
+        timespan_ms,
+        group_by,
+        feeds,
+        slots,
+        alerts,
+        feeds_others,
+        delay_ms,
+        odd_aliases,
+    })
 }

@@ -144,6 +144,65 @@ fn a_name_given_twice_is_read_as_normalising_reads_it() {
 }
 
 #[test]
+fn lists_where_one_value_is_expected_are_read_as_normalising_reads_them() {
+    let rule = |source: &str, field: &str| {
+        let rule = json!({"title": format!("{source} {field}"), "logsource": {source: "s"}, "detection": {"s": {format!("{field}|exists"): true}, "condition": "s"}});
+        format!("{rule}\n---\n")
+    };
+    let fields =
+        ["f", "class_uid", "category_uid", "type_uid", "activity_id", "severity_id", "time", "device.hostname"];
+    let text =
+        ["product", "category", "service"].map(|source| fields.map(|field| rule(source, field)).concat()).concat();
+    let (rules, errors) = load_texts(vec![("r.yml".to_owned(), text)]);
+    assert!(errors.is_empty(), "{errors:?}");
+    let mut worker = rules.program().worker();
+    for field in [
+        "product",
+        "category",
+        "service",
+        "class_uid",
+        "category_uid",
+        "type_uid",
+        "activity_id",
+        "severity_id",
+        "time",
+        "time_ms",
+        "device.hostname",
+    ] {
+        for value in [
+            "[]",
+            "[\"s\"]",
+            "[\"s\",\"t\"]",
+            "[7]",
+            "[[]]",
+            "[[\"s\"]]",
+            "[{}]",
+            "{}",
+            "{\"x\":1}",
+            "[{\"x\":1}]",
+            "null",
+            "[null]",
+        ] {
+            for rest in [
+                "",
+                r#","service":"s""#,
+                r#","product":"s","logsource":{"category":"s"}"#,
+                r#","logsource":[{"product":"s","service":"s"}]"#,
+            ] {
+                let nested =
+                    format!(r#"{{"logsource":{{"{field}":{value}}},"f":1{}}}"#, rest.replace("logsource", "source"));
+                for line in [format!(r#"{{"{field}":{value},"f":1{rest}}}"#), nested] {
+                    let raw = raw_of(&line);
+                    let expect = normalise(&raw).map(|event| naive(&rules, &event));
+                    let told = rules.program().run_raw(&mut worker, &raw).map(|_| worker.hits().collect::<Vec<_>>());
+                    assert_eq!(told, expect, "{line}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn audit_events_are_read_as_normalising_reads_them() {
     let fields = [
         "api.operation",

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use support::{NOW_MS, audit, feed};
 
-const SHARED: &str = "title: Denied\nname: denied\nlogsource: {product: holdfast}\ndetection: {s: {api.operation: denied}, condition: s}\ngenerate: true\n---\n\
+const SHARED: &str = "title: Denied\nname: denied\nlogsource: {product: holdfast}\ndetection: {s: {api.operation: denied}, condition: s}\nalerts: true\n---\n\
     title: Denied often\nname: often\ncorrelation: {type: event_count, rules: [denied], group-by: [actor.user.name], timespan: 5m, condition: {gte: 3}}\n---\n\
     title: Viewed\nname: viewed\nlogsource: {product: holdfast}\ndetection: {s: {api.operation: record.view}, condition: s}\n";
 /// For the platform: many denials from one address, whoever the tenants are.
@@ -110,6 +110,31 @@ fn a_tenants_filter_narrows_its_copy_and_nobody_elses_rule() {
     elsewhere.iter_mut().for_each(|e| drop(e.fields.insert("src_endpoint.ip".to_owned(), json!("198.51.100.7"))));
     let alerts = run(&rules, elsewhere);
     assert_eq!((count(&alerts, "acme", "denied"), count(&alerts, "acme", "often")), (3, 1));
+}
+
+#[test]
+fn a_tenants_files_speak_as_the_packs_they_narrow_do() {
+    let renames =
+        "transformations: [{type: field_name_mapping, mapping: {User: actor.user.name, Operation: api.operation}}]\n";
+    let pack = "title: Denied\nname: denied\nlogsource: {product: holdfast}\ndetection: {s: {Operation: denied}, condition: s}\nalerts: true\n";
+    let filter = "title: f\nlogsource: {product: holdfast}\nfilter:\n  rules: [denied]\n  s: {User: ann}\n  condition: not s\n---\n\
+        title: Twice\nname: twice\ncorrelation: {type: event_count, rules: [denied], group-by: [User], timespan: 5m, condition: {gte: 2}}\n";
+    let own =
+        "title: Mine\nname: mine\nlogsource: {product: holdfast}\ndetection: {s: {Operation: denied}, condition: s}\n";
+    let toml = "[[pack]]\nname = \"p\"\nfolders = [\"p\"]\npipelines = [\"p.yml\"]\ntenants = [\"*\"]\n\
+        [[tenant]]\nname = \"acme\"\n[[tenant]]\nname = \"globex\"\nrules = \"own\"\npipelines = [\"p.yml\"]\n";
+    let files = [
+        ("p.yml", renames),
+        ("p/r.yml", pack),
+        ("tenants/acme/f.yml", filter),
+        ("own/r.yml", own),
+        ("own/c.yml", &filter[filter.find("---").unwrap()..]),
+    ];
+    let rules = load_clean(toml, &files);
+    let alerts = run(&rules, [denials("acme", 0, 2), denials("globex", 2, 2), denials("initech", 4, 2)].concat());
+    assert_eq!((count(&alerts, "acme", "denied"), count(&alerts, "acme", "twice")), (0, 0));
+    assert_eq!((count(&alerts, "globex", "mine"), count(&alerts, "globex", "twice")), (2, 1));
+    assert_eq!((count(&alerts, "globex", "denied"), count(&alerts, "initech", "denied")), (2, 2));
 }
 
 #[test]

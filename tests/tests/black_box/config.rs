@@ -76,6 +76,43 @@ fn wrong_rules_name_file_line_and_reason() {
 }
 
 #[test]
+fn rules_that_are_refused_or_not_tested_fail_their_tests_and_correlations_are_explained() {
+    let Some(bed) = Bed::described(&["--regions", "eu", "--nodes", "1"]) else { return };
+    let rules = bed.path("rules");
+    std::fs::create_dir_all(Path::new(&rules).join("tests")).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(Path::new(&rules).join(name), text).unwrap();
+    write(
+        "good.yml",
+        "title: X\nname: x\nlogsource: {}\ndetection: {s: {x: 1}, condition: s}\n---\n\
+        title: Often\nname: often\ncorrelation: {type: event_count, rules: x, group-by: [user], timespan: 5m, condition: {gte: 2}}\n",
+    );
+    let output = holdfast(&["rules", "test", &rules]);
+    assert!(!output.status.success() && said(&output).contains("there are no cases"), "{}", said(&output));
+    let one = r#"{"json": {"x": 1, "user": "ann", "time": 1795428000000}}"#;
+    write("tests/t.yml", &format!("- {{name: twice, expect: [often], events: [{one}, {one}]}}\n"));
+    let output = holdfast(&["rules", "test", &rules]);
+    assert!(output.status.success(), "{}", said(&output));
+    write("events.ndjson", "{\"x\":1,\"user\":\"ann\"}\nno event\n{\"x\":1}\n");
+    let explain = ["rules", "explain", &rules, "--rule", "often", "--events", &format!("{rules}/events.ndjson")];
+    let told = said(&holdfast(&explain));
+    for expect in [
+        "event 2: rejected",
+        "Often (often) did not fire",
+        "1 of them count for nothing: they have no user",
+        "user=ann: 1 events, fired 0 times; at most 1 of 2 events",
+    ] {
+        assert!(told.contains(expect), "{expect}: {told}");
+    }
+    write("bad.yml", "title: A\nlogsource: {}\ndetection:\n  one: {a|expand: '%home%'}\n  condition: not one\n");
+    let output = holdfast(&["rules", "test", &rules]);
+    assert!(
+        !output.status.success() && said(&output).contains("bad.yml:4: nothing is given for the placeholder %home%"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
 fn a_node_does_not_start_on_an_empty_disk_unasked_nor_a_cluster_in_a_used_folder() {
     let Some(bed) = Bed::described(&["--regions", "eu", "--nodes", "1"]) else { return };
     let started = holdfast(&["start", "--config", &bed.config("eu-1")]);

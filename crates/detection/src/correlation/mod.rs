@@ -17,7 +17,7 @@ mod window;
 
 pub(crate) use delta::Delta;
 pub(crate) use reading::{Lost, Occurrence, Outcome};
-pub(crate) use shape::{Shape, parts};
+pub(crate) use shape::{Measure, Shape, number, parts, within};
 
 use crate::alert::{Alert, EventSummary};
 use crate::id::EventId;

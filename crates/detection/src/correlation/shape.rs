@@ -142,17 +142,23 @@ fn too_many() -> Reason {
 
 /// All ways to choose so many of the rules, in their order.
 fn choices(slots: &[u32], count: usize) -> Result<Vec<Vec<u32>>, Reason> {
+    let left_out = slots.len().saturating_sub(count);
+    // How many there are is known before any is made: none of them grows smaller from one factor to the next.
+    let mut total: usize = 1;
+    for place in 0..count.min(left_out) {
+        total = total * (slots.len() - place) / (place + 1);
+        if total > WAYS_MAX {
+            return Err(too_many());
+        }
+    }
     let mut ways: Vec<Vec<usize>> = vec![Vec::new()];
-    for _ in 0..count {
+    for chosen in 0..count {
+        // Only what leaves enough for the rest.
         let longer = ways.iter().flat_map(|way| {
             let next = way.last().map_or(0, |last| last + 1);
-            (next..slots.len()).map(|place| [&way[..], &[place]].concat())
+            (next..=left_out + chosen).map(|place| [&way[..], &[place]].concat())
         });
-        // One more than allowed is enough to know. Ways that cannot be completed are dropped by the next round.
-        ways = longer.take(WAYS_MAX * slots.len() + 1).collect();
-    }
-    if ways.len() > WAYS_MAX {
-        return Err(too_many());
+        ways = longer.collect();
     }
     Ok(ways.into_iter().map(|way| way.into_iter().map(|place| slots[place]).collect()).collect())
 }

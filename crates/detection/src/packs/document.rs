@@ -64,6 +64,9 @@ pub(super) struct Tenant {
     pub(super) name: String,
     /// A file or folder of rules and filters, relative to the file; `tenants/<name>` where that is there.
     pub(super) rules: Option<PathBuf>,
+    /// As of packs: how its own rules are read. Its filters are read as the rules are that they narrow.
+    #[serde(default)]
+    pub(super) pipelines: Vec<String>,
     /// Ids of rules of packs that it does without.
     #[serde(default)]
     pub(super) disable: Vec<String>,

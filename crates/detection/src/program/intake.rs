@@ -63,6 +63,15 @@ impl SystemFields {
             }
         }
     }
+
+    /// Whether it is one of them. What a list of values means there, be it empty, is for normalising to say.
+    fn has(&self, field: FieldId) -> bool {
+        let numbers = [self.class_uid, self.activity_id, self.severity_id, self.category_uid, self.type_uid];
+        self.times.contains(&field)
+            || numbers.contains(&field)
+            || self.source.as_flattened().contains(&field)
+            || field == self.host
+    }
 }
 
 /// What an event's line says of the event as a whole.
@@ -118,9 +127,9 @@ impl Sink for Json<'_> {
         self.slots.push(id, item, array)
     }
 
-    fn container(&mut self, path: &str, array: u32, _: bool) -> Result<(), Odd> {
+    fn container(&mut self, path: &str, array: u32, is_object: bool) -> Result<(), Odd> {
         if let Some(id) = self.index.get(path)
-            && (self.slots.is_present(id) && array == 0 || self.system.times.contains(&id))
+            && (self.slots.is_present(id) && array == 0 || !is_object && self.system.has(id))
         {
             return Err(Odd);
         }
@@ -214,8 +223,8 @@ fn write_source(slots: &Slots, system: &SystemFields, key: &mut String) -> Resul
     for [nested, plain] in system.source {
         let field = if slots.is_present(nested) { nested } else { plain };
         if slots.is_present(field) {
-            let (kind, text) = slots.single(field).ok_or(Odd)?;
-            if kind == Kind::Text && !slots.is_array(field) {
+            let (kind, text) = slots.single(field).filter(|_| !slots.is_array(field)).ok_or(Odd)?;
+            if kind == Kind::Text {
                 if text == OWN_PRODUCT || text.contains('\0') {
                     return Err(Odd);
                 }

@@ -71,7 +71,7 @@ impl Predicates {
     /// The predicates that make up a test of which one matcher is enough: usually one.
     pub(crate) fn intern(&mut self, test: &Test) -> Vec<u32> {
         let (alone, together): (Vec<&Matcher>, Vec<&Matcher>) = test.matchers.iter().partition(|matcher| {
-            matches!(matcher, Matcher::Null | Matcher::Exists(_) | Matcher::FieldReference { .. } | Matcher::Never)
+            matches!(matcher, Matcher::Null | Matcher::Exists(_) | Matcher::FieldReference { .. })
         });
         let mut places: Vec<u32> = Vec::new();
         for matcher in alone {

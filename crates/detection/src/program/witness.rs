@@ -110,7 +110,6 @@ fn of_test(test: &Test) -> Option<Witness> {
 fn of_matcher(field: FieldId, matcher: &Matcher) -> Option<Witness> {
     let signs = match matcher {
         Matcher::Null | Matcher::Exists(false) => return None,
-        Matcher::Never => Vec::new(),
         Matcher::Folded(pattern) | Matcher::Cased(pattern) => {
             let anchor = match pattern {
                 Pattern::StartsWith(_) => Anchor::Start,

@@ -6,10 +6,15 @@ use crate::engine::{Detector, Effect, Input, Options};
 use crate::event::{Position, RawEvent, SourceKind};
 use crate::normalise::normalise;
 use crate::rules::RuleSet;
+use crate::sigma::yaml::weigh;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
+/// Most bytes of one file of cases.
+pub const CASES_FILE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most that aliases may make of it.
+const CASES_WEIGHT_MAX: usize = 16 * CASES_FILE_BYTES_MAX;
 /// Most cases of one run.
 pub const CASES_MAX: usize = 10_000;
 /// Most events of one case.
@@ -78,10 +83,10 @@ pub fn test(rules: &RuleSet, files: &[(String, String)]) -> TestReport {
     let alerting = alerting(rules);
     let (mut tested, mut spared) = (BTreeSet::new(), BTreeSet::new());
     for (file, text) in files {
-        let cases: Vec<Case> = match serde_yaml_ng::from_str(text) {
+        let cases: Vec<Case> = match read(text) {
             Ok(cases) => cases,
             Err(error) => {
-                let error = Some(error.to_string());
+                let error = Some(error);
                 report.cases.push(CaseResult {
                     file: file.clone(),
                     name: file.clone(),
@@ -91,7 +96,12 @@ pub fn test(rules: &RuleSet, files: &[(String, String)]) -> TestReport {
                 continue;
             }
         };
-        for case in cases.into_iter().take(CASES_MAX.saturating_sub(report.cases.len())) {
+        for case in cases {
+            if report.cases.len() >= CASES_MAX {
+                let error = Some(format!("more than {CASES_MAX} cases"));
+                report.cases.push(CaseResult { file: file.clone(), name: case.name, error, ..CaseResult::default() });
+                break;
+            }
             let mut result = run(rules, file, &case);
             if let Some(rule) = case.near.iter().find(|rule| !alerting.contains(rule) || case.expect.contains(rule)) {
                 result.error = Some(format!("near {rule}, which raises no alerts or is expected"));
@@ -109,6 +119,14 @@ pub fn test(rules: &RuleSet, files: &[(String, String)]) -> TestReport {
     let without = |named: &BTreeSet<String>| alerting.iter().filter(|rule| !named.contains(*rule)).cloned().collect();
     (report.untested, report.unspared) = (without(&tested), without(&spared));
     report
+}
+
+fn read(text: &str) -> Result<Vec<Case>, String> {
+    if text.len() > CASES_FILE_BYTES_MAX {
+        return Err(format!("larger than {CASES_FILE_BYTES_MAX} bytes"));
+    }
+    weigh(text, CASES_WEIGHT_MAX).map_err(|reason| reason.to_string())?;
+    serde_yaml_ng::from_str(text).map_err(|error| error.to_string())
 }
 
 fn alerting(rules: &RuleSet) -> Vec<String> {
@@ -158,7 +176,7 @@ fn events(case: &Case) -> Result<Vec<RawEvent>, String> {
     let (mut events, mut at_ms) = (Vec::new(), BEGIN_MS);
     for step in &case.events {
         at_ms = at_ms.saturating_add(step.after_s.saturating_mul(1_000));
-        for number in 0..step.count.unwrap_or(1).min(EVENTS_MAX) {
+        for number in 0..step.count.unwrap_or(1) {
             if events.len() as u64 >= EVENTS_MAX {
                 return Err("more events than a case may have".to_owned());
             }

@@ -1,5 +1,6 @@
 //! Whether rules are right: what was wrong with their files, and which of them can never match.
 
+use super::fed;
 use super::never::{self, Verdict};
 use crate::event::{Event, LogSource};
 use crate::normalise::OWN_PRODUCT;
@@ -98,6 +99,8 @@ pub struct CheckReport {
     pub rules: usize,
     /// Correlations that were taken.
     pub correlations: usize,
+    /// Filters that were taken.
+    pub filters: usize,
     /// Documents that were not taken.
     pub errors: Vec<Problem>,
     /// What is odd about those that were.
@@ -144,8 +147,6 @@ pub struct Finding {
 pub enum FindingKind {
     /// Its conditions contradict each other, unless a field is a list.
     Contradiction,
-    /// It waits for placeholders that no pipeline fills.
-    UnfilledPlaceholder,
     /// No known log source is its own.
     UnmatchedSource {
         /// The log source it wants.
@@ -158,6 +159,17 @@ pub enum FindingKind {
         /// Whether without such fields it never matches; otherwise only a part of it does not.
         never: bool,
     },
+    /// A correlation of which too few rules ever match.
+    NeverFed,
+    /// A correlation with bounds that no number meets.
+    EmptyBounds,
+    /// An alias of a correlation that does nothing, or not for all of its rules.
+    OddAlias {
+        /// What is odd about it.
+        why: String,
+    },
+    /// A filter that narrows no rule.
+    NarrowsNothing,
     /// It has no text that must be there, so it is evaluated for every event of its log source.
     EvaluatedAlways,
 }
@@ -167,6 +179,7 @@ pub fn check(rules: &RuleSet, errors: &[RuleError], known: &Known) -> CheckRepor
     let mut report = CheckReport {
         rules: rules.rules().len(),
         correlations: rules.correlations().len(),
+        filters: rules.filters.len(),
         program: rules.program().size(),
         ..CheckReport::default()
     };
@@ -174,12 +187,12 @@ pub fn check(rules: &RuleSet, errors: &[RuleError], known: &Known) -> CheckRepor
         .iter()
         .map(|error| Problem { file: error.file.to_string(), line: error.line, reason: error.reason.to_string() })
         .collect();
+    let mut dead = Vec::with_capacity(rules.rules().len());
     for rule in rules.rules() {
+        let before = report.findings.len();
         let mut find = |kind| report.findings.push(finding(&rule.header, kind));
-        match never::verdict(rule, &BTreeSet::new()) {
-            Verdict::Can => {}
-            Verdict::Contradiction => find(FindingKind::Contradiction),
-            Verdict::Placeholder => find(FindingKind::UnfilledPlaceholder),
+        if never::verdict(rule, &BTreeSet::new()) == Verdict::Contradiction {
+            find(FindingKind::Contradiction);
         }
         if !known.sources.is_empty() && !known.sources.iter().any(|source| rule.source.admits(source)) {
             find(FindingKind::UnmatchedSource { source: rule.source.clone() });
@@ -193,8 +206,25 @@ pub fn check(rules: &RuleSet, errors: &[RuleError], known: &Known) -> CheckRepor
         if crate::program::is_evaluated_always(rule) {
             find(FindingKind::EvaluatedAlways);
         }
+        dead.push(report.findings[before..].iter().any(|finding| finding.kind.is_never()));
     }
+    for (place, kind) in fed::findings(rules, known, &dead) {
+        report.findings.push(finding(&rules.correlations()[place].header, kind));
+    }
+    let idle = rules.filters.iter().filter(|(_, narrowed)| *narrowed == 0);
+    report.findings.extend(idle.map(|(header, _)| finding(header, FindingKind::NarrowsNothing)));
     report
+}
+
+impl FindingKind {
+    /// Whether what it is told of never fires.
+    pub fn is_never(&self) -> bool {
+        match self {
+            Self::Contradiction | Self::UnmatchedSource { .. } | Self::NeverFed | Self::EmptyBounds => true,
+            Self::UnknownField { never, .. } => *never,
+            Self::OddAlias { .. } | Self::NarrowsNothing | Self::EvaluatedAlways => false,
+        }
+    }
 }
 
 fn finding(header: &Header, kind: FindingKind) -> Finding {
@@ -202,11 +232,21 @@ fn finding(header: &Header, kind: FindingKind) -> Finding {
 }
 
 fn unknown_fields(rule: &Rule, rules: &RuleSet, known: &Known) -> Vec<String> {
+    let Some(schema) = schema_of(rule, known) else { return Vec::new() };
+    let mut fields = BTreeSet::new();
+    rule.conditions.iter().for_each(|node| fields_of(node, &mut fields));
+    fields.remove(&FieldId::ANY);
+    let names = fields.into_iter().map(|field| rules.names().name(field));
+    names.filter(|name| !is_known(&schema, name)).map(str::to_owned).collect()
+}
+
+/// The fields that a rule's events can have, as far as anything is known of them.
+pub(super) fn schema_of(rule: &Rule, known: &Known) -> Option<Schema> {
     let samples: Vec<_> = known.samples.iter().filter(|(source, _)| rule.source.admits(source)).collect();
-    let schema = match known.schemas.iter().find(|schema| schema.source.contains(&rule.source)) {
-        Some(schema) => schema.clone(),
-        None if samples.is_empty() => return Vec::new(),
-        None => Schema {
+    match known.schemas.iter().find(|schema| schema.source.contains(&rule.source)) {
+        Some(schema) => Some(schema.clone()),
+        None if samples.is_empty() => None,
+        None => Some(Schema {
             source: rule.source.clone(),
             fields: samples
                 .iter()
@@ -215,17 +255,14 @@ fn unknown_fields(rule: &Rule, rules: &RuleSet, known: &Known) -> Vec<String> {
                 .flatten()
                 .cloned()
                 .collect(),
-        },
-    };
-    let mut fields = BTreeSet::new();
-    rule.conditions.iter().for_each(|node| fields_of(node, &mut fields));
-    fields.remove(&FieldId::ANY);
-    let is_known = |name: &str| {
-        schema.fields.contains(name)
-            || schema.fields.iter().any(|known| known.strip_suffix('*').is_some_and(|stem| name.starts_with(stem)))
-    };
-    let names = fields.into_iter().map(|field| rules.names().name(field));
-    names.filter(|name| !is_known(name)).map(str::to_owned).collect()
+        }),
+    }
+}
+
+/// Whether events can have a field.
+pub(super) fn is_known(schema: &Schema, name: &str) -> bool {
+    schema.fields.contains(name)
+        || schema.fields.iter().any(|known| known.strip_suffix('*').is_some_and(|stem| name.starts_with(stem)))
 }
 
 fn fields_of(node: &Node, fields: &mut BTreeSet<FieldId>) {

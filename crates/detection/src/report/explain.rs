@@ -2,9 +2,9 @@
 
 use crate::event::{Event, LogSource};
 use crate::rules::RuleSet;
-use crate::sigma::matcher::{Node, Test};
+use crate::sigma::matcher::{Node, Selection, Test};
 use crate::sigma::view::View;
-use crate::sigma::{FieldId, FieldNames, LogSourceFilter, Rule};
+use crate::sigma::{ExtraKind, FieldId, FieldNames, LogSourceFilter, Rule, Taxonomy};
 use serde::Serialize;
 
 /// Most values and patterns that are listed of one field.
@@ -31,8 +31,18 @@ pub struct Explanation {
     pub conditions: Vec<ConditionExplained>,
     /// What they are made of.
     pub selections: Vec<SelectionExplained>,
-    /// Titles of filters that its conditions must meet as well.
-    pub filters: Vec<String>,
+    /// What its conditions must meet as well.
+    pub added: Vec<AddedExplained>,
+}
+
+/// A condition that was added to a rule's own, and whether it holds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AddedExplained {
+    /// Whether a filter adds it, or the pipeline that the rule was read through.
+    pub is_filter: bool,
+    /// What it is, a filter by its title.
+    #[serde(flatten)]
+    pub selection: SelectionExplained,
 }
 
 /// A condition and whether it holds.
@@ -40,10 +50,10 @@ pub struct Explanation {
 pub struct ConditionExplained {
     /// As the rule writes it.
     pub condition: String,
-    /// Whether it holds, filters included.
+    /// Whether it holds, with what was added to it.
     pub holds: bool,
-    /// Whether it would hold if its filters did; differs where a filter took the match away.
-    pub holds_unfiltered: bool,
+    /// Whether it holds as it is written; differs where what was added took the match away.
+    pub holds_alone: bool,
 }
 
 /// A selection and whether it holds.
@@ -91,8 +101,10 @@ pub enum Part {
 pub struct FieldExplained {
     /// Whether the values are as asked for.
     pub holds: bool,
-    /// The field; `any field` for keywords.
+    /// The field, as events call it; `any field` for keywords.
     pub field: String,
+    /// What the rule calls it, where a pipeline changed the name; several where it makes one field of them.
+    pub written: Vec<String>,
     /// Whether all that is asked must hold, not only one.
     pub all: bool,
     /// What is asked and holds.
@@ -123,6 +135,7 @@ pub fn explain_all(rules: &RuleSet, key: Option<&str>, event: &Event) -> Vec<Exp
 
 fn one(rule: &Rule, names: &FieldNames, event: &Event, view: &View<'_>) -> Explanation {
     let source_fits = rule.source.admits(&event.logsource);
+    let reader = Reader { names, view, taxonomy: &rule.taxonomy };
     let conditions: Vec<ConditionExplained> = rule
         .texts
         .iter()
@@ -130,13 +143,12 @@ fn one(rule: &Rule, names: &FieldNames, event: &Event, view: &View<'_>) -> Expla
         .map(|(text, node)| ConditionExplained {
             condition: text.clone(),
             holds: node.holds(view),
-            holds_unfiltered: unfiltered(node, rule.filters.len()).holds(view),
+            holds_alone: rule.own(node).holds(view),
         })
         .collect();
-    let selections = rule.selections.iter().map(|selection| SelectionExplained {
-        name: selection.name.clone(),
-        holds: selection.node.holds(view),
-        part: part(&selection.node, names, view),
+    let added = rule.extras.iter().map(|extra| AddedExplained {
+        is_filter: extra.kind == ExtraKind::Filter,
+        selection: reader.selection(&extra.selection),
     });
     Explanation {
         rule: rule.header.reference.id.to_string(),
@@ -146,48 +158,60 @@ fn one(rule: &Rule, names: &FieldNames, event: &Event, view: &View<'_>) -> Expla
         source: event.logsource.clone(),
         source_fits,
         conditions,
-        selections: selections.collect(),
-        filters: rule.filters.iter().map(ToString::to_string).collect(),
+        selections: rule.selections.iter().map(|selection| reader.selection(selection)).collect(),
+        added: added.collect(),
     }
 }
 
-/// The condition below so many filters.
-fn unfiltered(node: &Node, filters: usize) -> &Node {
-    match node {
-        Node::All(nodes) if filters > 0 && nodes.len() == 2 => unfiltered(&nodes[0], filters - 1),
-        node => node,
-    }
+/// What parts of one rule are explained with.
+struct Reader<'a, 'e> {
+    names: &'a FieldNames,
+    view: &'a View<'e>,
+    taxonomy: &'a Taxonomy,
 }
 
-fn part(node: &Node, names: &FieldNames, view: &View<'_>) -> Part {
-    let parts = |nodes: &[Node]| nodes.iter().map(|node| part(node, names, view)).collect();
-    match node {
-        Node::All(nodes) => Part::All { holds: node.holds(view), parts: parts(nodes) },
-        Node::Any(nodes) => Part::Any { holds: node.holds(view), parts: parts(nodes) },
-        Node::Not(inner) => Part::Not { holds: node.holds(view), part: Box::new(part(inner, names, view)) },
-        Node::Selection(selection) => part(&selection.node, names, view),
-        Node::Field(test) => Part::Field(field(test, names, view)),
+impl Reader<'_, '_> {
+    fn selection(&self, selection: &Selection) -> SelectionExplained {
+        let holds = selection.node.holds(self.view);
+        SelectionExplained { name: selection.name.clone(), holds, part: self.part(&selection.node) }
     }
-}
 
-fn field(test: &Test, names: &FieldNames, view: &View<'_>) -> FieldExplained {
-    let (met, unmet): (Vec<_>, Vec<_>) = test.matchers.iter().partition(|matcher| matcher.holds(test.field, view));
-    let list = |matchers: &[&crate::sigma::matcher::Matcher]| -> Vec<String> {
-        matchers.iter().take(LISTED_MAX).map(|matcher| short(&matcher.to_string())).collect()
-    };
-    let items = if test.field == FieldId::ANY { &[][..] } else { view.items(test.field) };
-    FieldExplained {
-        holds: test.holds(view),
-        field: names.name(test.field).to_owned(),
-        all: test.all,
-        met: list(&met),
-        unmet: list(&unmet),
-        values: items
-            .iter()
-            .take(LISTED_MAX)
-            .map(|item| if item.is_null { "null".to_owned() } else { short(&item.text) })
-            .collect(),
-        shortened: met.len().max(unmet.len()).max(items.len()) > LISTED_MAX,
+    fn part(&self, node: &Node) -> Part {
+        let holds = node.holds(self.view);
+        let parts = |nodes: &[Node]| nodes.iter().map(|node| self.part(node)).collect();
+        match node {
+            Node::All(nodes) => Part::All { holds, parts: parts(nodes) },
+            Node::Any(nodes) => Part::Any { holds, parts: parts(nodes) },
+            Node::Not(inner) => Part::Not { holds, part: Box::new(self.part(inner)) },
+            Node::Selection(selection) => self.part(&selection.node),
+            Node::Field(test) => Part::Field(self.field(test)),
+        }
+    }
+
+    fn field(&self, test: &Test) -> FieldExplained {
+        let (met, unmet): (Vec<_>, Vec<_>) =
+            test.matchers.iter().partition(|matcher| matcher.holds(test.field, self.view));
+        let list = |matchers: &[&crate::sigma::matcher::Matcher]| -> Vec<String> {
+            matchers.iter().take(LISTED_MAX).map(|matcher| short(&matcher.to_string())).collect()
+        };
+        let items = if test.field == FieldId::ANY { &[][..] } else { self.view.items(test.field) };
+        let field = self.names.name(test.field).to_owned();
+        let mut written = if test.field == FieldId::ANY { Vec::new() } else { self.taxonomy.back(&field) };
+        written.retain(|name| *name != field);
+        FieldExplained {
+            holds: test.holds(self.view),
+            field,
+            written,
+            all: test.all,
+            met: list(&met),
+            unmet: list(&unmet),
+            values: items
+                .iter()
+                .take(LISTED_MAX)
+                .map(|item| if item.is_null { "null".to_owned() } else { short(&item.text) })
+                .collect(),
+            shortened: met.len().max(unmet.len()).max(items.len()) > LISTED_MAX,
+        }
     }
 }
 

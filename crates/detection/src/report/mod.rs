@@ -5,12 +5,17 @@
 mod backtest;
 mod cases;
 mod check;
+mod correlated;
 mod coverage;
 mod explain;
+mod fed;
 mod never;
 
 pub use backtest::{Backtest, Forecast, RuleHits, backtest};
-pub use cases::{CASES_MAX, CaseResult, TestReport, test};
+pub use cases::{CASES_FILE_BYTES_MAX, CASES_MAX, CaseResult, TestReport, test};
 pub use check::{CheckReport, Finding, FindingKind, Known, Problem, Schema, check};
+pub use correlated::{CorrelationExplained, FeedExplained, GroupExplained, explain_correlations};
 pub use coverage::{CoverageReport, Covered, coverage};
-pub use explain::{ConditionExplained, Explanation, FieldExplained, Part, SelectionExplained, explain, explain_all};
+pub use explain::{
+    AddedExplained, ConditionExplained, Explanation, FieldExplained, Part, SelectionExplained, explain, explain_all,
+};

@@ -5,12 +5,13 @@
 use crate::program::flat::{NO, Steps, YES};
 use crate::program::predicate::Predicates;
 use crate::sigma::Rule;
-use crate::sigma::matcher::{Matcher, Node};
 use crate::sigma::view::FieldId;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most steps followed before a rule is taken to be able to match.
 const STEPS_MAX: usize = 20_000;
+/// Most steps after one another, each a call within the one before.
+const DEPTH_MAX: usize = 1_000;
 
 /// Whether a rule can match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +19,6 @@ pub(super) enum Verdict {
     Can,
     /// Its conditions contradict each other.
     Contradiction,
-    /// It waits for a placeholder that nothing was given for.
-    Placeholder,
 }
 
 /// Whether a rule can match events that have none of the `absent` fields.
@@ -29,22 +28,7 @@ pub(super) fn verdict(rule: &Rule, absent: &BTreeSet<FieldId>) -> Verdict {
     let entry = steps.flatten(&rule.conditions, &mut predicates);
     let mut search =
         Search { steps: &steps, predicates: &predicates, absent, answers: BTreeMap::new(), left: STEPS_MAX };
-    if search.reaches(entry) {
-        Verdict::Can
-    } else if rule.conditions.iter().any(waits) {
-        Verdict::Placeholder
-    } else {
-        Verdict::Contradiction
-    }
-}
-
-fn waits(node: &Node) -> bool {
-    match node {
-        Node::All(nodes) | Node::Any(nodes) => nodes.iter().any(waits),
-        Node::Not(inner) => waits(inner),
-        Node::Selection(selection) => waits(&selection.node),
-        Node::Field(test) => test.matchers.iter().any(|matcher| matches!(matcher, Matcher::Never)),
-    }
+    if search.reaches(entry, 0) { Verdict::Can } else { Verdict::Contradiction }
 }
 
 struct Search<'a> {
@@ -57,24 +41,24 @@ struct Search<'a> {
 
 impl Search<'_> {
     /// Whether answers that do not contradict each other lead from here to yes.
-    fn reaches(&mut self, at: u32) -> bool {
+    fn reaches(&mut self, at: u32, depth: usize) -> bool {
         if at == YES || at == NO {
             return at == YES;
         }
-        if self.left == 0 {
+        if self.left == 0 || depth >= DEPTH_MAX {
             return true;
         }
         self.left -= 1;
         let step = self.steps.get(at);
         if let Some(answer) = self.answers.get(&step.predicate) {
-            return self.reaches(if *answer { step.yes } else { step.no });
+            return self.reaches(if *answer { step.yes } else { step.no }, depth + 1);
         }
         for (answer, next) in [(true, step.yes), (false, step.no)] {
             if next == NO {
                 continue;
             }
             self.answers.insert(step.predicate, answer);
-            if self.is_consistent(step.predicate) && self.reaches(next) {
+            if self.is_consistent(step.predicate) && self.reaches(next, depth + 1) {
                 return true;
             }
             self.answers.remove(&step.predicate);

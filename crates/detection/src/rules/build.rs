@@ -5,11 +5,13 @@
 
 use super::bitmap::Bitmap;
 use super::tenancy::TENANT_FIELD;
-use super::{Origin, RULES_MAX, RuleSet, Tenancy, error_at, keys_of, resolve};
+use super::{COST_BYTES_MAX, FILTERS_OF_RULE_MAX, Origin, RULES_MAX, RuleSet, Tenancy, error_at, keys_of, resolve};
 use crate::id::{Digest, SemanticHash};
 use crate::program::Program;
+use crate::sigma::budget::{Budget, FILE_COST_BYTES_MAX, PART_COST_BYTES};
+use crate::sigma::matcher::Selection;
 use crate::sigma::{
-    Audience, Correlation, Document, Filter, FilterTarget, Header, Pipeline, Reason, RuleError, parse_with,
+    Audience, Correlation, Document, Filter, FilterTarget, Header, Pipeline, Reason, RuleError, Taxonomy, parse_with,
 };
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -26,7 +28,7 @@ pub fn load_texts(files: Vec<(String, String)>) -> (RuleSet, Vec<RuleError>) {
 /// Reads rule files given as name and text, through a pipeline.
 pub fn load_texts_with(files: Vec<(String, String)>, pipeline: &Pipeline) -> (RuleSet, Vec<RuleError>) {
     let mut builder = Builder::default();
-    builder.add(files, pipeline, RULES_MAX);
+    builder.add(files, &Arc::new(pipeline.clone()), RULES_MAX);
     builder.finish(Tenancy::default())
 }
 
@@ -44,6 +46,7 @@ pub(crate) struct Builder {
     set: RuleSet,
     pub(crate) errors: Vec<RuleError>,
     count: usize,
+    cost_bytes: usize,
 }
 
 /// What a group's documents are, besides rules.
@@ -55,14 +58,13 @@ struct Others {
 
 impl Builder {
     /// Adds a group of files for the platform.
-    pub(crate) fn add(&mut self, files: Vec<(String, String)>, pipeline: &Pipeline, rules_max: usize) -> Group {
+    pub(crate) fn add(&mut self, files: Vec<(String, String)>, pipeline: &Arc<Pipeline>, rules_max: usize) -> Group {
         let (rules, correlations) = (self.set.rules.len(), self.set.correlations.len());
         let mut taken = Taken::new();
         let others = self.read(files, pipeline, &mut taken, rules_max);
         for filter in &others.filters {
-            for place in self.targets(filter, &taken, rules..self.set.rules.len()) {
-                self.set.rules[place].narrow(filter);
-            }
+            let places = self.targets(filter, &taken, rules..self.set.rules.len());
+            self.narrow(filter, pipeline, places);
         }
         self.set.rule_alerts.resize(self.set.rules.len(), true);
         resolve(&mut self.set, others.correlations, &mut taken, &mut self.errors);
@@ -78,7 +80,7 @@ impl Builder {
             let plan = Arc::make_mut(plan);
             plan.header.audience = audience.clone();
             plan.group_by.insert(0, TENANT_FIELD.to_owned());
-            plan.feeds.iter_mut().for_each(|feed| feed.group_fields.insert(0, TENANT_FIELD.to_owned()));
+            plan.feeds.iter_mut().for_each(|feed| feed.group_fields.insert(0, vec![TENANT_FIELD.to_owned()]));
             let mut hash = Digest::new("holdfast sigma correlation for tenants 1");
             hash.part(plan.header.reference.semantic_hash.as_bytes()).part(owner.as_bytes());
             plan.header.reference.semantic_hash = SemanticHash::of(hash);
@@ -96,7 +98,7 @@ impl Builder {
     /// all that it has.
     pub(crate) fn add_for_tenant(
         &mut self,
-        files: Vec<(String, String)>,
+        (files, pipeline): (Vec<(String, String)>, &Arc<Pipeline>),
         tenant: &str,
         sees: &[&Group],
         view: &mut Bitmap,
@@ -104,15 +106,16 @@ impl Builder {
     ) {
         let (rules, correlations) = (self.set.rules.len(), self.set.correlations.len());
         let mut taken: Taken = sees.iter().flat_map(|group| group.taken.clone()).collect();
-        let others = self.read(files, &Pipeline::default(), &mut taken, rules_max);
+        let others = self.read(files, pipeline, &mut taken, rules_max);
         let own = rules..self.set.rules.len();
         self.set.rule_alerts.resize(self.set.rules.len(), true);
         let mut copies: BTreeMap<usize, usize> = BTreeMap::new();
         for filter in &others.filters {
             let seen: Vec<usize> = (0..rules).filter(|place| view.has(*place)).collect();
+            let mut narrowed = Vec::new();
             for place in self.targets(filter, &taken, seen.into_iter().chain(own.clone())) {
                 if own.contains(&place) {
-                    self.set.rules[place].narrow(filter);
+                    narrowed.push(place);
                     continue;
                 }
                 // A rule that it does without stays away.
@@ -128,8 +131,9 @@ impl Builder {
                     self.set.rules.push(self.set.rules[place].clone());
                     self.set.rule_alerts.push(self.set.rule_alerts[place]);
                 }
-                self.set.rules[copies[&place]].narrow(filter);
+                narrowed.push(copies[&place]);
             }
+            self.narrow(filter, pipeline, narrowed);
         }
         self.replace(&copies, &mut taken, sees, view);
         // What it says of others' rules holds for its own alerts, not for theirs.
@@ -188,10 +192,54 @@ impl Builder {
         origin.is_some()
     }
 
+    /// Adds a filter's condition to rules, in the words of each.
+    fn narrow(&mut self, filter: &Filter, pipeline: &Arc<Pipeline>, places: Vec<usize>) {
+        let own = Taxonomy { source: filter.source.clone(), pipeline: Arc::clone(pipeline) };
+        let mut read: Vec<(Taxonomy, Arc<Selection>)> = Vec::new();
+        let mut narrowed = 0;
+        let mut places: Vec<Option<usize>> = places.into_iter().map(Some).collect();
+        if places.is_empty() {
+            // It is read all the same: what is wrong with it is told.
+            places.push(None);
+        }
+        for place in places {
+            let taxonomy = place.map_or(&own, |place| &self.set.rules[place].taxonomy).clone();
+            let known = read.iter().find(|(known, _)| known.is_same(&taxonomy)).map(|(_, known)| Arc::clone(known));
+            let mut budget = Budget::new(FILE_COST_BYTES_MAX.min(COST_BYTES_MAX - self.cost_bytes));
+            let before = budget.left();
+            let condition = match known {
+                Some(known) => known,
+                None => match filter.condition(&taxonomy, &mut self.set.names, &mut budget) {
+                    Ok(condition) => {
+                        read.push((taxonomy, Arc::clone(&condition)));
+                        condition
+                    }
+                    Err(error) => {
+                        self.errors.push(error);
+                        break;
+                    }
+                },
+            };
+            self.cost_bytes += before - budget.left();
+            let Some(place) = place else { break };
+            // Compiled, the condition is there once for each rule.
+            let cost_bytes = condition.node.size() * PART_COST_BYTES;
+            let is_full = self.set.rules[place].filters() >= FILTERS_OF_RULE_MAX;
+            if is_full || self.cost_bytes + cost_bytes > COST_BYTES_MAX {
+                self.errors.push(error_at(&filter.header, Reason::TooCostly));
+                break;
+            }
+            self.cost_bytes += cost_bytes;
+            self.set.rules[place].narrow(filter, condition);
+            narrowed += 1;
+        }
+        self.set.filters.push((filter.header.clone(), narrowed));
+    }
+
     fn read(
         &mut self,
         files: Vec<(String, String)>,
-        pipeline: &Pipeline,
+        pipeline: &Arc<Pipeline>,
         taken: &mut Taken,
         rules_max: usize,
     ) -> Others {
@@ -205,8 +253,11 @@ impl Builder {
                 own += 1;
                 let header = header_of(&document);
                 let keys = keys_of(header);
+                let cost_bytes = if let Document::Rule(rule) = &document { rule.cost_bytes } else { 0 };
                 let reason = if self.count > RULES_MAX {
                     Some(Reason::TooMany)
+                } else if self.cost_bytes + cost_bytes > COST_BYTES_MAX {
+                    Some(Reason::TooCostly)
                 } else if own > rules_max {
                     Some(Reason::OverQuota { max: rules_max })
                 } else {
@@ -217,6 +268,7 @@ impl Builder {
                     self.errors.push(error_at(header, reason));
                     continue;
                 }
+                self.cost_bytes += cost_bytes;
                 let origin = match document {
                     Document::Rule(rule) => {
                         self.set.rules.push(rule);
@@ -260,7 +312,7 @@ impl Builder {
                 places
             }
         };
-        places.retain(|place| filter.source.contains(&self.set.rules[*place].source));
+        places.retain(|place| filter.is_for(&self.set.rules[*place]));
         places
     }
 }

@@ -91,7 +91,8 @@ impl RuleSet {
             Origin::Rule(rule) => rules[rule],
             Origin::Correlation(correlation) => correlations[correlation],
         };
-        let mut part = Self { names: self.names.clone(), tenancy, ..Self::default() };
+        let (names, filters) = (self.names.clone(), self.filters.clone());
+        let mut part = Self { names, tenancy, filters, ..Self::default() };
         for (place, rule) in self.rules.iter().enumerate().filter(|(place, _)| rules[*place]) {
             part.rules.push(rule.clone());
             part.rule_alerts.push(self.rule_alerts[place]);

@@ -1,5 +1,6 @@
 //! Conditions: `and`, `or`, `not`, parentheses, `1 of name*`, `all of them`.
 
+use super::budget::{Budget, PART_COST_BYTES};
 use super::error::Reason;
 use super::grammar::{self, Formula, Words};
 use super::matcher::{Node, Selection};
@@ -11,11 +12,11 @@ use std::sync::Arc;
 pub(super) type Selections = Vec<Arc<Selection>>;
 
 /// Reads a condition over selections.
-pub(super) fn read(text: &str, selections: &Selections) -> Result<Node, Reason> {
+pub(super) fn read(text: &str, selections: &Selections, budget: &mut Budget) -> Result<Node, Reason> {
     if text.contains('|') {
         return Err(Reason::Unsupported { what: "aggregation in a condition (use a correlation)".to_owned() });
     }
-    grammar::read(text, |words| named(words, selections))
+    grammar::read(text, |words| named(words, selections, budget))
 }
 
 impl Formula for Node {
@@ -31,7 +32,7 @@ impl Formula for Node {
 }
 
 /// A selection by its name, or some of them by a pattern.
-fn named(words: &mut Words<'_>, selections: &Selections) -> Result<Node, Reason> {
+fn named(words: &mut Words<'_>, selections: &Selections, budget: &mut Budget) -> Result<Node, Reason> {
     let Some(word) = words.next() else { return Err(words.stuck()) };
     if words.ahead(1).is_some_and(|next| next.eq_ignore_ascii_case("of")) {
         let Some(name) = words.ahead(2) else {
@@ -39,6 +40,7 @@ fn named(words: &mut Words<'_>, selections: &Selections) -> Result<Node, Reason>
             return Err(words.stuck());
         };
         let nodes = selected(name, selections)?;
+        budget.spend(nodes.len() * PART_COST_BYTES)?;
         let node = match word.to_ascii_lowercase().as_str() {
             "all" => Node::All(nodes),
             "1" | "any" => Node::Any(nodes),
@@ -53,6 +55,7 @@ fn named(words: &mut Words<'_>, selections: &Selections) -> Result<Node, Reason>
     let name = words.name()?;
     let selection = selections.iter().find(|selection| selection.name == name);
     let selection = selection.ok_or_else(|| Reason::UnknownSelection { name: name.to_owned() })?;
+    budget.spend(PART_COST_BYTES)?;
     words.pass(1);
     Ok(Node::Selection(Arc::clone(selection)))
 }

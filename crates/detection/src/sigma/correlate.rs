@@ -1,6 +1,6 @@
 //! Correlation documents: types, thresholds, conditions over rules.
 
-use super::document::{Failure, at, header, missing, wrong};
+use super::document::{Failure, at, flag, header, missing, wrong};
 use super::error::Reason;
 use super::grammar::{self, Formula};
 use super::yaml::{canonical, milliseconds, strings};
@@ -19,7 +19,11 @@ pub(super) fn correlation(file: &Arc<str>, line: u32, root: &Mapping, value: &Va
         None | Some(Value::Null) => Ok(Vec::new()),
         Some(value) => strings(value).ok_or_else(|| wrong(key, "a text or a list of texts")),
     };
-    let rules = list("rules")?;
+    let mut rules = list("rules")?;
+    if rules.is_empty() {
+        // An extended condition names its rules itself.
+        rules = body.get("condition").and_then(expression_of).map(grammar::names).unwrap_or_default();
+    }
     if rules.is_empty() {
         return Err(missing("rules"));
     }
@@ -37,7 +41,8 @@ pub(super) fn correlation(file: &Arc<str>, line: u32, root: &Mapping, value: &Va
         None | Some(Value::Null) => BTreeMap::new(),
         Some(aliases) => self::aliases(aliases).ok_or_else(|| wrong("aliases", "fields by alias and rule"))?,
     };
-    let generate = body.get("generate").and_then(Value::as_bool) == Some(true);
+    // Where the specification's schema has it, and where its text has had it.
+    let generate = flag(root, "generate")? || flag(body, "generate")?;
     let mut hash = Digest::new("holdfast sigma correlation 1");
     hash.part(canonical(Some(value)).as_bytes());
     let header = header(file, line, root, SemanticHash::of(hash))?;
@@ -74,12 +79,12 @@ fn correlation_kind(kind: &str, condition: Option<&Value>, rules: &[String]) -> 
         }
         "temporal" | "temporal_ordered" => {
             let ordered = kind == "temporal_ordered";
-            let text = condition.and_then(|condition| match condition {
-                Value::Mapping(parts) => parts.get("expression").and_then(Value::as_str),
-                other => other.as_str(),
-            });
-            if let Some(text) = text {
+            if let Some(text) = condition.and_then(expression_of) {
                 let condition = expression(text, rules).map_err(at("condition"))?;
+                let named = grammar::names(text);
+                if let Some(unnamed) = rules.iter().find(|rule| !named.contains(rule)) {
+                    return Err(at(unnamed)(Reason::UnnamedRule { name: unnamed.clone() }));
+                }
                 return Ok(CorrelationKind::Expression { condition, ordered });
             }
             if condition.is_some_and(|condition| !condition.is_mapping()) {
@@ -146,6 +151,14 @@ fn at_least(bounds: &[Bound]) -> Result<Option<u32>, Failure> {
     };
     let whole = (1.0..=f64::from(THRESHOLD_MAX)).contains(&value).then_some(value.ceil() as u32);
     whole.map(Some).ok_or_else(|| wrong(key, "a whole number from 1 to 100000"))
+}
+
+/// The text of an extended condition, where it is one.
+fn expression_of(condition: &Value) -> Option<&str> {
+    match condition {
+        Value::Mapping(parts) => parts.get("expression").and_then(Value::as_str),
+        other => other.as_str(),
+    }
 }
 
 /// An extended condition: `and`, `or`, `not` and parentheses over the correlation's rules.

@@ -1,5 +1,6 @@
 //! Rule files: YAML documents, each a rule on single events, a filter of rules, or a correlation.
 
+use super::budget::{Budget, FILE_COST_BYTES_MAX};
 use super::condition::{self, Selections};
 use super::correlate;
 use super::effect::Effect;
@@ -7,11 +8,10 @@ use super::error::{Reason, RuleError};
 use super::matcher::{Node, Selection};
 use super::modifier::{self, Reading};
 use super::pipeline::Pipeline;
+use super::rule::{Body, Extra, ExtraKind, Filter, FilterTarget, Rule, Taxonomy};
 use super::view::FieldNames;
-use super::yaml::{canonical, log_source, strings};
-use super::{
-    Audience, Correlation, DEPTH_MAX, FILE_SIZE_BYTES_MAX, Filter, FilterTarget, Header, LogSourceFilter, Rule, scan,
-};
+use super::yaml::{self, canonical, log_source, strings};
+use super::{Audience, Correlation, DEPTH_MAX, FILE_SIZE_BYTES_MAX, Header, LogSourceFilter, scan};
 use crate::alert::{RuleReference, Severity};
 use crate::id::{Digest, SemanticHash};
 use serde_yaml_ng::{Mapping, Value};
@@ -30,7 +30,7 @@ pub enum Document {
 
 /// Reads a rule file: what is right in it and what is wrong with the rest.
 pub fn parse(file: &Arc<str>, text: &str, names: &mut FieldNames) -> (Vec<Document>, Vec<RuleError>) {
-    parse_with(file, text, names, &Pipeline::default())
+    parse_with(file, text, names, &Arc::default())
 }
 
 /// Reads a rule file through a pipeline.
@@ -38,8 +38,9 @@ pub fn parse_with(
     file: &Arc<str>,
     text: &str,
     names: &mut FieldNames,
-    pipeline: &Pipeline,
+    pipeline: &Arc<Pipeline>,
 ) -> (Vec<Document>, Vec<RuleError>) {
+    let mut budget = Budget::new(FILE_COST_BYTES_MAX);
     let (mut documents, mut errors) = (Vec::new(), Vec::new());
     if text.len() > FILE_SIZE_BYTES_MAX {
         errors.push(RuleError { file: file.clone(), line: 1, reason: Reason::TooLarge });
@@ -47,17 +48,14 @@ pub fn parse_with(
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (line, text) in scan::documents(text) {
-        let value: Value = match serde_yaml_ng::from_str(text) {
+        let value = match yaml::read(text) {
             Ok(value) => value,
-            Err(error) => {
-                let within = error.location().map_or(0, |place| place.line().saturating_sub(1));
-                let line = line + u32::try_from(within).unwrap_or(0);
-                let reason = Reason::NotYaml { cause: error.to_string() };
-                errors.push(RuleError { file: file.clone(), line, reason });
+            Err((within, reason)) => {
+                errors.push(RuleError { file: file.clone(), line: line + within, reason });
                 continue;
             }
         };
-        match document(file, line, &value, names, pipeline) {
+        match document(file, line, (&value, text), names, pipeline, &mut budget) {
             Ok(document) => documents.push(document),
             Err((key, reason)) => {
                 let line = key.map_or(line, |key| scan::line_of(text, line, &key));
@@ -86,9 +84,10 @@ pub(super) fn missing(key: &str) -> Failure {
 fn document(
     file: &Arc<str>,
     line: u32,
-    value: &Value,
+    (value, text): (&Value, &str),
     names: &mut FieldNames,
-    pipeline: &Pipeline,
+    pipeline: &Arc<Pipeline>,
+    budget: &mut Budget,
 ) -> Result<Document, Failure> {
     let root = value.as_mapping().ok_or((None, Reason::NotAMapping))?;
     if root.contains_key("action") {
@@ -98,10 +97,10 @@ fn document(
         return Ok(Document::Correlation(correlate::correlation(file, line, root, correlation)?));
     }
     let source = source_of(root)?;
-    let mut reading = Reading { names, pipeline, source, effect: Effect::default() };
+    let taxonomy = Taxonomy { source, pipeline: Arc::clone(pipeline) };
     match root.get("filter") {
-        Some(body) => Ok(Document::Filter(filter(file, line, root, body, &mut reading)?)),
-        None => Ok(Document::Rule(rule(file, line, root, &mut reading)?)),
+        Some(body) => Ok(Document::Filter(filter(file, line, root, body, taxonomy.source, text)?)),
+        None => Ok(Document::Rule(rule(file, line, root, &mut Reading { names, taxonomy, budget, effect: Effect::default() })?)),
     }
 }
 
@@ -138,45 +137,63 @@ pub(super) fn header(
         Some(_) => return Err(wrong("tags", "a list")),
     };
     let reference = RuleReference { id, title, semantic_hash, tags };
-    let always_alerts = root.get("generate").and_then(Value::as_bool) == Some(true);
+    let (always_alerts, shadow) = (flag(root, "alerts")?, flag(root, "shadow")?);
     let references = root.get("references").and_then(strings).unwrap_or_default();
     let runbook = references.into_iter().find(|reference| !reference.contains("://")).map(Arc::from);
     let is_experimental = root.get("status").and_then(Value::as_str) == Some("experimental");
-    let shadow = root.get("shadow").and_then(Value::as_bool) == Some(true);
     let audience = Audience::Platform;
     let file = file.clone();
     Ok(Header { reference, name, severity, always_alerts, shadow, runbook, is_experimental, audience, file, line })
 }
 
+/// Whether a key says true; it must not say anything else than true or false.
+pub(super) fn flag(mapping: &Mapping, key: &str) -> Result<bool, Failure> {
+    match mapping.get(key) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(flag)) => Ok(*flag),
+        Some(_) => Err(wrong(key, "true or false")),
+    }
+}
+
 fn rule(file: &Arc<str>, line: u32, root: &Mapping, reading: &mut Reading<'_>) -> Result<Rule, Failure> {
+    let before = reading.budget.left();
+    if root.contains_key("generate") {
+        let what = "generate in a rule that is no correlation (use alerts)".to_owned();
+        return Err(at("generate")(Reason::Unsupported { what }));
+    }
     let detection = root.get("detection").ok_or_else(|| missing("detection"))?;
     let detection = detection.as_mapping().ok_or_else(|| wrong("detection", "a mapping"))?;
-    if let Some(why) = reading.pipeline.refusal(&reading.source) {
+    let taxonomy = reading.taxonomy.clone();
+    if let Some(why) = taxonomy.pipeline.refusal(&taxonomy.source) {
         return Err(at("logsource")(Reason::Refused { why: why.to_owned() }));
     }
     let selections = selections("detection", detection, &[], reading)?;
     let texts = detection.get("condition").ok_or_else(|| missing("condition"))?;
     let texts = strings(texts).filter(|texts| !texts.is_empty());
     let texts = texts.ok_or_else(|| wrong("condition", "a text or a list of texts"))?;
-    let mut conditions = texts
+    let conditions = texts
         .iter()
-        .map(|text| condition::read(text, &selections).map_err(at("condition")))
+        .map(|text| condition::read(text, &selections, reading.budget).map_err(at("condition")))
         .collect::<Result<Vec<_>, _>>()?;
-    let pipeline = reading.pipeline;
-    for fields in pipeline.added(&reading.source.clone()) {
-        let added = mapping("condition of the pipeline", fields, reading)?;
-        reading.effect.added(&canonical(Some(&Value::Mapping(fields.clone()))));
-        conditions = conditions.into_iter().map(|node| Node::All(vec![node, added.clone()])).collect();
-    }
-    let source = pipeline.source(&reading.source);
+    let source = taxonomy.pipeline.source(&taxonomy.source);
     let mut hash = Digest::new("holdfast sigma rule 1");
     for part in [&source.product, &source.category, &source.service] {
         hash.part(part.as_deref().unwrap_or_default().as_bytes());
     }
     hash.part(canonical(root.get("detection")).as_bytes());
+    let mut extras = Vec::new();
+    for fields in taxonomy.pipeline.added(&taxonomy.source) {
+        let name = "condition of the pipeline";
+        let selection = Arc::new(Selection { name: name.to_owned(), node: mapping(name, fields, reading)? });
+        reading.effect.added(&canonical(Some(&Value::Mapping(fields.clone()))));
+        extras.push(Extra { kind: ExtraKind::Pipeline, selection });
+    }
     reading.effect.mix(&mut hash);
     let header = header(file, line, root, SemanticHash::of(hash))?;
-    Ok(Rule { header, source, conditions, texts, selections, filters: Vec::new() })
+    let mut rule = Rule { header, source, conditions, texts, selections, extras: Vec::new(), taxonomy, cost_bytes: 0 };
+    extras.into_iter().for_each(|extra| rule.add(extra));
+    rule.cost_bytes = before - reading.budget.left();
+    Ok(rule)
 }
 
 fn filter(
@@ -184,30 +201,26 @@ fn filter(
     line: u32,
     root: &Mapping,
     body: &Value,
-    reading: &mut Reading<'_>,
+    source: LogSourceFilter,
+    text: &str,
 ) -> Result<Filter, Failure> {
     let filter = body.as_mapping().ok_or_else(|| wrong("filter", "a mapping"))?;
     let target = match filter.get("rules") {
-        None | Some(Value::Null) => FilterTarget::Every,
+        // Left out, it would narrow everything; that must be said.
+        None | Some(Value::Null) => return Err(missing("rules")),
         Some(Value::String(word)) if word.eq_ignore_ascii_case("any") => FilterTarget::Every,
-        Some(rules) => match strings(rules) {
-            Some(rules) if rules.is_empty() => FilterTarget::Every,
-            Some(rules) => FilterTarget::Rules(rules),
-            None => return Err(wrong("rules", "any, or a list of ids or names")),
-        },
+        Some(rules) => strings(rules)
+            .filter(|rules| !rules.is_empty())
+            .map(FilterTarget::Rules)
+            .ok_or_else(|| wrong("rules", "any, or a list of ids or names"))?,
     };
-    let selections = selections("filter", filter, &["rules"], reading)?;
-    let text = filter.get("condition").ok_or_else(|| missing("condition"))?;
-    let text = text.as_str().ok_or_else(|| wrong("condition", "a text"))?;
-    let condition = condition::read(text, &selections).map_err(at("condition"))?;
     let mut hash = Digest::new("holdfast sigma filter 1");
     hash.part(canonical(Some(body)).as_bytes());
-    reading.effect.mix(&mut hash);
     let header = header(file, line, root, SemanticHash::of(hash))?;
-    Ok(Filter { header, source: reading.pipeline.source(&reading.source), target, condition })
+    Ok(Filter { header, source, target, body: Arc::new(Body { fields: filter.clone(), text: text.to_owned() }) })
 }
 
-fn selections(
+pub(super) fn selections(
     whole: &str,
     body: &Mapping,
     other_keys: &[&str],
@@ -249,10 +262,16 @@ fn selection(name: &str, value: &Value, reading: &mut Reading<'_>, depth: usize)
 }
 
 fn mapping(name: &str, fields: &Mapping, reading: &mut Reading<'_>) -> Result<Node, Failure> {
+    if fields.is_empty() {
+        return Err(wrong(name, "a mapping of at least one field"));
+    }
     let mut nodes = Vec::with_capacity(fields.len());
     for (key, value) in fields {
         let key = key.as_str().ok_or_else(|| wrong(name, "a mapping with texts as keys"))?;
         nodes.extend(modifier::field(key, value, reading).map_err(at(key))?);
+    }
+    if nodes.is_empty() {
+        return Err(at(name)(Reason::Emptied { name: name.to_owned() }));
     }
     Ok(Node::All(nodes))
 }

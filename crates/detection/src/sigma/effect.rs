@@ -24,6 +24,15 @@ impl Effect {
         self.note("added", condition, []);
     }
 
+    /// Something stands for a placeholder.
+    pub(super) fn filled(&mut self, placeholder: &str, by: &Filling<'_>) {
+        match by {
+            Filling::Values(values) => self.note("filled", placeholder, values.iter().map(String::as_str)),
+            Filling::Anything => self.note("anything", placeholder, []),
+            Filling::Nothing => {}
+        }
+    }
+
     /// Adds it to what a document means.
     pub(super) fn mix(&self, hash: &mut Digest) {
         for part in &self.0 {
@@ -32,10 +41,10 @@ impl Effect {
     }
 }
 
-impl<'a> Reading<'a> {
+impl Reading<'_> {
     /// What events call a rule's field.
     pub(super) fn forth(&mut self, field: &str) -> Vec<String> {
-        let names = self.pipeline.forth(&self.source, field);
+        let names = self.taxonomy.forth(field);
         if names != [field] {
             self.effect.note("named", field, names.iter().map(String::as_str));
         }
@@ -44,22 +53,10 @@ impl<'a> Reading<'a> {
 
     /// Whether a field is left out.
     pub(super) fn drops(&mut self, field: &str) -> bool {
-        let drops = self.pipeline.drops(&self.source, field);
+        let drops = self.taxonomy.pipeline.drops(&self.taxonomy.source, field);
         if drops {
             self.effect.note("dropped", field, []);
         }
         drops
-    }
-
-    /// What stands for a placeholder.
-    pub(super) fn fill(&mut self, placeholder: &str) -> Filling<'a> {
-        let pipeline = self.pipeline;
-        let filling = pipeline.fill(&self.source, placeholder);
-        match filling {
-            Filling::Values(values) => self.effect.note("filled", placeholder, values.iter().map(String::as_str)),
-            Filling::Anything => self.effect.note("anything", placeholder, []),
-            Filling::Nothing => {}
-        }
-        filling
     }
 }

@@ -1,7 +1,13 @@
 //! Texts as attackers encode them: UTF-16 and base64, at every offset.
 
+use super::pattern::{DASHES, Token};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+
+/// Most encodings one after the other.
+pub(super) const ENCODINGS_MAX: usize = 3;
+/// Most characters of all texts that one with widened dashes stands for.
+const WIDENED_CHARACTERS_MAX: usize = 1024 * 1024;
 
 /// An encoding that a modifier names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +36,45 @@ impl Encoding {
     }
 }
 
+/// All forms of a text under encodings, each dash that was widened as every character that it stands for.
+///
+/// # Errors
+/// What the text must be to be encoded.
+pub(super) fn forms(tokens: &[Token], encodings: &[Encoding]) -> Result<Vec<Vec<Token>>, &'static str> {
+    let mut forms = Vec::new();
+    for text in texts(tokens)? {
+        for bytes in encode(&text, encodings) {
+            if bytes.is_empty() {
+                return Err("long enough that something of it is the same whatever stands around it");
+            }
+            let text = String::from_utf8(bytes).map_err(|_| "ASCII, or encoded with base64 as well")?;
+            forms.push(text.chars().map(Token::Literal).collect());
+        }
+    }
+    Ok(forms)
+}
+
+/// The texts that tokens without wildcards stand for.
+fn texts(tokens: &[Token]) -> Result<Vec<String>, &'static str> {
+    let mut texts = vec![String::new()];
+    for token in tokens {
+        match token {
+            Token::Literal(character) => texts.iter_mut().for_each(|text| text.push(*character)),
+            Token::Dash if texts.len() * DASHES.len() * tokens.len() > WIDENED_CHARACTERS_MAX => {
+                return Err("shorter, or of fewer dashes");
+            }
+            Token::Dash => {
+                let with = |text: &String| DASHES.map(|dash| format!("{text}{dash}"));
+                texts = texts.iter().flat_map(with).collect();
+            }
+            Token::Many | Token::One => return Err("without wildcards, which have no meaning in encoded text"),
+        }
+    }
+    Ok(texts)
+}
+
 /// All forms of a text under encodings, applied one after the other.
-pub(super) fn encode(text: &str, encodings: &[Encoding]) -> Vec<Vec<u8>> {
+fn encode(text: &str, encodings: &[Encoding]) -> Vec<Vec<u8>> {
     let mut forms = vec![text.as_bytes().to_vec()];
     for encoding in encodings {
         forms = forms

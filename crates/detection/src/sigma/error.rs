@@ -30,9 +30,19 @@ pub enum Reason {
         /// What the system said.
         cause: String,
     },
-    /// Larger than [`super::FILE_SIZE_BYTES_MAX`].
+    /// More files than [`crate::rules::FILES_MAX`] in one folder and those in it.
+    #[error("more rule files than one folder may hold: the last by name are left out")]
+    TooManyFiles,
+    /// A folder that is a link: it may lead anywhere, also in circles.
+    #[error("a link to a folder is not followed")]
+    LinkedFolder,
+    /// Larger than [`super::FILE_SIZE_BYTES_MAX`], or made larger by its aliases than any such file.
     #[error("the file is too large")]
     TooLarge,
+    /// What its patterns and conditions come to is more than [`super::budget::FILE_COST_BYTES_MAX`] for one file, or
+    /// more than a set of rules may come to.
+    #[error("its patterns and conditions come to too much")]
+    TooCostly,
     /// Not YAML.
     #[error("not YAML: {cause}")]
     NotYaml {
@@ -68,6 +78,18 @@ pub enum Reason {
         /// The modifier.
         modifier: String,
     },
+    /// A placeholder that nothing is given for: it would never match, and match everything where it is negated.
+    #[error("nothing is given for the placeholder %{name}%")]
+    UnfilledPlaceholder {
+        /// Its name.
+        name: String,
+    },
+    /// A selection, or a part of one, of which a pipeline leaves nothing: it would match everything.
+    #[error("the pipeline drops all of {name}")]
+    Emptied {
+        /// The selection.
+        name: String,
+    },
     /// A regular expression that does not compile, or needs what linear-time matching cannot do.
     #[error("bad regular expression: {cause}")]
     BadRegex {
@@ -92,6 +114,15 @@ pub enum Reason {
         /// The name.
         name: String,
     },
+    /// A rule of a correlation that its extended condition does not name: it would be silenced for nothing.
+    #[error("the condition does not name {name}, which is among its rules")]
+    UnnamedRule {
+        /// Its id or name.
+        name: String,
+    },
+    /// A condition of more than 64 KB.
+    #[error("the condition is too long")]
+    TooLong,
     /// Nested deeper than [`super::DEPTH_MAX`].
     #[error("nested too deeply")]
     TooDeep,
@@ -131,6 +162,12 @@ pub enum Reason {
     /// A correlation of a rule that is not loaded.
     #[error("refers to {name}, which no rule is called")]
     UnknownRule {
+        /// The id or name.
+        name: String,
+    },
+    /// A correlation of another that was refused.
+    #[error("refers to {name}, which is refused")]
+    RefusedRule {
         /// The id or name.
         name: String,
     },

@@ -5,6 +5,8 @@ use super::error::Reason;
 
 /// Most bytes of a condition.
 const CONDITION_BYTES_MAX: usize = 64 * 1024;
+/// Most names of a condition that are told.
+const NAMES_MAX: usize = 1_024;
 
 /// What a condition is read into.
 pub(super) trait Formula: Sized {
@@ -19,12 +21,28 @@ pub(super) trait Formula: Sized {
 /// Reads a condition whose smallest parts `leaf` reads: it takes its words, or says where it is stuck.
 pub(super) fn read<F: Formula>(text: &str, leaf: impl FnMut(&mut Words<'_>) -> Result<F, Reason>) -> Result<F, Reason> {
     if text.len() > CONDITION_BYTES_MAX {
-        return Err(Reason::TooDeep);
+        return Err(Reason::TooLong);
     }
     let words = split(text);
     let mut parser = Parser { words: Words { words: &words, place: 0 }, leaf };
     let formula = parser.any(0)?;
     if parser.words.next().is_none() { Ok(formula) } else { Err(parser.words.stuck()) }
+}
+
+/// The names in a condition, each once, in their order.
+pub(super) fn names(text: &str) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for word in split(text.get(..CONDITION_BYTES_MAX).unwrap_or(text)) {
+        if !is_key(word) && names.len() <= NAMES_MAX && !names.iter().any(|name| name == word) {
+            names.push(word.to_owned());
+        }
+    }
+    names
+}
+
+/// Whether a word is not a name.
+fn is_key(word: &str) -> bool {
+    ["and", "or", "not", "of", "(", ")"].iter().any(|key| word.eq_ignore_ascii_case(key))
 }
 
 /// The words of a condition, and the next one.
@@ -51,8 +69,6 @@ impl<'a> Words<'a> {
 
     /// The next word, which is no keyword and no parenthesis.
     pub(super) fn name(&self) -> Result<&'a str, Reason> {
-        let is_key =
-            |word: &&str| ["and", "or", "not", "of", "(", ")"].iter().any(|key| word.eq_ignore_ascii_case(key));
         self.next().filter(|word| !is_key(word)).ok_or_else(|| self.stuck())
     }
 

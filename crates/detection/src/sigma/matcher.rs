@@ -59,8 +59,6 @@ pub(crate) enum Matcher {
         part: Part,
         cased: bool,
     },
-    /// A placeholder that nothing was given for.
-    Never,
 }
 
 /// How numbers compare.
@@ -141,6 +139,16 @@ impl Network {
 }
 
 impl Node {
+    /// Of how many parts it consists.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::All(nodes) | Self::Any(nodes) => 1 + nodes.iter().map(Self::size).sum::<usize>(),
+            Self::Not(node) => 1 + node.size(),
+            Self::Selection(selection) => selection.node.size(),
+            Self::Field(test) => test.matchers.len(),
+        }
+    }
+
     pub(crate) fn holds(&self, view: &View<'_>) -> bool {
         match self {
             Self::All(nodes) => nodes.iter().all(|node| node.holds(view)),
@@ -189,7 +197,7 @@ impl Matcher {
             Self::Cidr(network) => text.parse().is_ok_and(|address| network.contains(address)),
             Self::Compare(order, bound) => number(text).is_some_and(|number| order.holds(number, *bound)),
             Self::Moment(part, order, bound) => part.of(text).is_some_and(|number| order.holds(number, *bound)),
-            Self::Null | Self::Exists(_) | Self::FieldReference { .. } | Self::Never => false,
+            Self::Null | Self::Exists(_) | Self::FieldReference { .. } => false,
         }
     }
 
@@ -233,7 +241,6 @@ impl fmt::Display for Matcher {
                 Part::Start => "starts with the other field",
                 Part::End => "ends with the other field",
             }),
-            Self::Never => f.write_str("is a placeholder that nothing was given for"),
         }
     }
 }

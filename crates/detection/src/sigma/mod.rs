@@ -2,6 +2,7 @@
 //!
 //! Pure: text in, rules or errors with file, line and reason out. A bad document never takes its neighbours with it.
 
+pub(crate) mod budget;
 mod condition;
 mod correlate;
 mod document;
@@ -14,20 +15,21 @@ mod modifier;
 mod moment;
 pub(crate) mod pattern;
 mod pipeline;
+mod rule;
 mod scan;
 pub(crate) mod view;
-mod yaml;
+pub(crate) mod yaml;
 
 pub use document::{Document, parse, parse_with};
 pub use error::{Reason, RuleError};
 pub use pipeline::Pipeline;
+pub use rule::{Filter, FilterTarget, Rule};
 pub use view::{FieldId, FieldNames, View};
+
+pub(crate) use rule::{ExtraKind, Taxonomy};
 
 use crate::alert::{RuleReference, Severity};
 use crate::event::LogSource;
-use crate::id::{Digest, SemanticHash};
-use condition::Selections;
-use matcher::Node;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,7 +50,7 @@ pub struct Header {
     pub name: Option<Arc<str>>,
     /// Its level.
     pub severity: Severity,
-    /// `generate: true` beside the title: it raises alerts also where a correlation is about it.
+    /// `alerts: true` beside the title: it raises alerts also where a correlation is about it.
     pub always_alerts: bool,
     /// `shadow: true` beside the title: it counts what it would raise, and raises nothing.
     pub shadow: bool,
@@ -103,63 +105,6 @@ impl LogSourceFilter {
             && same(&self.category, &other.category)
             && same(&self.service, &other.service)
     }
-}
-
-/// A rule on single events, compiled.
-#[derive(Clone, Debug)]
-pub struct Rule {
-    /// What it says of itself.
-    pub header: Header,
-    /// Which events it is for.
-    pub source: LogSourceFilter,
-    /// The conditions; one that holds is enough.
-    pub(crate) conditions: Vec<Node>,
-    /// The conditions as they are written.
-    pub(crate) texts: Vec<String>,
-    /// What conditions are made of.
-    pub(crate) selections: Selections,
-    /// Titles of the filters that were added to it.
-    pub(crate) filters: Vec<Arc<str>>,
-}
-
-impl Rule {
-    /// Whether the rule's condition holds for an event; its logsource is the caller's to check.
-    pub fn matches(&self, view: &View<'_>) -> bool {
-        self.conditions.iter().any(|node| node.holds(view))
-    }
-
-    /// Adds a filter's condition to its own.
-    pub(crate) fn narrow(&mut self, filter: &Filter) {
-        let conditions = std::mem::take(&mut self.conditions);
-        let narrowed = conditions.into_iter().map(|node| Node::All(vec![node, filter.condition.clone()]));
-        self.conditions = narrowed.collect();
-        let mut hash = Digest::new("holdfast sigma rule filtered 1");
-        hash.part(self.header.reference.semantic_hash.as_bytes());
-        hash.part(filter.header.reference.semantic_hash.as_bytes());
-        self.header.reference.semantic_hash = SemanticHash::of(hash);
-        self.filters.push(filter.header.reference.title.clone());
-    }
-}
-
-/// A filter: a condition that the rules it is for must meet besides their own.
-#[derive(Clone, Debug)]
-pub struct Filter {
-    /// What it says of itself.
-    pub header: Header,
-    /// Only rules whose log source lies within this one are filtered.
-    pub source: LogSourceFilter,
-    /// Which rules it is for.
-    pub target: FilterTarget,
-    pub(crate) condition: Node,
-}
-
-/// Which rules a filter is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FilterTarget {
-    /// Every rule for its log source.
-    Every,
-    /// The rules of those ids or names.
-    Rules(Vec<String>),
 }
 
 /// The type of a correlation.
@@ -296,6 +241,20 @@ pub enum Comparison {
     NotEqual,
 }
 
+impl Comparison {
+    /// As it is written in short.
+    pub(crate) const fn sign(self) -> &'static str {
+        match self {
+            Self::Greater => ">",
+            Self::GreaterOrEqual => "≥",
+            Self::Less => "<",
+            Self::LessOrEqual => "≤",
+            Self::Equal => "=",
+            Self::NotEqual => "≠",
+        }
+    }
+}
+
 /// A condition over the rules of a correlation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RuleExpression {
@@ -324,7 +283,7 @@ pub struct Correlation {
     pub aliases: BTreeMap<String, BTreeMap<String, String>>,
     /// Within what time.
     pub timespan_ms: u64,
-    /// `generate: true` inside the correlation: all the rules it is about raise alerts of their own.
+    /// `generate: true`: all the rules it is about raise alerts of their own.
     pub generate: bool,
 }
 

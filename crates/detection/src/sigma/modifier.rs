@@ -1,127 +1,37 @@
 //! From a field with modifiers and its values to matchers.
 
+mod placeholder;
+mod words;
+
+use super::VALUES_MAX;
+use super::budget::{Budget, PART_COST_BYTES};
 use super::effect::Effect;
-use super::encode::{Encoding, encode};
+use super::encode;
 use super::error::Reason;
 use super::matcher::{Matcher, Network, Node, Order, Part, Test};
-use super::moment::MomentPart;
 use super::pattern::{Pattern, Token, read, widen_dashes};
-use super::pipeline::{Filling, PLACEHOLDER_VALUES_MAX, Pipeline};
+use super::rule::Taxonomy;
 use super::view::{FieldId, FieldNames};
-use super::{LogSourceFilter, VALUES_MAX};
 use regex::RegexBuilder;
 use serde_yaml_ng::Value;
 use std::sync::Arc;
+use words::{Modifiers, Special};
 
-/// Most memory of one compiled regular expression.
-const REGEX_SIZE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most memory of one compiled regular expression, in the steps in which it is tried: each is charged whole. Public rules
+/// need the last, for repetitions of all letters there are.
+const REGEX_SIZES_BYTES: [usize; 3] = [64 * 1024, 512 * 1024, 4 * 1024 * 1024];
+/// Most bytes of a regular expression.
+const REGEX_TEXT_BYTES_MAX: usize = 4 * 1024;
+/// Most characters of a pattern with wildcards inside: matching takes at most that many looks at each character.
+const GLOB_CHARACTERS_MAX: usize = 2 * 1024;
 
 /// What a rule is read with.
 pub(super) struct Reading<'a> {
     pub(super) names: &'a mut FieldNames,
-    pub(super) pipeline: &'a Pipeline,
-    /// The rule's log source, before the pipeline replaces it.
-    pub(super) source: LogSourceFilter,
+    pub(super) taxonomy: Taxonomy,
+    pub(super) budget: &'a mut Budget,
     /// What the pipeline changed.
     pub(super) effect: Effect,
-}
-
-/// The modifiers of one key, told apart.
-#[derive(Debug, Default)]
-struct Modifiers {
-    part: Option<Part>,
-    all: bool,
-    cased: bool,
-    negated: bool,
-    regex: Option<String>,
-    windash: bool,
-    expand: bool,
-    encodings: Vec<Encoding>,
-    special: Option<Special>,
-    moment: Option<MomentPart>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Special {
-    Cidr,
-    Exists,
-    FieldReference,
-    Compare(Order),
-}
-
-impl Modifiers {
-    fn read<'a>(words: impl Iterator<Item = &'a str>) -> Result<Self, Reason> {
-        let mut modifiers = Self::default();
-        for word in words {
-            modifiers.take(word)?;
-        }
-        modifiers.check()?;
-        Ok(modifiers)
-    }
-
-    fn take(&mut self, word: &str) -> Result<(), Reason> {
-        let conflict = || Reason::ModifierConflict { modifier: word.to_owned() };
-        let special = match word {
-            "contains" | "startswith" | "endswith" if self.part.is_some() => return Err(conflict()),
-            "contains" => return self.part(Part::Anywhere),
-            "startswith" => return self.part(Part::Start),
-            "endswith" => return self.part(Part::End),
-            "all" => return set(&mut self.all),
-            "cased" => return set(&mut self.cased),
-            "neq" => return set(&mut self.negated),
-            "windash" => return set(&mut self.windash),
-            "expand" => return set(&mut self.expand),
-            "re" => {
-                self.regex.get_or_insert_default();
-                return Ok(());
-            }
-            "i" | "m" | "s" => {
-                self.regex.as_mut().ok_or_else(conflict)?.push_str(word);
-                return Ok(());
-            }
-            "cidr" => Special::Cidr,
-            "exists" => Special::Exists,
-            "fieldref" => Special::FieldReference,
-            "gt" => Special::Compare(Order::Greater),
-            "gte" => Special::Compare(Order::GreaterOrEqual),
-            "lt" => Special::Compare(Order::Less),
-            "lte" => Special::Compare(Order::LessOrEqual),
-            other => {
-                if let Some(moment) = MomentPart::from_modifier(other) {
-                    return if self.moment.replace(moment).is_none() { Ok(()) } else { Err(conflict()) };
-                }
-                let encoding = Encoding::from_modifier(other);
-                self.encodings.push(encoding.ok_or_else(|| Reason::UnknownModifier { modifier: other.to_owned() })?);
-                return Ok(());
-            }
-        };
-        if self.special.replace(special).is_some() { Err(conflict()) } else { Ok(()) }
-    }
-
-    fn part(&mut self, part: Part) -> Result<(), Reason> {
-        self.part = Some(part);
-        Ok(())
-    }
-
-    fn check(&self) -> Result<(), Reason> {
-        let conflict = |modifier: &str| Err(Reason::ModifierConflict { modifier: modifier.to_owned() });
-        if self.regex.is_some() && (self.special.is_some() || self.part.is_some() || !self.encodings.is_empty()) {
-            return conflict("re");
-        }
-        if self.part.is_some() && !matches!(self.special, None | Some(Special::FieldReference)) {
-            return conflict("contains");
-        }
-        let compares = matches!(self.special, None | Some(Special::Compare(_)));
-        if self.moment.is_some() && (!compares || self.part.is_some() || self.regex.is_some()) {
-            return conflict("a part of a time");
-        }
-        Ok(())
-    }
-}
-
-fn set(flag: &mut bool) -> Result<(), Reason> {
-    *flag = true;
-    Ok(())
 }
 
 /// A key of a selection, `field|modifier|…`, and what stands under it; nothing where the pipeline drops the field.
@@ -148,15 +58,14 @@ pub(super) fn field(key: &str, value: &Value, reading: &mut Reading<'_>) -> Resu
         matcher(key, value, field.is_empty(), &modifiers, reading, &mut forms)?;
         groups.push(forms);
     }
-    let mut nodes: Vec<Node> = Vec::new();
-    if field.is_empty() {
-        nodes.push(test(FieldId::ANY, modifiers.all, groups));
+    let node = if field.is_empty() {
+        test(FieldId::ANY, modifiers.all, groups)
     } else {
-        for name in reading.forth(field) {
-            nodes.push(test(reading.names.intern(&name), modifiers.all, groups.clone()));
-        }
-    }
-    let node = if nodes.len() == 1 { nodes.swap_remove(0) } else { Node::Any(nodes) };
+        let names: Vec<String> = reading.forth(field);
+        let names: Vec<FieldId> = names.iter().map(|name| reading.names.intern(name)).collect();
+        reading.budget.spend(names.len().saturating_sub(1).saturating_mul(groups.len() * PART_COST_BYTES))?;
+        under(&names, modifiers.all, groups)
+    };
     Ok(Some(if modifiers.negated { Node::Not(Box::new(node)) } else { node }))
 }
 
@@ -170,6 +79,28 @@ pub(super) fn keywords(values: &[Value], reading: &mut Reading<'_>) -> Result<No
         matcher("keywords", value, true, &Modifiers::default(), reading, &mut matchers)?;
     }
     Ok(Node::Field(Test { field: FieldId::ANY, all: false, matchers }))
+}
+
+/// What is asked of a field that events may have under several names: any of them may hold a value, and it is missing
+/// where all are.
+fn under(names: &[FieldId], all: bool, groups: Vec<Vec<Matcher>>) -> Node {
+    let any = |groups: Vec<Vec<Matcher>>| {
+        let mut tests: Vec<Node> = names.iter().map(|name| test(*name, all, groups.clone())).collect();
+        if tests.len() == 1 { tests.swap_remove(0) } else { Node::Any(tests) }
+    };
+    let is_absence = |forms: &Vec<Matcher>| matches!(forms.as_slice(), [Matcher::Null | Matcher::Exists(false)]);
+    if names.len() == 1 || !groups.iter().any(is_absence) {
+        return any(groups);
+    }
+    let (absent, present): (Vec<_>, Vec<_>) = groups.into_iter().partition(is_absence);
+    let mut parts: Vec<Node> = Vec::new();
+    for forms in absent {
+        parts.push(Node::All(names.iter().map(|name| test(*name, false, vec![forms.clone()])).collect()));
+    }
+    if !present.is_empty() {
+        parts.push(any(present));
+    }
+    if all { Node::All(parts) } else { Node::Any(parts) }
 }
 
 /// `all` is of the values, not of the forms of one value, of which one is enough.
@@ -189,6 +120,7 @@ fn matcher(
     reading: &mut Reading<'_>,
     matchers: &mut Vec<Matcher>,
 ) -> Result<(), Reason> {
+    reading.budget.spend(PART_COST_BYTES)?;
     let wrong = |expected| Reason::Wrong { key: key.to_owned(), expected };
     let bound = || value.as_f64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
     match (modifiers.moment, modifiers.special) {
@@ -218,17 +150,16 @@ fn matcher(
         Value::Number(number) => number.to_string(),
         Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => return Err(wrong("a text, a number or null")),
     };
-    let texts = if modifiers.expand { expand(&text, modifiers.regex.is_some(), reading)? } else { vec![text] };
-    if texts.is_empty() {
-        matchers.push(Matcher::Never);
-    }
+    let texts =
+        if modifiers.expand { placeholder::expand(&text, modifiers.regex.is_some(), reading)? } else { vec![text] };
     for text in texts {
-        of_text(text, anywhere, modifiers, reading, matchers)?;
+        of_text(key, text, anywhere, modifiers, reading, matchers)?;
     }
     Ok(())
 }
 
 fn of_text(
+    key: &str,
     text: String,
     anywhere: bool,
     modifiers: &Modifiers,
@@ -247,76 +178,53 @@ fn of_text(
             }
         }
         _ => match &modifiers.regex {
-            Some(flags) => matchers.push(regex(&text, flags)?),
-            None => patterns(&text, anywhere, modifiers, matchers),
+            Some(flags) => matchers.push(regex(&text, flags, reading.budget)?),
+            None => patterns(key, &text, anywhere, modifiers, reading.budget, matchers)?,
         },
     }
     Ok(())
 }
 
-/// Fills the placeholders of a text: every combination of their values; nothing where one has none.
-fn expand(text: &str, is_regex: bool, reading: &mut Reading<'_>) -> Result<Vec<String>, Reason> {
-    let mut texts = vec![String::new()];
-    let mut rest = text;
-    while let Some((before, name, after)) = placeholder(rest) {
-        let values: Vec<String> = match reading.fill(name) {
-            Filling::Values(values) if is_regex => values.iter().map(|value| regex::escape(value)).collect(),
-            Filling::Values(values) => values.to_vec(),
-            Filling::Anything => vec![if is_regex { ".*" } else { "*" }.to_owned()],
-            Filling::Nothing => return Ok(Vec::new()),
-        };
-        if texts.len().saturating_mul(values.len()) > PLACEHOLDER_VALUES_MAX {
-            return Err(Reason::Wrong { key: text.to_owned(), expected: "at most 10000 values" });
-        }
-        texts =
-            texts.iter().flat_map(|text| values.iter().map(move |value| format!("{text}{before}{value}"))).collect();
-        rest = after;
-    }
-    texts.iter_mut().for_each(|text| text.push_str(rest));
-    Ok(texts)
-}
-
-/// What stands before the first `%name%`, the name, and what stands after it.
-fn placeholder(text: &str) -> Option<(&str, &str, &str)> {
-    let is_name =
-        |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'));
-    for (place, _) in text.match_indices('%') {
-        let (name, after) = text[place + 1..].split_once('%')?;
-        if is_name(name) {
-            return Some((&text[..place], name, after));
-        }
-    }
-    None
-}
-
 /// Flags are written into the expression, so that its text says all of it.
-fn regex(text: &str, flags: &str) -> Result<Matcher, Reason> {
+fn regex(text: &str, flags: &str, budget: &mut Budget) -> Result<Matcher, Reason> {
+    let bad = |cause: &str| Reason::BadRegex { cause: cause.to_owned() };
+    if text.len() > REGEX_TEXT_BYTES_MAX {
+        return Err(bad("longer than 4096 bytes"));
+    }
     let flags: String = ['i', 'm', 's'].into_iter().filter(|flag| flags.contains(*flag)).collect();
     let text = if flags.is_empty() { text.to_owned() } else { format!("(?{flags}){text}") };
-    RegexBuilder::new(&text)
-        .size_limit(REGEX_SIZE_BYTES_MAX)
-        .build()
-        .map(|regex| Matcher::Regex(Arc::new(regex)))
-        .map_err(|error| Reason::BadRegex {
-            cause: error.to_string().lines().last().unwrap_or_default().trim().to_owned(),
-        })
+    let mut last = String::new();
+    for size_bytes in REGEX_SIZES_BYTES {
+        budget.spend(size_bytes)?;
+        match RegexBuilder::new(&text).size_limit(size_bytes).build() {
+            Ok(regex) => return Ok(Matcher::Regex(Arc::new(regex))),
+            Err(error) => last = error.to_string(),
+        }
+    }
+    Err(bad(last.lines().last().unwrap_or_default().trim()))
 }
 
-fn patterns(text: &str, anywhere: bool, modifiers: &Modifiers, matchers: &mut Vec<Matcher>) {
-    let mut forms = vec![read(text)];
-    let mut cased = modifiers.cased;
+fn patterns(
+    key: &str,
+    text: &str,
+    anywhere: bool,
+    modifiers: &Modifiers,
+    budget: &mut Budget,
+    matchers: &mut Vec<Matcher>,
+) -> Result<(), Reason> {
+    let wrong = |expected| Reason::Wrong { key: key.to_owned(), expected };
+    let mut tokens = read(text);
     if modifiers.windash {
-        forms.iter_mut().for_each(|tokens| widen_dashes(tokens));
+        widen_dashes(&mut tokens);
     }
+    let mut forms = vec![tokens];
+    let mut cased = modifiers.cased;
     if !modifiers.encodings.is_empty() {
-        // Encoded text has no wildcards of its own.
-        forms = encode(text, &modifiers.encodings)
-            .into_iter()
-            .map(|bytes| String::from_utf8_lossy(&bytes).chars().map(Token::Literal).collect())
-            .collect();
+        forms = encode::forms(&forms[0], &modifiers.encodings).map_err(wrong)?;
         cased |= modifiers.encodings.iter().any(|encoding| encoding.is_base64());
     }
     for mut tokens in forms {
+        budget.spend(tokens.len().saturating_mul(size_of::<Token>()))?;
         let part = if anywhere { Some(modifiers.part.unwrap_or(Part::Anywhere)) } else { modifiers.part };
         if matches!(part, Some(Part::Anywhere | Part::End)) && tokens.first() != Some(&Token::Many) {
             tokens.insert(0, Token::Many);
@@ -325,6 +233,10 @@ fn patterns(text: &str, anywhere: bool, modifiers: &Modifiers, matchers: &mut Ve
             tokens.push(Token::Many);
         }
         let pattern = Pattern::new(&tokens, cased);
+        if matches!(&pattern, Pattern::Glob(tokens) if tokens.len() > GLOB_CHARACTERS_MAX) {
+            return Err(wrong("of at most 2048 characters where it has wildcards inside"));
+        }
         matchers.push(if cased { Matcher::Cased(pattern) } else { Matcher::Folded(pattern) });
     }
+    Ok(())
 }

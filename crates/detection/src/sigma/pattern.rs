@@ -16,7 +16,8 @@ pub(crate) enum Token {
     Dash,
 }
 
-const DASHES: [char; 5] = ['-', '/', '\u{2013}', '\u{2014}', '\u{2015}'];
+/// The characters that begin an option on a command line.
+pub(super) const DASHES: [char; 5] = ['-', '/', '\u{2013}', '\u{2014}', '\u{2015}'];
 
 /// Reads the wildcards and escapes of a text. A `\` before anything but `*`, `?` and `\` is itself.
 pub(crate) fn read(text: &str) -> Vec<Token> {

@@ -7,7 +7,7 @@ use super::error::{Reason, RuleError};
 use super::pattern::{Pattern, read};
 use super::scan;
 use super::view::fold;
-use super::yaml::{log_source, strings};
+use super::yaml::{self, log_source, strings};
 use super::{FILE_SIZE_BYTES_MAX, LogSourceFilter};
 use serde_yaml_ng::{Mapping, Value};
 use std::collections::BTreeMap;
@@ -71,10 +71,7 @@ impl Pipeline {
         if text.len() > FILE_SIZE_BYTES_MAX {
             return Err(error(1, Reason::TooLarge));
         }
-        let value: Value = serde_yaml_ng::from_str(text).map_err(|cause| {
-            let line = cause.location().map_or(1, |place| u32::try_from(place.line()).unwrap_or(1));
-            error(line, Reason::NotYaml { cause: cause.to_string() })
-        })?;
+        let value = yaml::read(text).map_err(|(line, reason)| error(line + 1, reason))?;
         parse(&value).map_err(|(key, reason)| error(scan::line_of(text, 1, &key), reason))
     }
 
@@ -159,7 +156,7 @@ impl Pipeline {
     pub(super) fn fill(&self, source: &LogSourceFilter, placeholder: &str) -> Filling<'_> {
         for action in self.actions(source) {
             match (action, self.variables.get(placeholder)) {
-                (Action::FillPlaceholders, Some(values)) => return Filling::Values(values),
+                (Action::FillPlaceholders, Some(values)) if !values.is_empty() => return Filling::Values(values),
                 (Action::AnyPlaceholder, _) => return Filling::Anything,
                 _ => {}
             }
@@ -204,8 +201,8 @@ fn parse(value: &Value) -> Result<Pipeline, Failure> {
                 let variables = value.as_mapping().ok_or_else(|| wrong("vars", "a mapping"))?;
                 for (name, values) in variables {
                     let name = name.as_str().ok_or_else(|| wrong("vars", "a mapping with texts as keys"))?;
-                    let values = texts(values).filter(|values| values.len() <= PLACEHOLDER_VALUES_MAX);
-                    let values = values.ok_or_else(|| wrong(name, "a value or a list of at most 10000"))?;
+                    let values = texts(values).filter(|values| (1..=PLACEHOLDER_VALUES_MAX).contains(&values.len()));
+                    let values = values.ok_or_else(|| wrong(name, "a value or a list of 1 to 10000"))?;
                     pipeline.variables.insert(name.to_owned(), values);
                 }
             }

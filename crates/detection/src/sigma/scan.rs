@@ -8,9 +8,13 @@ pub(super) fn documents(text: &str) -> Vec<(u32, &str)> {
     for whole in text.split_inclusive('\n') {
         let next = place + whole.len();
         let bare = whole.trim_end();
-        if bare == "---" || bare.starts_with("--- ") {
+        if bare == "---" {
             documents.push((start_line, &text[start..place]));
             (start, start_line) = (next, line + 1);
+        } else if bare.starts_with("--- ") {
+            // The document begins on the same line.
+            documents.push((start_line, &text[start..place]));
+            (start, start_line) = (place + "--- ".len(), line);
         }
         place = next;
         line += 1;
@@ -19,14 +23,28 @@ pub(super) fn documents(text: &str) -> Vec<(u32, &str)> {
     documents.retain(|(_, text)| {
         text.lines().any(|line| {
             let line = line.trim();
-            !line.is_empty() && !line.starts_with('#') && line != "..."
+            // What begins with a percent sign is no document's, but of the file.
+            !line.is_empty() && !line.starts_with(['#', '%']) && line != "..."
         })
     });
     documents
 }
 
-/// The line of a document's text in which a word first stands, as a line of the file.
+/// The line, as a line of the file, in which a word first stands as a key or an entry; else where it first stands.
 pub(super) fn line_of(document: &str, start_line: u32, word: &str) -> u32 {
-    let place = document.lines().position(|line| !line.trim_start().starts_with('#') && line.contains(word));
+    let lines = || document.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with('#'));
+    let as_key = lines().find(|(_, line)| stands_as_key(line, word));
+    let place = as_key.or_else(|| lines().find(|(_, line)| line.contains(word))).map(|(place, _)| place);
     start_line + place.and_then(|place| u32::try_from(place).ok()).unwrap_or(0)
+}
+
+/// Whether a word begins what stands on a line, or follows a bracket or comma, and nothing belongs to it that comes after.
+fn stands_as_key(line: &str, word: &str) -> bool {
+    !word.is_empty()
+        && line.match_indices(word).any(|(place, _)| {
+            let before = line[..place].trim_end_matches(['"', '\'']).trim_end();
+            let after = line[place + word.len()..].trim_start_matches(['"', '\'']);
+            (before.is_empty() || before.ends_with(['-', '{', '[', ',', '?']))
+                && (after.is_empty() || after.starts_with([':', ',', ']', '}']))
+        })
 }

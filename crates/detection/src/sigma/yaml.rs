@@ -1,11 +1,28 @@
 //! What documents are made of: texts, lists of texts, log sources, spans of time, and one text for all that mean the same.
 
+mod weigh;
+
 use super::LogSourceFilter;
+use super::error::Reason;
 use serde_yaml_ng::{Mapping, Value};
 use std::sync::Arc;
 
+pub(crate) use weigh::weigh;
+
+/// Most that a document's aliases may make of it, as [`weigh`] counts; more than any file of rules is without them.
+pub(crate) const WEIGHT_MAX: usize = 16 * 1024 * 1024;
+
 /// The longest timespan: state is kept for that long.
 const TIMESPAN_MAX_MS: u64 = 366 * 24 * 60 * 60 * 1_000;
+
+/// A document, and what is wrong with it: the line within its text, from 0, and the reason.
+pub(super) fn read(text: &str) -> Result<Value, (u32, Reason)> {
+    weigh(text, WEIGHT_MAX).map_err(|reason| (0, reason))?;
+    serde_yaml_ng::from_str(text).map_err(|error| {
+        let line = error.location().map_or(0, |place| place.line().saturating_sub(1));
+        (u32::try_from(line).unwrap_or(0), Reason::NotYaml { cause: error.to_string() })
+    })
+}
 
 /// A text, or a list of texts.
 pub(super) fn strings(value: &Value) -> Option<Vec<String>> {

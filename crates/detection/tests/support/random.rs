@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, dead_code, reason = "a test that cannot go on has failed; each test uses some of it")]
 
 use super::support::NOW_MS;
-use detection::rules::{RuleSet, load_texts};
+use detection::rules::{RuleSet, load_texts_with};
+use detection::sigma::Pipeline;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -29,10 +30,11 @@ const WORDS: [&str; 20] = [
     "a -enc b",
     "line\r\nbreak\tx",
 ];
-const FIELDS: [&str; 6] = ["f", "g", "n.x", "n.y", "EventID", "class_uid"];
+/// `h` is a field that events have under two other names.
+const FIELDS: [&str; 7] = ["f", "g", "n.x", "n.y", "EventID", "class_uid", "h"];
 /// Fields of events, some of which no rule looks at.
 const NAMES: [&str; 8] = ["f", "g", "x", "EventID", "n", "n.x", "class_uid", "\u{e9}"];
-const MODIFIERS: [&str; 42] = [
+const MODIFIERS: [&str; 57] = [
     "",
     "",
     "|contains",
@@ -75,6 +77,21 @@ const MODIFIERS: [&str; 42] = [
     "|hour",
     "|day|gte",
     "|expand",
+    "|expand|contains",
+    "|expand|re",
+    "|minute",
+    "|week|lt",
+    "|month|neq",
+    "|year|lte",
+    "|wide",
+    "|utf16le|contains",
+    "|utf16be|base64|contains",
+    "|utf16|base64offset|contains",
+    "|windash|base64offset|contains",
+    "|contains|neq",
+    "|cidr|neq",
+    "|re|neq",
+    "|exists|neq",
 ];
 
 pub fn word() -> impl Strategy<Value = String> {
@@ -101,12 +118,15 @@ fn rule_value() -> impl Strategy<Value = Value> {
 fn fitting(modifier: &'static str) -> BoxedStrategy<Value> {
     match modifier {
         "|gt" | "|gte" | "|lt" | "|lte" => (-5_i64..15).prop_map(Value::from).boxed(),
-        "|hour" | "|day|gte" => (0_i64..25).prop_map(Value::from).boxed(),
-        "|exists" => any::<bool>().prop_map(Value::from).boxed(),
-        "|cidr" => proptest::sample::select(&["10.0.0.0/8", "192.168.0.0/31", "2001:db8::/32", "0.0.0.0/0"][..])
-            .prop_map(Value::from)
-            .boxed(),
-        "|re" | "|re|i" | "|re|m|s" => proptest::sample::select(
+        "|hour" | "|day|gte" | "|minute" | "|week|lt" | "|month|neq" => (0_i64..60).prop_map(Value::from).boxed(),
+        "|year|lte" => (2025_i64..2028).prop_map(Value::from).boxed(),
+        "|exists" | "|exists|neq" => any::<bool>().prop_map(Value::from).boxed(),
+        "|cidr" | "|cidr|neq" => {
+            proptest::sample::select(&["10.0.0.0/8", "192.168.0.0/31", "2001:db8::/32", "0.0.0.0/0"][..])
+                .prop_map(Value::from)
+                .boxed()
+        }
+        "|re" | "|re|i" | "|re|m|s" | "|re|neq" => proptest::sample::select(
             &[
                 "^a",
                 "b$",
@@ -125,11 +145,21 @@ fn fitting(modifier: &'static str) -> BoxedStrategy<Value> {
         .prop_map(Value::from)
         .boxed(),
         "|fieldref" | "|fieldref|contains" => proptest::sample::select(&FIELDS[..]).prop_map(Value::from).boxed(),
-        "|cased" | "|contains|cased" | "|base64" | "|base64offset|contains" | "|wide|base64offset|contains" => {
-            word().prop_map(Value::from).boxed()
+        "|cased"
+        | "|contains|cased"
+        | "|base64"
+        | "|base64offset|contains"
+        | "|wide|base64offset|contains"
+        | "|wide"
+        | "|utf16le|contains"
+        | "|utf16be|base64|contains"
+        | "|utf16|base64offset|contains" => word().prop_map(Value::from).boxed(),
+        "|windash|contains" | "|windash|base64offset|contains" => Just(json!(" -enc ")).boxed(),
+        "|expand" | "|expand|contains" | "|expand|re" => {
+            proptest::sample::select(&["%some%", "a%some%", "%some%%one%", r"\%some\%"][..])
+                .prop_map(Value::from)
+                .boxed()
         }
-        "|windash|contains" => Just(json!(" -enc ")).boxed(),
-        "|expand" => Just(json!("%nothing%")).boxed(),
         _ => rule_value().boxed(),
     }
 }
@@ -212,7 +242,18 @@ pub fn event() -> impl Strategy<Value = String> {
     let name = prop_oneof![2 => Just("f"), 3 => proptest::sample::select(&NAMES[..])];
     let fields = proptest::collection::vec((name, event_value()), 0..6);
     let nested = proptest::option::of((event_value(), event_value()));
-    let source = proptest::sample::select(&["{}", r#"{"product":"p"}"#, r#"{"product":"p","service":"s"}"#][..]);
+    let source = proptest::sample::select(
+        &[
+            "{}",
+            r#"{"product":"p"}"#,
+            r#"{"product":"p","service":"s"}"#,
+            r#"{"product":"p","service":["s"]}"#,
+            r#"{"product":"p","service":["t","s"],"logsource":{"service":[]}}"#,
+            r#"{"product":["p"],"logsource":[{"product":"p","service":"s"}]}"#,
+            r#"{"product":"p","activity_id":[]}"#,
+            r#"{"product":"p","type_uid":[7]}"#,
+        ][..],
+    );
     (fields, nested, source, any::<bool>()).prop_map(|(fields, nested, source, pretty)| {
         let mut event: Map<String, Value> = serde_json::from_str(source).unwrap();
         event.insert("time".to_owned(), json!(NOW_MS));
@@ -229,6 +270,16 @@ pub fn event() -> impl Strategy<Value = String> {
     })
 }
 
+/// Narrows the rules of one log source.
+const FILTER: &str = "title: filter\nlogsource: {product: p}\nfilter: {rules: any, s: {EventID: 7}, t: {h: ['a*', null]}, condition: not s or t}\n";
+
+/// Placeholders with values, and a field that events have under two names.
+fn pipeline() -> Pipeline {
+    let text = "vars: {some: [a, 'b*', B], one: c}\ntransformations:\n  - {type: value_placeholders}\n  \
+                - {type: field_name_mapping, mapping: {h: [f, n.x]}}\n";
+    Pipeline::read(&"random.yml".into(), text).unwrap()
+}
+
 pub fn rules_of(rules: &[Value]) -> RuleSet {
     let text: Vec<String> = rules
         .iter()
@@ -239,7 +290,8 @@ pub fn rules_of(rules: &[Value]) -> RuleSet {
             rule.to_string()
         })
         .collect();
-    let (rules, errors) = load_texts(vec![("random.yml".to_owned(), text.join("\n---\n"))]);
+    let text = [text.join("\n---\n"), FILTER.to_owned()].join("\n---\n");
+    let (rules, errors) = load_texts_with(vec![("random.yml".to_owned(), text)], &pipeline());
     for error in &errors {
         // An encoded empty text, or a null where text is wanted, is the rule's own fault.
         assert!(error.to_string().contains("must be"), "{error}");

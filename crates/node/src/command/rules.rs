@@ -1,13 +1,15 @@
 //! `holdfast rules`: what can be known about detection rules without a cluster.
 
+mod explain;
+
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use detection::normalise::normalise;
 use detection::packs;
-use detection::report::{self, Explanation, FieldExplained, FindingKind, Known, Part};
+use detection::report::{self, CASES_FILE_BYTES_MAX, FindingKind, Known};
 use detection::rules::{RuleSet, load_tree};
 use detection::sigma::{Pipeline, RuleError};
-use detection::{RawEvent, SourceKind};
+use detection::{Position, RawEvent, SourceKind};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -15,8 +17,6 @@ use std::path::{Path, PathBuf};
 
 /// Bytes of events that are read.
 const EVENTS_BYTES_MAX: u64 = 1 << 30;
-/// Bytes of a file of cases.
-const CASES_BYTES_MAX: u64 = 16 << 20;
 
 /// Questions about a folder of rules.
 #[derive(Subcommand)]
@@ -54,15 +54,15 @@ pub enum RulesCommand {
         #[arg(long)]
         cases: Option<PathBuf>,
     },
-    /// Say why a rule matches an event, or why not.
-    #[command(
-        after_help = "Example:\n  echo '{\"user\":\"ann\"}' | holdfast rules explain cluster/rules --rule ssh_failed"
-    )]
+    /// Say why a rule matches an event, or why not; and why a correlation fired among the events, or what was missing.
+    #[command(after_help = "Examples:\n  \
+        echo '{\"user\":\"ann\"}' | holdfast rules explain cluster/rules --rule ssh_failed\n  \
+        holdfast rules explain cluster/rules --rule ssh_brute_force --format syslog --events auth.log")]
     Explain {
         /// The rules.
         #[command(flatten)]
         rules: Rules,
-        /// The rule's id or name; every rule that matches by default.
+        /// The id or name of a rule or correlation; by default every rule that matches, and what is about it.
         #[arg(long)]
         rule: Option<String>,
         /// The events.
@@ -134,7 +134,7 @@ pub fn run(command: &RulesCommand) -> Result<()> {
     match command {
         RulesCommand::Check { rules, events, format } => check(rules, events.as_deref(), *format),
         RulesCommand::Test { rules, cases } => test(rules, cases.as_deref()),
-        RulesCommand::Explain { rules, rule, events } => explain(rules, rule.as_deref(), events),
+        RulesCommand::Explain { rules, rule, events } => explain::explain(rules, rule.as_deref(), events),
         RulesCommand::Coverage { rules } => coverage(rules),
         RulesCommand::Backtest { rules, events } => backtest(rules, events),
     }
@@ -173,8 +173,13 @@ impl Rules {
         if self.folder.is_file() { self.folder.parent().unwrap_or(Path::new("")) } else { &self.folder }
     }
 
-    /// The rules, where questions about some of them would be misleading.
+    /// The rules that were taken; what was refused is told.
     fn load_all(&self) -> Result<RuleSet> {
+        self.load_and_count().map(|(rules, _)| rules)
+    }
+
+    /// The rules that were taken, and how many documents were refused and told.
+    fn load_and_count(&self) -> Result<(RuleSet, usize)> {
         let (rules, errors) = self.load()?;
         for error in &errors {
             eprintln!("holdfast: {error}");
@@ -182,7 +187,7 @@ impl Rules {
         if rules.rules().is_empty() {
             bail!("{}: no rule was taken", self.folder.display())
         }
-        Ok(rules)
+        Ok((rules, errors.len()))
     }
 
     /// Prints a report for programs, or says that it is for people.
@@ -211,7 +216,12 @@ impl Events {
         };
         let received_ms = jiff::Timestamp::now().as_millisecond().cast_unsigned();
         let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
-        Ok(lines.map(|line| RawEvent { source, received_ms, position: None, bytes: line.to_vec().into() }).collect())
+        // Lines that are alike are events of their own, as they are where they come in.
+        let raw = |(sequence, line): (u64, &[u8])| {
+            let position = Some(Position { stream: "events".into(), sequence });
+            RawEvent { source, received_ms, position, bytes: line.to_vec().into() }
+        };
+        Ok((0..).zip(lines).map(raw).collect())
     }
 }
 
@@ -232,7 +242,6 @@ fn check(rules: &Rules, events: Option<&Path>, format: Format) -> Result<()> {
         for finding in &report.findings {
             let what = match &finding.kind {
                 FindingKind::Contradiction => "never fires: its conditions contradict each other".to_owned(),
-                FindingKind::UnfilledPlaceholder => "never fires: no pipeline fills its placeholders".to_owned(),
                 FindingKind::UnmatchedSource { source } => {
                     format!("never fires here: nothing sends {}", serde_json::to_string(source)?)
                 }
@@ -242,19 +251,21 @@ fn check(rules: &Rules, events: Option<&Path>, format: Format) -> Result<()> {
                 FindingKind::UnknownField { field, never: false } => {
                     format!("a part of it never holds: its events have no field '{field}'")
                 }
+                FindingKind::NeverFed => "never fires: too few of its rules ever match".to_owned(),
+                FindingKind::EmptyBounds => "never fires: no number is within its bounds".to_owned(),
+                FindingKind::OddAlias { why } => why.clone(),
+                FindingKind::NarrowsNothing => "narrows no rule".to_owned(),
                 FindingKind::EvaluatedAlways => "slow: it is evaluated for every event of its log source".to_owned(),
             };
             println!("{}:{}: {}: {what}", finding.file, finding.line, finding.rule);
         }
-        let is_never = |kind: &FindingKind| {
-            !matches!(kind, FindingKind::EvaluatedAlways | FindingKind::UnknownField { never: false, .. })
-        };
         let never: BTreeSet<_> =
-            report.findings.iter().filter(|f| is_never(&f.kind)).map(|f| (&f.file, f.line)).collect();
+            report.findings.iter().filter(|f| f.kind.is_never()).map(|f| (&f.file, f.line)).collect();
         println!(
-            "{} rules and {} correlations; {} never fire, {} documents are refused",
+            "{} rules, {} correlations and {} filters; {} never fire, {} documents are refused",
             report.rules,
             report.correlations,
+            report.filters,
             never.len(),
             report.errors.len()
         );
@@ -263,7 +274,7 @@ fn check(rules: &Rules, events: Option<&Path>, format: Format) -> Result<()> {
 }
 
 fn test(rules: &Rules, cases: Option<&Path>) -> Result<()> {
-    let set = rules.load_all()?;
+    let (set, refused) = rules.load_and_count()?;
     let folder = cases.map_or_else(|| rules.home().join("tests"), Path::to_owned);
     let mut files = Vec::new();
     for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
@@ -271,7 +282,8 @@ fn test(rules: &Rules, cases: Option<&Path>) -> Result<()> {
         if path.extension().is_some_and(|ending| ending == "yml" || ending == "yaml") {
             let name = path.display().to_string();
             let size_bytes = std::fs::metadata(&path).with_context(|| name.clone())?.len();
-            anyhow::ensure!(size_bytes <= CASES_BYTES_MAX, "{name}: {size_bytes} bytes, at most {CASES_BYTES_MAX}");
+            let is_small = size_bytes <= CASES_FILE_BYTES_MAX as u64;
+            anyhow::ensure!(is_small, "{name}: {size_bytes} bytes, at most {CASES_FILE_BYTES_MAX}");
             files.push((name.clone(), std::fs::read_to_string(&path).with_context(|| name)?));
         }
     }
@@ -296,77 +308,10 @@ fn test(rules: &Rules, cases: Option<&Path>) -> Result<()> {
         }
         println!("{} passed, {} failed", report.passed, report.failed);
     }
-    if report.failed == 0 { Ok(()) } else { bail!("{} cases do not hold", report.failed) }
-}
-
-fn explain(rules: &Rules, rule: Option<&str>, events: &Events) -> Result<()> {
-    let set = rules.load_all()?;
-    let mut all = Vec::new();
-    for (line, raw) in events.read()?.iter().enumerate() {
-        let event = match normalise(raw) {
-            Ok(event) => event,
-            Err(reject) => bail!("event {}: {}", line + 1, reject.reason),
-        };
-        let explained = report::explain_all(&set, rule, &event);
-        if let (Some(rule), true) = (rule, explained.is_empty()) {
-            bail!("no rule has the id or name '{rule}'");
-        }
-        if !rules.json {
-            println!("event {}: {} rules explained", line + 1, explained.len());
-            for explanation in &explained {
-                tell(&mut std::io::stdout().lock(), explanation)?;
-            }
-        }
-        all.push(explained);
-    }
-    rules.printed(&all).map(|_| ())
-}
-
-fn mark(holds: bool) -> &'static str {
-    if holds { "yes" } else { "no " }
-}
-
-fn tell(out: &mut impl std::io::Write, explanation: &Explanation) -> Result<()> {
-    let verdict = if explanation.matches { "matches" } else { "does not match" };
-    writeln!(out, "\n{} ({}) {verdict}", explanation.title, explanation.rule)?;
-    let (wanted, source) =
-        (serde_json::to_string(&explanation.wanted_source)?, serde_json::to_string(&explanation.source)?);
-    writeln!(out, "  {} log source: wants {wanted}, the event is {source}", mark(explanation.source_fits))?;
-    for condition in &explanation.conditions {
-        let filtered = if condition.holds == condition.holds_unfiltered { "" } else { " (but for a filter)" };
-        writeln!(out, "  {} condition: {}{filtered}", mark(condition.holds), condition.condition)?;
-    }
-    for selection in &explanation.selections {
-        writeln!(out, "  {} {}", mark(selection.holds), selection.name)?;
-        tell_part(out, &selection.part, 2)?;
-    }
+    anyhow::ensure!(report.failed == 0, "{} cases do not hold", report.failed);
+    anyhow::ensure!(refused == 0, "{refused} documents of rules are refused");
+    anyhow::ensure!(!report.cases.is_empty(), "{}: there are no cases", folder.display());
     Ok(())
-}
-
-fn tell_part(out: &mut impl std::io::Write, part: &Part, depth: usize) -> Result<()> {
-    let indent = "  ".repeat(depth);
-    match part {
-        Part::All { holds, parts } | Part::Any { holds, parts } => {
-            let word = if matches!(part, Part::All { .. }) { "all of" } else { "one of" };
-            writeln!(out, "{indent}{} {word}", mark(*holds))?;
-            parts.iter().try_for_each(|part| tell_part(out, part, depth + 1))
-        }
-        Part::Not { holds, part } => {
-            writeln!(out, "{indent}{} not", mark(*holds))?;
-            tell_part(out, part, depth + 1)
-        }
-        Part::Field(FieldExplained { holds, field, met, unmet, values, .. }) => {
-            let is = if values.is_empty() { "is not there".to_owned() } else { format!("is {}", values.join(", ")) };
-            writeln!(
-                out,
-                "{indent}{} {field} {is}; met: [{}], unmet: [{}]",
-                mark(*holds),
-                met.join(", "),
-                unmet.join(", ")
-            )?;
-            Ok(())
-        }
-    }
 }
 
 fn coverage(rules: &Rules) -> Result<()> {
