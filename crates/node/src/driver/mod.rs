@@ -4,6 +4,7 @@
 
 pub mod anchor;
 pub mod archive;
+pub mod beat;
 pub mod book;
 pub mod desk;
 pub mod detect;
@@ -20,3 +21,6 @@ pub mod serve;
 pub mod silence;
 pub mod streams;
 pub(crate) mod trial;
+
+#[cfg(test)]
+mod tests;

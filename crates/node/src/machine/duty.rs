@@ -4,7 +4,7 @@
 //! its duty is one report, judged at its place in the log: under an older epoch nothing of it takes effect. So
 //! two nodes that both believe in their lease do no harm, and nothing here needs a clock.
 
-use crate::machine::command::{Ingest, Lease, Must, Outcome, Report, Row, Transact};
+use crate::machine::command::{ActChange, Ingest, Lease, Must, Outcome, Report, Row, Transact};
 use crate::machine::data::{Step, stored};
 use crate::machine::keys;
 use crate::machine::look::DUTIES_MAX;
@@ -74,19 +74,27 @@ impl Step<'_> {
         Ok(Outcome::Noted)
     }
 
-    /// A transaction without the acts whose records are there already.
+    /// A transaction without the acts that are done already.
     fn write_once(&mut self, mut transact: Transact) -> io::Result<()> {
         let mut acts = Vec::with_capacity(transact.acts.len());
         for act in transact.acts {
-            let is_done = act.must == Must::BeAbsent
-                && self.load(transact.tenant, act.table, &act.key)?.is_some_and(|record| record.exists());
+            let is_there = self.load(transact.tenant, act.table, &act.key)?.is_some_and(|record| record.exists());
+            let is_done = match &act.change {
+                ActChange::Delete => !is_there,
+                _ => act.must == Must::BeAbsent && is_there,
+            };
             if !is_done {
                 acts.push(act);
             }
         }
         transact.acts = acts;
-        if !transact.acts.is_empty() {
-            self.transact(transact)?;
+        if transact.acts.is_empty() {
+            return Ok(());
+        }
+        let action = transact.note.action.clone();
+        if let Outcome::Refused(why) = self.transact(transact)? {
+            // Whoever reports checks before; what is refused all the same must not go unseen.
+            self.machine.observer.refused(self.machine.group, &action, why);
         }
         Ok(())
     }
