@@ -176,6 +176,12 @@ pub trait Core: Send + Sync + 'static {
     /// They rest no longer.
     async fn unmute(&self, caller: &Caller, session: &Session, id: &str) -> Answer<()>;
 
+    /// Notices that a sink refused for good.
+    async fn refused_notices(&self, caller: &Caller, session: &Session, filter: &RefusedFilter) -> Answer<RefusedList>;
+    /// Has refused notices told again.
+    async fn replay_notices(&self, caller: &Caller, session: &Session, chosen: ChosenNotices) -> Answer<NoticesDone>;
+    /// Drops refused notices.
+    async fn drop_notices(&self, caller: &Caller, session: &Session, chosen: ChosenNotices) -> Answer<NoticesDone>;
     /// The escalation policy as it was last applied.
     async fn escalation_policy(&self, caller: &Caller, session: &Session) -> Answer<PolicyView>;
     /// Replaces it, if it is right and the precondition holds; as with records, an existing one needs a precondition.

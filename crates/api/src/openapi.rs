@@ -76,6 +76,7 @@ fn described() -> OpenApiRouter<Api> {
         .merge(routes::incident_acts::router())
         .merge(routes::escalation::router())
         .merge(routes::tickets::router())
+        .merge(routes::notices::router())
         .merge(routes::cluster::router())
 }
 

@@ -153,3 +153,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_joins_alerts_and_how_fast_they_fade_is_in_the_document() {
+    let more = "[joining]\nnever = [\"address:10.0.0.9\"]\nwindow = \"2h\"\n[risk]\nhalf_life = \"12h\"\n";
+    let book = right(&format!("{DOCUMENT}{more}"));
+    assert_eq!(book.join_never.iter().map(|entity| &*entity.name).collect::<Vec<_>>(), ["10.0.0.9"]);
+    assert_eq!((book.join_window_ms, book.half_life_ms), (Some(7_200_000), Some(43_200_000)));
+    let wrong = format!("{DOCUMENT}[joining]\nnever = [\"10.0.0.9\"]\nwindow = \"3s\"\n");
+    let errors = parse("soc.toml", wrong.as_bytes()).unwrap_err();
+    let reasons: Vec<&Reason> = errors.iter().map(|error| &error.reason).collect();
+    assert!(matches!(reasons[..], [Reason::BadEntity { .. }, Reason::OutOfRange { .. }]), "{reasons:?}");
+}
+
+#[test]
+fn a_policy_without_fallback_is_right_and_warned_of() {
+    let warnings = right(DOCUMENT).warnings();
+    assert_eq!(warnings, ["policy all has no fallback: nobody is told when its last step had no answer"]);
+}

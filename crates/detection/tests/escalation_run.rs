@@ -198,3 +198,31 @@ proptest! {
         prop_assert_eq!(places.len(), count);
     }
 }
+
+#[test]
+fn a_notification_that_nobody_took_in_time_is_known_and_told_once() {
+    let (book, mut desk) = (book(), desk(1));
+    let id = step(&mut desk, NOW_MS, Input::Alert(alert(1, NOW_MS, Severity::High, &[(User, "ann")]))).0.id;
+    let state = |desk: &Desk| State::of(desk.get(id).unwrap());
+    let begun = advance(None, &book, &state(&desk), NOW_MS);
+    let run = begun.run.unwrap();
+    assert_eq!(begun.next_ms, Some(NOW_MS + 5 * MINUTE_MS));
+    let (waiting, late) = run.heard(NOW_MS + 1, |_| false);
+    assert_eq!((&waiting, late.len()), (&run, 0), "there is time left");
+    let (told, late) = run.heard(NOW_MS + 10 * MINUTE_MS, |_| true);
+    assert_eq!((told.waiting.len(), late.len()), (0, 0));
+    let (after, late) = run.heard(NOW_MS + 5 * MINUTE_MS, |_| false);
+    assert_eq!((after.waiting.len(), late.len()), (0, 1));
+    act(&mut desk, NOW_MS + 1, id, Act::Acknowledge).unwrap();
+    let stopped = advance(Some(&run), &book, &state(&desk), NOW_MS + 2).run.unwrap();
+    assert!(stopped.waiting.is_empty(), "who has acknowledged need not be told");
+}
+
+/// Written before it was known whether anybody was told.
+const GOLDEN: &str = r#"{"version":1,"incident":"01010101010101010101010101010101","cause":{"kind":"opened"},"begun_ms":5,"policy":"all","standing":"running","reached":null,"told":["person:ann"],"sent":[]}"#;
+
+#[test]
+fn a_run_of_before_is_read() {
+    let run: Run = serde_json::from_str(GOLDEN).unwrap();
+    assert!(run.waiting.is_empty() && run.standing == Standing::Running);
+}

@@ -347,3 +347,95 @@ proptest! {
         }
     }
 }
+
+/// The burst of an alert goes on at a time.
+fn goes_on(desk: &mut Desk, alert: detection::AlertId, count: u64, last_ms: u64) {
+    let mut effects = Vec::new();
+    desk.step(last_ms, Input::Extended { alert, count, last_ms }, &mut effects);
+}
+
+#[test]
+fn what_goes_on_after_it_was_resolved_opens_again_and_calls_people() {
+    let mut desk = desk(1);
+    let one = alert(1, NOW_MS, Severity::High, &[(User, "ann")]);
+    let id = step(&mut desk, NOW_MS, Input::Alert(one.clone())).0.id;
+    act(&mut desk, NOW_MS + 10, id, Act::SetStatus { to: Status::Resolved }).unwrap();
+    goes_on(&mut desk, one.id, 5, NOW_MS + 5);
+    assert_eq!(desk.get(id).unwrap().status, Status::Resolved, "what happened before its end is no news");
+    goes_on(&mut desk, one.id, 9, NOW_MS + 20);
+    let incident = desk.get(id).unwrap();
+    assert_eq!((incident.status, incident.alarm.acknowledged.is_none()), (Status::New, true));
+    assert!(matches!(incident.alarm.cause, Cause::Reopened { .. }));
+}
+
+#[test]
+fn whoever_calls_it_graver_than_people_were_called_for_calls_them_again() {
+    let mut desk = desk(1);
+    let id = raised(&mut desk, 1, Severity::Low, "ann");
+    act(&mut desk, NOW_MS + 2_000, id, Act::Acknowledge).unwrap();
+    let set = |to| Act::SetSeverity { to: Some(to) };
+    let change = act(&mut desk, NOW_MS + 3_000, id, set(Severity::Critical)).unwrap();
+    let alarm = desk.get(id).unwrap().alarm.clone();
+    assert_eq!(change.change.was.as_deref(), Some("low"), "the change says what it replaced");
+    assert_eq!((alarm.cause, alarm.severity), (Cause::Graver { severity: Severity::Critical }, Severity::Critical));
+    assert!(alarm.acknowledged.is_none());
+    act(&mut desk, NOW_MS + 4_000, id, set(Severity::Low)).unwrap();
+    assert_eq!(desk.get(id).unwrap().alarm, alarm, "calling it less grave calls nobody");
+}
+
+#[test]
+fn closing_adds_to_a_post_mortem_and_needs_none_where_one_is_written() {
+    let mut desk = desk(1);
+    let (one, other) = (raised(&mut desk, 1, Severity::Low, "ann"), raised(&mut desk, 2, Severity::Low, "bob"));
+    let close = |text: &str| Act::Close { post_mortem: text.into() };
+    assert_eq!(act(&mut desk, NOW_MS, one, close("")), Err(Refusal::TextRequired));
+    for id in [one, other] {
+        act(&mut desk, NOW_MS, id, Act::PostMortem { text: "a whole page".into() }).unwrap();
+    }
+    act(&mut desk, NOW_MS, one, close("")).unwrap();
+    act(&mut desk, NOW_MS, other, close("Cause: c")).unwrap();
+    assert_eq!(desk.get(one).unwrap().post_mortem.as_deref(), Some("a whole page"));
+    assert_eq!(desk.get(other).unwrap().post_mortem.as_deref(), Some("a whole page\n\nCause: c"));
+}
+
+#[test]
+fn however_long_its_history_an_incident_can_be_acknowledged_and_closed() {
+    let mut desk = desk(1);
+    let one = alert(1, NOW_MS, Severity::High, &[(User, "ann")]);
+    let id = step(&mut desk, NOW_MS, Input::Alert(one.clone())).0.id;
+    for count in 0..2_100 {
+        goes_on(&mut desk, one.id, 2 + count, NOW_MS + count);
+    }
+    act(&mut desk, NOW_MS + 4_000, id, Act::Comment { text: "what machines do takes no room".into() }).unwrap();
+    let comment = |number: usize| Act::Comment { text: number.to_string() };
+    let refused = (0..3_000).find_map(|number| act(&mut desk, NOW_MS + 5_000, id, comment(number)).err());
+    assert_eq!(refused, Some(Refusal::HistoryFull));
+    act(&mut desk, NOW_MS + 6_000, id, Act::Acknowledge).unwrap();
+    act(&mut desk, NOW_MS + 7_000, id, Act::Close { post_mortem: "done".into() }).unwrap();
+}
+
+#[test]
+fn one_node_with_a_clock_that_is_ahead_does_not_put_an_alarm_into_the_future() {
+    let mut ahead = desk(1);
+    let year_ms = 365 * 24 * HOUR_MS;
+    let (incident, opened) =
+        step(&mut ahead, NOW_MS + year_ms, Input::Alert(alert(1, NOW_MS, Severity::High, &[(User, "ann")])));
+    assert!(incident.alarm.begun_ms > NOW_MS + HOUR_MS);
+    let stored = Change::decode(opened.change.encode().unwrap().as_bytes()).unwrap();
+    let stored = stored.committed(model::Hlc::new(NOW_MS, 0));
+    let mut right = desk(1);
+    right.restore([stored]);
+    assert_eq!(right.get(incident.id).unwrap().alarm.begun_ms, NOW_MS);
+    assert_eq!(right.clock().wall_ms(), NOW_MS, "what others do is not stamped after it");
+    act(&mut right, NOW_MS + 1_000, incident.id, Act::Acknowledge).unwrap();
+    assert!(right.get(incident.id).unwrap().alarm.acknowledged.is_some());
+}
+
+#[test]
+fn what_joins_is_said_while_it_runs() {
+    let mut desk = desk(1);
+    desk.join_by([entity(User, "ann")].into(), HOUR_MS);
+    assert_ne!(raised(&mut desk, 1, Severity::Low, "ann"), raised(&mut desk, 2, Severity::Low, "ann"));
+    desk.join_by([].into(), HOUR_MS);
+    assert_eq!(raised(&mut desk, 3, Severity::Low, "bob"), raised(&mut desk, 4, Severity::Low, "bob"));
+}

@@ -105,6 +105,7 @@ fn observe(node: &Node, link: &QuicLink) {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: f64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0.0);
     metrics.resident_bytes.set(pages * 4096.0);
+    metrics.clock_ahead_seconds.set(node.clock_ahead_ms() as f64 / 1_000.0);
 }
 
 /// Waits until a group has stopped by itself, and says why.

@@ -1,7 +1,7 @@
 //! `holdfast`: the one program of the platform.
 
 use clap::{Parser, Subcommand};
-use node::command::{audit, escalation, events, incidents, init, pipeline, remote, rules, soc, tickets};
+use node::command::{audit, escalation, events, incidents, init, notices, pipeline, remote, rules, soc, tickets};
 use node::config::Config;
 use node::{host, telemetry};
 use std::path::PathBuf;
@@ -65,6 +65,9 @@ enum Command {
     /// The work on incidents as other systems know it.
     #[command(subcommand)]
     Tickets(tickets::TicketsCommand),
+    /// What could not be told outside: notices that a sink refused for good.
+    #[command(subcommand)]
+    Notices(notices::NoticesCommand),
     /// Events on their way: the topology, its tests, dead letters.
     #[command(subcommand)]
     Pipeline(pipeline::PipelineCommand),
@@ -144,6 +147,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Soc(soc) => wait(soc::run(&soc)),
         Command::Escalation(command) => wait(escalation::run(&command)),
         Command::Tickets(command) => wait(tickets::run(&command)),
+        Command::Notices(command) => wait(notices::run(&command)),
         Command::Totp { secret } => {
             println!("{}", remote::totp(&secret)?);
             Ok(())

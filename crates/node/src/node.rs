@@ -81,6 +81,10 @@ pub struct Node {
     pub(crate) session_keys: Mutex<Option<(u64, Arc<SessionKeys>)>>,
     /// The incidents, for whoever acts on them.
     pub(crate) incidents: tokio::sync::Mutex<crate::driver::book::Book>,
+    /// What the region's log says the time is.
+    pub(crate) beat: Arc<crate::driver::beat::Beat>,
+    /// Who is told outside.
+    pub(crate) sinks: Vec<Arc<dyn pipeline::sink::Sink>>,
     /// State of the links to other regions, kept by their drivers.
     pub(crate) links: Mutex<BTreeMap<(GroupId, model::RegionId), crate::driver::pull::LinkView>>,
 }

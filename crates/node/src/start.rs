@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows RocksDB or QUIC: the simulator starts the same node on its own world.
 
+use crate::driver::beat::Beat;
 use crate::driver::desk::Filing;
 use crate::driver::detect::Shard;
 use crate::driver::duty::{self, Work};
@@ -10,6 +11,7 @@ use crate::driver::outbox::Outbox;
 use crate::driver::proposer::Proposer;
 use crate::driver::route::{Gate, Router};
 use crate::driver::{anchor, pull, silence};
+use crate::machine::command::Refusal;
 use crate::machine::control::{ControlCommand, ControlMachine, ControlOutcome};
 use crate::machine::data::{DataMachine, Observer};
 use crate::machine::keys::KEYSPACES;
@@ -102,6 +104,7 @@ pub struct Running {
 struct Watcher {
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
+    beat: Arc<Beat>,
     cluster: Arc<Cluster>,
 }
 
@@ -117,6 +120,15 @@ impl Observer for Watcher {
     }
     fn conflict(&self, group: GroupId) {
         self.metrics.conflicts.with_label_values(&[&group.to_string()]).inc();
+    }
+    fn refused(&self, group: GroupId, action: &str, why: Refusal) {
+        tracing::error!(%group, action, why = why.reason(), "a part of a report was refused: nothing of it was done");
+        self.metrics.reports_refused.with_label_values(&[action]).inc();
+    }
+    fn entry(&self, group: GroupId, wall_ms: u64) {
+        if group == self.cluster.home() {
+            self.beat.heard(&*self.clock, wall_ms);
+        }
     }
 }
 
@@ -194,7 +206,10 @@ impl Running {
         start.world.link.serve(Arc::clone(&router) as Arc<dyn transport::Handler>);
         let metrics = Arc::new(Metrics::new());
         let clock = Arc::clone(&start.world.clock);
-        let watcher = Arc::new(Watcher { metrics: Arc::clone(&metrics), clock, cluster: Arc::clone(&cluster) });
+        let beat = Arc::new(Beat::default());
+        let (of_metrics, of_beat) = (Arc::clone(&metrics), Arc::clone(&beat));
+        let watcher = Watcher { metrics: of_metrics, clock, beat: of_beat, cluster: Arc::clone(&cluster) };
+        let watcher = Arc::new(watcher);
         let mut tasks = JoinSet::new();
         let mut groups = Groups { start: &start, region, place, tasks: &mut tasks };
         let control = groups.control().await?;
@@ -226,6 +241,8 @@ impl Running {
             capabilities: Mutex::default(),
             session_keys: Mutex::default(),
             incidents: tokio::sync::Mutex::default(),
+            beat,
+            sinks: sinks.clone(),
             links: Mutex::default(),
             cluster: Arc::clone(&cluster),
         });
@@ -255,7 +272,7 @@ impl Running {
         let shard = |number| Shard { number, of, rules: rules.clone(), care: care.clone() };
         let mut works: Vec<Arc<dyn Work>> = vec![Arc::new(Filing), Arc::new(Escalation)];
         works.extend((0..of).map(|number| Arc::new(shard(number)) as Arc<dyn Work>));
-        works.extend(sinks.into_iter().map(|sink| Arc::new(Outbox(sink)) as Arc<dyn Work>));
+        works.extend(sinks.into_iter().flat_map(Outbox::lanes).map(|lane| Arc::new(lane) as Arc<dyn Work>));
         works.extend(others);
         self.tasks.spawn(duty::run(Arc::clone(node), works));
         if let Some((key, account)) = bootstrap {

@@ -104,6 +104,9 @@ impl Sink for Way {
     fn wants(&self, notice: &Notice) -> bool {
         self.sink.wants(notice) && self.arrives(notice).is_some()
     }
+    fn calls_people(&self) -> bool {
+        self.sink.calls_people()
+    }
     async fn deliver(&self, notices: &[Notice]) -> (usize, Result<(), Refused>) {
         // Every notice was wanted; one that a list which has changed since keeps back is told as it is.
         let arrived: Vec<Notice> =

@@ -205,7 +205,8 @@ async fn post_mortem(
 
 /// Close an incident
 ///
-/// Not without its cause and what was done, which are its post-mortem; not while a duty to report is open.
+/// Not without its cause and what was done, which are added to its post-mortem, unless one was written before; not while
+/// a duty to report is open.
 #[utoipa::path(post, path = "/v1/incidents/{id}/close", tag = "incidents", security(("session" = [])),
     params(("id" = String, Path), IncidentHeaderDoc), request_body = Close,
     responses((status = 200, body = IncidentView)))]
@@ -217,8 +218,19 @@ async fn close(
     head: ReadHead,
     request: Json<Close>,
 ) -> Result<Response, Problem> {
-    check_text("cause", &request.value.cause)?;
-    check_text("actions", &request.value.actions)?;
+    match (&request.value.cause, &request.value.actions) {
+        (Some(cause), Some(actions)) => {
+            check_text("cause", cause)?;
+            check_text("actions", actions)?;
+        }
+        (None, None) => {}
+        _ => {
+            return Err(Problem::invalid(
+                "cause",
+                "say both cause and actions, or neither where it is written already",
+            ));
+        }
+    }
     act(&api, &who, &id, IncidentAction::Close(request.value), head).await
 }
 

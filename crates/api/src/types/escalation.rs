@@ -17,6 +17,8 @@ pub struct PolicyView {
     pub applied_ms: u64,
     /// Why.
     pub why: Option<String>,
+    /// What may leave people uncalled: a policy without fallback, and whom no sink of the answering node calls.
+    pub warnings: Vec<String>,
     /// For `If-Match`; also the answer's `ETag`.
     pub etag: Etag,
 }

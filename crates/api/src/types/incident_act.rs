@@ -90,14 +90,15 @@ pub struct SetPriority {
     pub why: Option<String>,
 }
 
-/// Closes an incident: not without its cause and what was done, unless a post-mortem was written before.
+/// Closes an incident: not without its cause and what was done, unless a post-mortem was written before, to which they
+/// are added. Both or neither.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Close {
     /// Why it happened.
-    pub cause: String,
+    pub cause: Option<String>,
     /// What was done.
-    pub actions: String,
+    pub actions: Option<String>,
 }
 
 /// Makes several incidents one.

@@ -158,7 +158,7 @@ fn note(act: &str, text: String) -> IncidentNote {
 
 fn policy(revision: u64, text: &str) -> PolicyView {
     let etag = Fake::etag(revision);
-    PolicyView { revision, text: text.into(), by: "alice".into(), applied_ms: 1, why: None, etag }
+    PolicyView { revision, text: text.into(), by: "alice".into(), applied_ms: 1, why: None, warnings: vec![], etag }
 }
 
 fn ticket(id: &str) -> TicketView {
@@ -511,7 +511,7 @@ impl Core for Fake {
             IncidentAction::Acknowledge => ("acknowledged", String::new()),
             IncidentAction::Assign(assign) => ("assigned", assign.assignee),
             IncidentAction::Comment(comment) => ("commented", comment.text),
-            IncidentAction::Close(close) => ("closed", close.cause),
+            IncidentAction::Close(close) => ("closed", close.cause.unwrap_or_default()),
             other => ("other", format!("{other:?}")),
         };
         view.history.push(note(act, text));
@@ -554,6 +554,18 @@ impl Core for Fake {
     async fn escalations(&self, _: &Caller, _: &Session) -> Answer<EscalationList> {
         self.trip()?;
         Ok(EscalationList { escalations: vec![] })
+    }
+    async fn refused_notices(&self, _: &Caller, _: &Session, _: &RefusedFilter) -> Answer<RefusedList> {
+        self.trip()?;
+        Ok(RefusedList { notices: vec![], total: 0, next: None })
+    }
+    async fn replay_notices(&self, _: &Caller, _: &Session, chosen: ChosenNotices) -> Answer<NoticesDone> {
+        self.trip()?;
+        Ok(NoticesDone { count: chosen.keys.map_or(7, |keys| keys.len() as u64) })
+    }
+    async fn drop_notices(&self, _: &Caller, _: &Session, chosen: ChosenNotices) -> Answer<NoticesDone> {
+        self.trip()?;
+        Ok(NoticesDone { count: chosen.keys.map_or(7, |keys| keys.len() as u64) })
     }
     async fn tickets(&self, _: &Caller, _: &Session, _: &TicketFilter) -> Answer<TicketList> {
         self.trip()?;

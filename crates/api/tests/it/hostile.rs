@@ -5,7 +5,7 @@ use axum::body::Body;
 use http::{HeaderValue, Request, Uri};
 use proptest::prelude::*;
 
-const PLACES: [(&str, &str); 24] = [
+const PLACES: [(&str, &str); 27] = [
     ("POST", "/v1/sessions"),
     ("PUT", "/v1/me/password"),
     ("POST", "/v1/tenants"),
@@ -28,6 +28,9 @@ const PLACES: [(&str, &str); 24] = [
     ("PUT", "/v1/escalation/policy"),
     ("POST", "/v1/tickets"),
     ("PATCH", "/v1/tickets/t1"),
+    ("GET", "/v1/notices/refused"),
+    ("POST", "/v1/notices/refused/replay"),
+    ("POST", "/v1/notices/refused/drop"),
     ("GET", "/v1/audit/entries"),
     ("GET", "/v1/audit/logs/eu-0/tile/0/000"),
 ];

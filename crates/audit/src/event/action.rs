@@ -118,6 +118,10 @@ actions! {
     DetectionStateLost = "detection.state_lost",
     /// Somebody outside refused to be told something.
     NoticeRefused = "notice.refused",
+    /// A sink refused to call somebody.
+    CallRefused = "call.refused",
+    /// A notice that was refused is told again, or was dropped.
+    NoticeUpdate = "notice.update",
     /// External events were taken in.
     Ingest = "ingest",
     /// Events that could not be dealt with were dropped.

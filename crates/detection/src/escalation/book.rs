@@ -5,7 +5,7 @@
 use super::rota::Schedule;
 use crate::alert::{Entity, Severity};
 use crate::incident::risk::Criticality;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Someone who can be told.
@@ -115,6 +115,12 @@ pub struct Book {
     pub policies: Vec<Policy>,
     /// How much depends on what, where it is not as usual: raises and lowers risk.
     pub assets: BTreeMap<Entity, Criticality>,
+    /// Entities that join no alerts, such as a monitor's address.
+    pub join_never: BTreeSet<Entity>,
+    /// How far an alert may be from an incident that it joins, where that is not as usual.
+    pub join_window_ms: Option<u64>,
+    /// After how long an alert counts half, where that is not as usual.
+    pub half_life_ms: Option<u64>,
 }
 
 impl Book {
@@ -125,6 +131,34 @@ impl Book {
                 && (policy.tenants.is_empty() || policy.tenants.iter().any(|known| &**known == tenant))
         };
         self.policies.iter().find(fits)
+    }
+
+    /// The policy for the gravest incidents of a tenant.
+    pub fn gravest(&self, tenant: &str) -> Option<&Policy> {
+        self.policy(tenant, Severity::Critical)
+    }
+
+    /// Everybody whom a policy can tell, at whatever time, and how.
+    pub fn reaches(&self, policy: &Policy) -> BTreeSet<(String, Channel)> {
+        let targets = policy.steps.iter().flat_map(|step| &step.notify).chain(&policy.fallback);
+        let each = targets.flat_map(|target| match target {
+            Target::Schedule(name) => {
+                let people = self.schedules.get(name).map(Schedule::people).unwrap_or_default();
+                people.into_iter().map(|login| (format!("person:{login}"), self.channels_of(&login))).collect()
+            }
+            other => self.reach(other, 0),
+        });
+        each.flat_map(|(target, channels)| channels.into_iter().map(move |one| (target.clone(), one))).collect()
+    }
+
+    /// What is right and yet may leave people uncalled.
+    pub fn warnings(&self) -> Vec<String> {
+        let lonely = self.policies.iter().filter(|policy| policy.fallback.is_empty());
+        lonely
+            .map(|policy| {
+                format!("policy {} has no fallback: nobody is told when its last step had no answer", policy.name)
+            })
+            .collect()
     }
 
     /// Whom a target stands for at a time: for each a name that does not depend on the time, and the channels.

@@ -12,15 +12,19 @@ use super::{
     ACKNOWLEDGE_MS, DOCUMENT_SIZE_BYTES_MAX, ERRORS_MAX, ITEMS_MAX, MEMBERS_MAX, NAME_SIZE_BYTES_MAX, REPEATS_MAX,
     STEPS_MAX, TARGETS_MAX,
 };
-use crate::alert::Severity;
+use crate::alert::{Entity, Severity};
 use crate::incident::entity;
 use crate::incident::risk::Criticality;
 use raw::{RawAsset, RawBook, RawPerson, RawPolicy, RawStep, RawTeam, RawWebhook};
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use toml::Spanned;
 
+/// Shortest and longest window in which alerts join.
+const JOIN_WINDOW_MS: RangeInclusive<u64> = 5 * 60_000..=24 * 3_600_000;
+/// Shortest and longest time after which an alert counts half.
+const HALF_LIFE_MS: RangeInclusive<u64> = 3_600_000..=720 * 3_600_000;
 /// Most characters of a text that an error repeats.
 const SHOWN_MAX: usize = 120;
 
@@ -87,6 +91,16 @@ impl Reader<'_> {
         for asset in raw.asset {
             self.asset(asset.into_inner());
         }
+        if raw.joining.never.len() > ITEMS_MAX {
+            self.fault(0..0, Reason::TooMany { what: "entities that join nothing", max: ITEMS_MAX });
+        }
+        for text in &raw.joining.never {
+            let entity = self.entity(text);
+            self.book.join_never.extend(entity);
+        }
+        let (window, half_life) = (raw.joining.window.as_ref(), raw.risk.half_life.as_ref());
+        self.book.join_window_ms = window.and_then(|text| self.span(text, "window", &JOIN_WINDOW_MS));
+        self.book.half_life_ms = half_life.and_then(|text| self.span(text, "half_life", &HALF_LIFE_MS));
         let mut names = BTreeMap::new();
         for policy in raw.policy {
             if let Some(name) = self.name(&policy.get_ref().name, "the policy's name")
@@ -126,11 +140,25 @@ impl Reader<'_> {
         self.fault(name.span(), Reason::Duplicate { name: shown(name.get_ref()) });
     }
 
-    fn asset(&mut self, raw: RawAsset) {
-        let found = raw.entity.get_ref().split_once(':').and_then(|(kind, name)| entity::parse(kind, name));
+    fn entity(&mut self, text: &Name) -> Option<Entity> {
+        let found = text.get_ref().split_once(':').and_then(|(kind, name)| entity::parse(kind, name));
         if found.is_none() {
-            self.fault(raw.entity.span(), Reason::BadEntity { text: shown(raw.entity.get_ref()) });
+            self.fault(text.span(), Reason::BadEntity { text: shown(text.get_ref()) });
         }
+        found
+    }
+
+    fn span(&mut self, text: &Name, what: &'static str, range_ms: &RangeInclusive<u64>) -> Option<u64> {
+        let found = span_ms(text.get_ref()).filter(|span_ms| range_ms.contains(span_ms));
+        if found.is_none() {
+            let range = "5m to 24h for a window and 1h to 720h for a half-life, written as 90m or 2h";
+            self.fault(text.span(), Reason::OutOfRange { what, range });
+        }
+        found
+    }
+
+    fn asset(&mut self, raw: RawAsset) {
+        let found = self.entity(&raw.entity);
         let criticality = Criticality::from_name(raw.criticality.get_ref());
         if criticality.is_none() {
             self.unknown("criticality (low, normal, high, vital)", &raw.criticality);

@@ -19,7 +19,7 @@ pub use due::{Due, Notification, Reached, Standing, State, Stop, due};
 pub use error::{PolicyError, Reason};
 pub use remind::{Mark, Reminder, remind};
 pub use rota::{Layer, Override, Schedule};
-pub use run::{AT_ONCE_MAX, Advance, Run, SENT_MAX, advance};
+pub use run::{AT_ONCE_MAX, Advance, Run, SENT_MAX, TOLD_WITHIN_MS, advance};
 pub use ticket::Ticket;
 
 /// Most bytes of a policy document: it is stored in one field.

@@ -9,6 +9,7 @@ use crate::id::{Digest, IncidentId, NotificationId};
 use crate::incident::Incident;
 use crate::incident::breach::{Clock, ClockKind};
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// How much of the time is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -66,7 +67,8 @@ pub struct Reminder {
 /// The reminders that are due for an incident, and when the next one is.
 pub fn remind(book: &Book, incident: &Incident, now_ms: u64) -> (Vec<Reminder>, Option<u64>) {
     let (mut reminders, mut next_ms) = (Vec::new(), None::<u64>);
-    let policy = book.policy(&incident.tenant, incident.severity);
+    // A duty to report is a duty however grave the incident is: where no policy is for that, the gravest is.
+    let policy = book.policy(&incident.tenant, incident.severity).or_else(|| book.gravest(&incident.tenant));
     for clock in incident.clocks.iter().filter(|clock| clock.is_open()) {
         let ahead = Mark::ALL.into_iter().map(|mark| mark.at_ms(clock)).find(|at_ms| *at_ms > now_ms);
         next_ms = [next_ms, ahead].into_iter().flatten().min();
@@ -77,10 +79,11 @@ pub fn remind(book: &Book, incident: &Incident, now_ms: u64) -> (Vec<Reminder>, 
         if reached.is_empty() {
             reached = policy.fallback.iter().flat_map(|target| book.reach(target, now_ms)).collect();
         }
-        for (target, channel) in reached
+        let mut told = BTreeSet::new();
+        let each = reached
             .into_iter()
-            .flat_map(|(target, channels)| channels.into_iter().map(move |channel| (target.clone(), channel)))
-        {
+            .flat_map(|(target, channels)| channels.into_iter().map(move |channel| (target.clone(), channel)));
+        for (target, channel) in each.filter(|(_, channel)| told.insert(channel.clone())) {
             let (kind, subject) = (clock.kind, clock.subject.clone());
             let id = id_of(incident.id, clock, mark, &target, &channel);
             let (at_ms, due_ms) = (mark.at_ms(clock), clock.due_ms);

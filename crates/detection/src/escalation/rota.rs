@@ -65,6 +65,12 @@ impl Schedule {
         self.layers.iter().rev().find_map(|layer| layer.on_call(&self.zone, at))
     }
 
+    /// Everybody who can ever be on call.
+    pub fn people(&self) -> BTreeSet<Arc<str>> {
+        let members = self.layers.iter().flat_map(|layer| &layer.members);
+        members.chain(self.overrides.iter().map(|one| &one.login)).cloned().collect()
+    }
+
     /// When somebody else is on call next, and who; `None` where nobody is. Looks ahead over every member's
     /// next turn and the days of [`DAYS_AHEAD`].
     pub fn next_hand_over(&self, at_ms: u64) -> Option<(u64, Option<&str>)> {

@@ -9,7 +9,7 @@ use super::due::{Due, Notification, Reached, Standing, State, due};
 use crate::id::{IncidentId, NotificationId};
 use crate::incident::Cause;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The version of the stored form that is written.
@@ -18,6 +18,10 @@ pub const VERSION: u32 = 1;
 pub const AT_ONCE_MAX: usize = 16;
 /// Most notifications of one run; an escalation that has sent so many is exhausted.
 pub const SENT_MAX: usize = 1_024;
+/// Most notifications of one run whose arrival is waited for; of further ones it is not known.
+pub const WAITING_MAX: usize = 128;
+/// How long a sink may take to tell somebody, where the step leaves more time: after that it is said that nobody was.
+pub const TOLD_WITHIN_MS: u64 = 5 * 60_000;
 
 /// How calling people for one incident stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,8 +42,23 @@ pub struct Run {
     pub reached: Option<Reached>,
     /// Whom that step has told so far.
     pub told: Vec<String>,
-    /// Everything that was sent.
+    /// Everything that was handed over to be told.
     pub sent: BTreeSet<NotificationId>,
+    /// What of it nobody is known to have been told yet, and until when somebody should have been.
+    #[serde(default)]
+    pub waiting: BTreeMap<NotificationId, u64>,
+}
+
+impl Run {
+    /// The run without what is known to have been told or given up, and what of it was not in time.
+    pub fn heard(&self, now_ms: u64, is_told: impl Fn(NotificationId) -> bool) -> (Self, Vec<NotificationId>) {
+        let mut run = self.clone();
+        run.waiting.retain(|id, _| !is_told(*id));
+        let late: Vec<NotificationId> =
+            run.waiting.iter().filter(|(_, until_ms)| **until_ms <= now_ms).map(|(id, _)| *id).collect();
+        run.waiting.retain(|_, until_ms| *until_ms > now_ms);
+        (run, late)
+    }
 }
 
 /// What comes next.
@@ -66,6 +85,7 @@ pub fn advance(known: Option<&Run>, book: &Book, state: &State, now_ms: u64) -> 
         reached: None,
         told: Vec::new(),
         sent: BTreeSet::new(),
+        waiting: known.map(|known| known.waiting.clone()).unwrap_or_default(),
     });
     let state = State { sent: state.sent.union(&run.sent).copied().collect(), ..state.clone() };
     let Due { mut notifications, mut next_ms, mut standing, reached } = due(book, &state, now_ms);
@@ -89,6 +109,18 @@ pub fn advance(known: Option<&Run>, book: &Book, state: &State, now_ms: u64) -> 
     run.told.extend(notifications.iter().map(|one| one.target.clone()));
     run.told.truncate(AT_ONCE_MAX);
     run.sent.extend(notifications.iter().map(|one| one.id));
+    for one in &notifications {
+        let step_ms = one.acknowledge_by_ms.saturating_sub(one.due_ms);
+        let within_ms = if step_ms == 0 { TOLD_WITHIN_MS } else { step_ms.min(TOLD_WITHIN_MS) };
+        if run.waiting.len() < WAITING_MAX {
+            run.waiting.insert(one.id, now_ms.saturating_add(within_ms));
+        }
+    }
+    if matches!(standing, Standing::Stopped(_)) {
+        // Nobody has to be told any more.
+        run.waiting.clear();
+    }
+    next_ms = next_ms.into_iter().chain(run.waiting.values().copied()).min();
     // An incident that never called anybody has nothing to be remembered.
     let is_news = match known {
         Some(known) => *known != run,

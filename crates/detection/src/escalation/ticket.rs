@@ -82,7 +82,7 @@ pub enum TicketAct {
         /// What it was linked to.
         to: String,
     },
-    /// A person wants it told again to those that refused it.
+    /// A person wants it told again to those that refused it, or have not answered.
     Retried,
     /// A sink took a revision.
     Sent {
@@ -188,9 +188,9 @@ pub enum SyncState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sync {
-    /// No sink has taken or refused it yet.
+    /// A sink has neither taken nor refused it yet.
     Pending,
-    /// Every sink that answered has taken it.
+    /// Every sink that is to know has taken it.
     Sent,
     /// One has refused it.
     Failed,
@@ -278,17 +278,17 @@ impl Ticket {
         ticket
     }
 
-    /// Whether the others know the newest revision.
-    pub fn sync(&self) -> Sync {
-        let newest = |state: &&SyncState| match state {
+    /// Whether the others know the newest revision: those that are expected to, and those that have answered.
+    pub fn sync(&self, expected: &BTreeSet<String>) -> Sync {
+        let newest = |state: &SyncState| match state {
             SyncState::Sent { revision, .. } | SyncState::Failed { revision, .. } => *revision >= self.revision,
         };
-        let known: Vec<&SyncState> = self.sync.values().filter(newest).collect();
-        match known.as_slice() {
-            [] => Sync::Pending,
-            known if known.iter().any(|state| matches!(state, SyncState::Failed { .. })) => Sync::Failed,
-            _ => Sync::Sent,
+        let known: BTreeMap<&String, &SyncState> = self.sync.iter().filter(|(_, state)| newest(state)).collect();
+        if known.values().any(|state| matches!(state, SyncState::Failed { .. })) {
+            return Sync::Failed;
         }
+        let is_complete = !known.is_empty() && expected.iter().all(|sink| known.contains_key(sink));
+        if is_complete { Sync::Sent } else { Sync::Pending }
     }
 
     /// Does one more thing, or says why it has no effect.
@@ -315,7 +315,7 @@ impl Ticket {
             TicketAct::Linked { .. } if self.links.len() >= ITEMS_MAX => return Err(NotDone::Full),
             TicketAct::Linked { to } => changed(self.links.insert(to.clone()))?,
             TicketAct::Unlinked { to } => changed(self.links.remove(to))?,
-            TicketAct::Retried => changed(self.sync() == Sync::Failed)?,
+            TicketAct::Retried => {}
             TicketAct::Sent { sink, revision } => {
                 return self.heard(sink, SyncState::Sent { revision: *revision, at_ms });
             }

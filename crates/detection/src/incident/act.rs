@@ -147,6 +147,13 @@ pub enum Act {
         /// To whom.
         target: String,
     },
+    /// A notification did not arrive.
+    NotNotified {
+        /// Who was to be told.
+        target: String,
+        /// Why not.
+        reason: String,
+    },
 }
 
 /// What comes out of the state machine.

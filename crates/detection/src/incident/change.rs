@@ -14,6 +14,11 @@ use std::collections::BTreeSet;
 /// The version of the stored form that is written.
 pub const VERSION: u32 = 1;
 
+/// Who the detector is in changes.
+pub(super) const DETECTOR: &str = "detector";
+/// How far a change's time may be ahead of the log that committed it.
+pub const AHEAD_MS_MAX: u64 = 60_000;
+
 /// What was done to an incident.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
@@ -153,6 +158,13 @@ pub enum Deed {
         /// Who or what was told.
         target: String,
     },
+    /// Somebody was to be notified, and was not.
+    NotNotified {
+        /// Who or what was to be told.
+        target: String,
+        /// Why not.
+        reason: String,
+    },
 }
 
 /// Where a change stands among all others.
@@ -181,6 +193,12 @@ pub struct Change {
     pub why: Option<String>,
     /// What.
     pub deed: Deed,
+    /// What stood there before, where something was replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<String>,
+    /// When it counts, where its own time cannot be: see [`Change::committed`].
+    #[serde(skip)]
+    pub counts: Option<Hlc>,
 }
 
 #[derive(Serialize)]
@@ -223,13 +241,24 @@ impl Change {
         hash.part(&json);
         ChangeId::of(hash)
     }
+    /// As it was committed: whose clock was far ahead counts from when it was stored, so that nobody can put an alarm
+    /// into the future, or a change after which all others come too early.
+    pub fn committed(mut self, at: Hlc) -> Self {
+        let is_ahead = self.hlc.wall_ms() > at.wall_ms().saturating_add(AHEAD_MS_MAX);
+        self.counts = is_ahead.then_some(at);
+        self
+    }
+    /// When it counts.
+    pub fn counts_at(&self) -> Hlc {
+        self.counts.unwrap_or(self.hlc)
+    }
     /// Where it stands among all others.
     pub fn order(&self) -> Order {
-        Order { hlc: self.hlc, region: self.region, id: self.id() }
+        Order { hlc: self.counts_at(), region: self.region, id: self.id() }
     }
     /// When, in milliseconds since 1970.
     pub fn at_ms(&self) -> u64 {
-        self.hlc.wall_ms()
+        self.counts_at().wall_ms()
     }
     /// A key under which it can be stored: those of one incident lie together, in order.
     pub fn key(&self) -> String {
@@ -258,6 +287,20 @@ impl Change {
         if short { Ok(change) } else { Err(ChangeError::TextTooLong) }
     }
 
+    /// Whether a person did it: what the detector and those who tell do is no part of what people may do at most.
+    pub fn is_by_a_person(&self) -> bool {
+        let is_machines = matches!(
+            self.deed,
+            Deed::Opened { .. }
+                | Deed::AlertJoined { .. }
+                | Deed::AlertSuperseded { .. }
+                | Deed::AlertExtended { .. }
+                | Deed::Notified { .. }
+                | Deed::NotNotified { .. }
+        );
+        !is_machines && self.by != DETECTOR
+    }
+
     /// Texts that people wrote, and how long each may be.
     pub(super) fn texts(&self) -> impl Iterator<Item = (&str, usize)> {
         let long = match &self.deed {
@@ -268,6 +311,7 @@ impl Change {
         let (one, other) = match &self.deed {
             Deed::Assigned { to } => (Some(to), None),
             Deed::Notified { target, .. } => (Some(target), None),
+            Deed::NotNotified { target, reason } => (Some(target), Some(reason)),
             Deed::ClockStarted { subject, .. } | Deed::ClockStopped { subject, .. } => (Some(subject), None),
             Deed::ClockMet { subject, reference, .. } => (Some(subject), Some(reference)),
             _ => (None, None),

@@ -5,17 +5,14 @@
 
 use super::act::{Act, Effect, Input, Refusal};
 use super::board::Board;
-use super::change::{Change, Deed};
+use super::change::{Change, DETECTOR, Deed};
 use super::link::{Presence, joining, score};
 use super::state::{AlertLine, Incident, Status};
-use super::{ALERTS_MAX, ALERTS_MERGED_MAX, CHANGE_SIZE_BYTES_MAX, ENTITIES_MAX, HISTORY_MAX, SPAN_MAX_MS};
+use super::{ALERTS_MAX, ALERTS_MERGED_MAX, CHANGE_SIZE_BYTES_MAX, ENTITIES_MAX, HISTORY_MAX, LOG_MAX, SPAN_MAX_MS};
 use crate::alert::{Alert, Entity};
 use crate::id::{AlertId, ChangeId, Digest, IncidentId};
 use model::{Hlc, RegionId};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Who the detector is in changes.
-const DETECTOR: &str = "detector";
 
 /// How alerts join incidents.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,11 +31,14 @@ pub struct Options {
     pub closed_max: usize,
 }
 
+/// How far an alert may be from an incident that it joins, unless said otherwise.
+pub const JOIN_WINDOW_MS: u64 = 60 * 60 * 1_000;
+
 impl Default for Options {
     fn default() -> Self {
         Self {
             region: RegionId::default(),
-            join_window_ms: 60 * 60 * 1_000,
+            join_window_ms: JOIN_WINDOW_MS,
             join_score_min: 2_000,
             merge_score_min: 10_000,
             stop_list: BTreeSet::new(),
@@ -78,12 +78,17 @@ impl Desk {
         }
     }
 
+    /// What joins alerts, from now on: what was decided before stays.
+    pub fn join_by(&mut self, stop_list: BTreeSet<Entity>, join_window_ms: u64) {
+        (self.options.stop_list, self.options.join_window_ms) = (stop_list, join_window_ms);
+    }
+
     /// Takes up stored changes, after a restart or a change of leader, or as they come from elsewhere.
     /// Returns the incidents that are not as they were.
     pub fn restore(&mut self, changes: impl IntoIterator<Item = Change>) -> BTreeSet<IncidentId> {
         let mut last = self.clock;
         let changed = self.board.extend(changes.into_iter().inspect(|change| {
-            last = last.max(change.hlc);
+            last = last.max(change.counts_at());
             if let Deed::Opened { line, .. } | Deed::AlertJoined { line, .. } = &change.deed {
                 line.entities.iter().for_each(|entity| self.presence.note(entity, line.last_ms));
             }
@@ -100,6 +105,10 @@ impl Desk {
     /// All incidents in memory, by id.
     pub fn iter(&self) -> impl Iterator<Item = &Incident> {
         self.board.iter()
+    }
+    /// The time of the latest change: what is done here comes after it.
+    pub const fn clock(&self) -> Hlc {
+        self.clock
     }
     /// The incidents folded, for what needs all of them.
     pub fn board(&self) -> &Board {
@@ -209,7 +218,8 @@ impl Desk {
     }
 
     fn of_alert(&mut self, now_ms: u64, alert: AlertId, deed: Deed, effects: &mut Vec<Effect>) {
-        if let Some(id) = self.board.home(alert) {
+        // A burst that goes on for ever must not take the room that people need.
+        if let Some(id) = self.board.home(alert).filter(|id| self.board.log_len(*id) < LOG_MAX / 2) {
             let _ = self.detected(now_ms, id, deed, effects);
         }
     }
@@ -235,7 +245,13 @@ impl Desk {
     ) -> Result<ChangeId, Refusal> {
         let own = self.board.get(id).ok_or(Refusal::Unknown)?;
         let status = self.board.survivor(id).ok_or(Refusal::Unknown)?.status;
-        if own.history.len() >= HISTORY_MAX {
+        // Whatever happened before, what calls people can be answered and what is over can be closed.
+        let is_always = matches!(act, Act::Acknowledge | Act::Close { .. });
+        let is_machines = matches!(act, Act::Notified { .. } | Act::NotNotified { .. });
+        if !is_always && !is_machines && own.acts() >= HISTORY_MAX {
+            return Err(Refusal::HistoryFull);
+        }
+        if is_machines && self.board.log_len(id) >= LOG_MAX / 2 {
             return Err(Refusal::HistoryFull);
         }
         if let Act::Merge { from } = &act {
@@ -256,7 +272,8 @@ impl Desk {
         effects: &mut Vec<Effect>,
     ) -> Result<ChangeId, Refusal> {
         let hlc = self.clock.advance(Hlc::new(now_ms, 0));
-        let mut change = Change { incident: id, hlc, region: self.options.region, by, why, deed };
+        let was = self.board.survivor(id).and_then(|incident| replaced(incident, &deed));
+        let mut change = Change { incident: id, hlc, region: self.options.region, by, why, deed, was, counts: None };
         if change.texts().any(|(text, size_bytes_max)| text.len() > size_bytes_max) {
             return Err(Refusal::TextTooLong);
         }
@@ -295,6 +312,18 @@ impl Desk {
             }
             self.indexed.insert(*id, incident.entities.clone());
         }
+    }
+}
+
+/// What a deed replaces, for whoever reads one change alone.
+fn replaced(incident: &Incident, deed: &Deed) -> Option<String> {
+    let word = |value: serde_json::Value| value.as_str().map(str::to_owned);
+    match deed {
+        Deed::StatusSet { .. } | Deed::Closed { .. } => word(serde_json::json!(incident.status)),
+        Deed::SeveritySet { .. } => word(serde_json::json!(incident.severity)),
+        Deed::PrioritySet { .. } => word(serde_json::json!(incident.priority_set)),
+        Deed::Assigned { .. } | Deed::Unassigned => incident.assignee.clone(),
+        _ => None,
     }
 }
 

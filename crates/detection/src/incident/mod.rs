@@ -24,8 +24,8 @@ pub mod timeline;
 
 pub use act::{Act, Effect, Input, Refusal};
 pub use board::Board;
-pub use change::{Change, ChangeError, Deed, Order};
-pub use desk::{Desk, Options};
+pub use change::{AHEAD_MS_MAX, Change, ChangeError, Deed, Order};
+pub use desk::{Desk, JOIN_WINDOW_MS, Options};
 pub use state::{Acknowledgement, Alarm, AlertLine, Cause, Entry, Incident, Priority, Status, Suppression};
 
 /// Most alerts one incident takes; a further one opens another, so that no incident swallows all.

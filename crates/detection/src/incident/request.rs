@@ -67,6 +67,7 @@ impl Act {
             Self::MeetClock { clock, subject, at_ms, reference } => Deed::ClockMet { clock, subject, at_ms, reference },
             Self::StopClock { clock, subject } => Deed::ClockStopped { clock, subject },
             Self::Notified { notification, target } => Deed::Notified { notification, target },
+            Self::NotNotified { target, reason } => Deed::NotNotified { target, reason },
         }
     }
 }

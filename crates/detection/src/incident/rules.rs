@@ -6,6 +6,7 @@ use super::change::{Change, Deed, Order};
 use super::fold::Folded;
 use super::state::{Acknowledgement, Alarm, AlertLine, Cause, Incident, Status, Suppression};
 use super::{ALERTS_MERGED_MAX, CLOCKS_MAX, NOTIFIED_MAX, SUPPRESSION_MAX_MS};
+use crate::alert::Severity;
 use crate::id::{AlertId, IncidentId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -134,7 +135,7 @@ impl Folded {
         let mut made = Incident::new(into, &incident.tenant, order, gravest);
         // Whoever split it has seen it: nobody is called again for the part.
         made.alarm = incident.alarm.clone();
-        made.status = incident.status;
+        (made.status, made.ended_ms) = (incident.status, incident.ended_ms);
         made.assignee.clone_from(&incident.assignee);
         made.alerts = parted;
         made.superseded = superseded;
@@ -165,6 +166,7 @@ impl Incident {
             last_ms: line.last_ms,
             opened_ms: at_ms,
             closed_ms: None,
+            ended_ms: None,
             post_mortem: None,
             merged_into: None,
             absorbed: BTreeSet::new(),
@@ -190,12 +192,12 @@ impl Incident {
 
     fn reopen(&mut self, order: &Order) {
         self.status = Status::New;
-        self.closed_ms = None;
+        (self.closed_ms, self.ended_ms) = (None, None);
         self.call(order, Cause::Reopened { change: order.id });
     }
 
     fn call(&mut self, order: &Order, cause: Cause) {
-        let severity = self.gravest();
+        let severity = self.gravity();
         self.alarm = Alarm { cause, begun_ms: order.hlc.wall_ms(), severity, acknowledged: None };
     }
 
@@ -207,7 +209,7 @@ impl Incident {
         }
         line.count = count;
         line.last_ms = line.last_ms.max(last_ms);
-        if self.closed_ms.is_some_and(|closed_ms| last_ms > closed_ms) {
+        if self.ended_ms.is_some_and(|ended_ms| last_ms > ended_ms) {
             self.reopen(order);
         }
         Ok(())
@@ -217,7 +219,7 @@ impl Incident {
         let at_ms = order.hlc.wall_ms();
         let is_closed = self.status == Status::Closed;
         match &change.deed {
-            Deed::Commented { .. } => {}
+            Deed::Commented { .. } | Deed::NotNotified { .. } => {}
             Deed::PostMortemWritten { text } => self.post_mortem = Some(text.clone()),
             Deed::Notified { notification, .. } if self.notified.len() < NOTIFIED_MAX => {
                 let fresh = self.notified.insert(*notification);
@@ -240,14 +242,14 @@ impl Incident {
             Deed::Unassigned => {
                 self.assignee.take().ok_or(Refusal::NoEffect)?;
             }
-            Deed::SeveritySet { to } => self.severity_set = *to,
+            Deed::SeveritySet { to } => self.set_severity(order, *to),
             Deed::PrioritySet { to } => self.priority_set = *to,
             Deed::Closed { post_mortem } => return self.close(post_mortem, &change.by, at_ms),
             Deed::Suppressed { until_ms } => {
                 if *until_ms <= at_ms || *until_ms - at_ms > SUPPRESSION_MAX_MS {
                     return Err(Refusal::TimeOutOfRange);
                 }
-                let (severity, by) = (self.gravest(), change.by.clone());
+                let (severity, by) = (self.gravity(), change.by.clone());
                 self.suppression = Some(Suppression { until_ms: *until_ms, severity, by });
             }
             Deed::Unsuppressed => {
@@ -280,8 +282,16 @@ impl Incident {
         }
         self.see(by, at_ms);
         self.status = to;
-        self.closed_ms = None;
+        (self.closed_ms, self.ended_ms) = (None, (to == Status::Resolved).then_some(at_ms));
         Ok(())
+    }
+
+    /// What a person calls graver than people were called for calls them again.
+    fn set_severity(&mut self, order: &Order, to: Option<Severity>) {
+        self.severity_set = to;
+        if let Some(severity) = to.filter(|to| *to > self.alarm.severity) {
+            self.call(order, Cause::Graver { severity });
+        }
     }
 
     fn close(&mut self, post_mortem: &str, by: &str, at_ms: u64) -> Result<(), Refusal> {
@@ -292,11 +302,12 @@ impl Incident {
             return Err(Refusal::ClockRunning);
         }
         if !post_mortem.trim().is_empty() {
-            self.post_mortem = Some(post_mortem.to_owned());
+            let before = self.post_mortem.take().map(|before| format!("{before}\n\n")).unwrap_or_default();
+            self.post_mortem = Some(before + post_mortem);
         }
         self.see(by, at_ms);
         self.status = Status::Closed;
-        self.closed_ms = Some(at_ms);
+        (self.closed_ms, self.ended_ms) = (Some(at_ms), Some(at_ms));
         Ok(())
     }
 

@@ -204,6 +204,8 @@ pub struct Incident {
     pub opened_ms: u64,
     /// When it was last closed; `None` while it is not.
     pub closed_ms: Option<u64>,
+    /// When it was last resolved or closed; `None` while it is neither.
+    pub ended_ms: Option<u64>,
     /// What happened, why, and what is changed so that it does not again.
     pub post_mortem: Option<String>,
     /// The incident it went up in.
@@ -231,7 +233,7 @@ impl Incident {
     }
     /// Until when its notifications rest; `None` where they do not.
     pub fn quiet_until_ms(&self, now_ms: u64) -> Option<u64> {
-        let held = self.suppression.as_ref().filter(|held| now_ms < held.until_ms && self.gravest() <= held.severity);
+        let held = self.suppression.as_ref().filter(|held| now_ms < held.until_ms && self.gravity() <= held.severity);
         held.map(|held| held.until_ms)
     }
     /// Whether nothing more is to be done about it under its own id.
@@ -241,6 +243,14 @@ impl Incident {
     /// The gravest of its alerts, whatever a person said.
     pub fn gravest(&self) -> Severity {
         self.alerts.values().map(|line| line.severity).max().unwrap_or_default()
+    }
+    /// The gravest of its alerts, or what a person called graver.
+    pub fn gravity(&self) -> Severity {
+        self.gravest().max(self.severity_set.unwrap_or_default())
+    }
+    /// How many of its changes people made.
+    pub fn acts(&self) -> usize {
+        self.history.iter().filter(|entry| entry.change.is_by_a_person()).count()
     }
     /// Whether somebody parted these two: they are not to be joined again by a machine.
     pub fn was_parted_from(&self, other: IncidentId) -> bool {
@@ -261,7 +271,10 @@ impl Incident {
         for alert in self.alerts.keys() {
             hash.part(alert.as_bytes());
         }
-        let is_seen = |entry: &&Entry| !matches!(entry.change.deed, Deed::Notified { .. } | Deed::AlertExtended { .. });
+        let is_seen = |entry: &&Entry| {
+            let deed = &entry.change.deed;
+            !matches!(deed, Deed::Notified { .. } | Deed::NotNotified { .. } | Deed::AlertExtended { .. })
+        };
         for entry in self.history.iter().filter(is_seen) {
             hash.part(entry.id.as_bytes());
         }

@@ -108,7 +108,7 @@ fn acts(board: &Board, incident: &Incident) -> Vec<Moment> {
         }
     }
     moments.sort_by_key(|moment| match &moment.what {
-        What::Act { entry } => Some((entry.change.hlc, entry.change.region, entry.id)),
+        What::Act { entry } => Some((entry.change.counts_at(), entry.change.region, entry.id)),
         _ => None,
     });
     moments
@@ -124,6 +124,6 @@ fn rank(what: &What) -> (u8, u64, [u8; 32]) {
     match what {
         What::Event { event, .. } => (0, 0, wide(event.id.as_bytes())),
         What::Alert { alert, .. } => (1, 0, wide(alert.as_bytes())),
-        What::Act { entry } => (2, entry.change.hlc.bits(), wide(entry.id.as_bytes())),
+        What::Act { entry } => (2, entry.change.counts_at().bits(), wide(entry.id.as_bytes())),
     }
 }

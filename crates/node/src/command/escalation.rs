@@ -78,7 +78,11 @@ pub async fn run(command: &EscalationCommand) -> anyhow::Result<()> {
             };
             let body = Some(json!({"text": text, "why": why}));
             let applied = client.ask_as_seen(Method::PUT, "/v1/escalation/policy", body, known.as_deref()).await?;
-            print(remote, &applied, |applied| format!("revision {} is in force", show::text(&applied["revision"])))
+            print(remote, &applied, |applied| {
+                let warnings = applied["warnings"].as_array().into_iter().flatten();
+                let warnings: String = warnings.map(|one| format!("warning: {}\n", show::plain(&text(one)))).collect();
+                format!("{warnings}revision {} is in force", text(&applied["revision"]))
+            })
         }
         EscalationCommand::Show { remote } => {
             let policy = remote.connect().await?.get("/v1/escalation/policy").await?;
@@ -123,6 +127,9 @@ fn check(file: &Path) -> anyhow::Result<()> {
         book.schedules.len(),
         book.policies.len()
     );
+    for warning in book.warnings() {
+        println!("warning: {warning}");
+    }
     let now_ms = SystemClock::new().wall_ms();
     for schedule in book.schedules.values() {
         println!("on call now in {}: {}", schedule.name, schedule.on_call(now_ms).unwrap_or("nobody"));

@@ -130,16 +130,16 @@ pub enum IncidentsCommand {
         /// What happened, why, and what is changed so that it does not again.
         text: String,
     },
-    /// Close it, with its post-mortem: why it happened, and what was done so that it does not again.
+    /// Close it: with why it happened and what was done so that it does not again, unless its post-mortem is written.
     Close {
         #[command(flatten)]
         one: One,
         /// Why it happened.
-        #[arg(long)]
-        cause: String,
+        #[arg(long, requires = "actions")]
+        cause: Option<String>,
         /// What was done.
-        #[arg(long)]
-        actions: String,
+        #[arg(long, requires = "cause")]
+        actions: Option<String>,
     },
 }
 

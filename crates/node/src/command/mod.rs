@@ -5,6 +5,7 @@ pub mod escalation;
 pub mod events;
 pub mod incidents;
 pub mod init;
+pub mod notices;
 pub mod pipeline;
 pub mod remote;
 pub mod rules;

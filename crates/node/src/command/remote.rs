@@ -33,7 +33,11 @@ pub struct Remote {
     pub json: bool,
 }
 
+/// How long the other side may take to accept a connection.
+const CONNECT_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// A client with a session.
+#[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
     api: String,
@@ -45,7 +49,7 @@ impl Remote {
     pub async fn connect(&self) -> anyhow::Result<Client> {
         let pem = std::fs::read(&self.ca).with_context(|| self.ca.display().to_string())?;
         let roots = reqwest::Certificate::from_pem(&pem).with_context(|| self.ca.display().to_string())?;
-        let http = reqwest::Client::builder().tls_certs_only([roots]).build()?;
+        let http = reqwest::Client::builder().tls_certs_only([roots]).connect_timeout(CONNECT_WAIT).build()?;
         let mut client = Client { http, api: self.api.trim_end_matches('/').to_owned(), token: String::new() };
         client.token = match (&self.token, &self.login, &self.password) {
             (Some(token), _, _) => token.clone(),
@@ -61,6 +65,16 @@ impl Remote {
 }
 
 impl Client {
+    /// The node that is asked.
+    pub fn api(&self) -> &str {
+        &self.api
+    }
+
+    /// The same session at another node.
+    pub fn at(&self, api: &str) -> Self {
+        Self { api: api.trim_end_matches('/').to_owned(), ..self.clone() }
+    }
+
     /// Asks for JSON; a problem of the API becomes an error that says what it said.
     pub async fn ask(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
         self.ask_as_seen(method, path, body, None).await

@@ -21,9 +21,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 /// How often the API is asked.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+/// How long an answer may take.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// How long a key is waited for before the end is looked at.
 const KEY_WAIT: Duration = Duration::from_millis(200);
 /// Keys that wait to be taken.
@@ -51,7 +54,8 @@ pub struct Soc {
 pub async fn run(soc: &Soc) -> anyhow::Result<()> {
     let client = soc.remote.connect().await?;
     let me = client.get("/v1/me").await?;
-    let mut desk = Desk { client, state: State::new(text(&me["user"]["login"])), known: (String::new(), None) };
+    let state = State::new(text(&me["user"]["login"]));
+    let mut desk = Desk { nodes: nodes(&client).await, client, state, known: (String::new(), None) };
     if soc.once {
         if let Some(id) = &soc.incident {
             let id = super::incidents::find(&desk.client, id).await?;
@@ -67,14 +71,69 @@ pub async fn run(soc: &Soc) -> anyhow::Result<()> {
     ended
 }
 
+/// Where the nodes of the region that is asked answer, and then those of the others.
+async fn nodes(client: &Client) -> Vec<String> {
+    let found = client.get("/v1/endpoints").await.unwrap_or_default();
+    let regions = found["regions"].as_array().cloned().unwrap_or_default();
+    let (near, far): (Vec<_>, Vec<_>) = regions.iter().partition(|region| region["name"] == found["region"]);
+    let apis = near.into_iter().chain(far).flat_map(|region| region["api"].as_array().into_iter().flatten());
+    apis.map(text).collect()
+}
+
 struct Desk {
     client: Client,
+    /// The other nodes, for when this one does not answer.
+    nodes: Vec<String>,
     state: State,
     /// The address of the list that was read last, and its tag.
     known: (String, Option<String>),
 }
 
+/// What is shown, as it was asked for.
+struct Question {
+    client: Client,
+    path: String,
+    tag: Option<String>,
+    open: Option<String>,
+}
+
+/// What came of a question, or of an act.
+enum Heard {
+    Read { path: String, found: anyhow::Result<Found> },
+    Done { act: &'static str, done: anyhow::Result<serde_json::Value> },
+}
+
+/// The list, unless it is known, and the open incident.
+struct Found {
+    list: Option<(serde_json::Value, Option<String>)>,
+    open: Option<Open>,
+}
+
+impl Question {
+    async fn ask(&self) -> anyhow::Result<Found> {
+        let list = self.client.unless_known(&self.path, self.tag.as_deref()).await?;
+        let open = match &self.open {
+            Some(id) => {
+                let incident = self.client.get(&format!("/v1/incidents/{id}")).await?;
+                let timeline = self.client.get(&format!("/v1/incidents/{id}/timeline")).await?;
+                Some(Open { id: id.clone(), incident, timeline })
+            }
+            None => None,
+        };
+        Ok(Found { list, open })
+    }
+}
+
+/// An answer, or that there was none in time.
+async fn in_time<T>(client: &Client, answer: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    match tokio::time::timeout(ANSWER_WAIT, answer).await {
+        Ok(answer) => answer,
+        Err(late) => Err(anyhow::Error::new(late).context(format!("{} does not answer", client.api()))),
+    }
+}
+
 impl Desk {
+    /// Draws, waits for keys and for what is heard. Nothing is waited for in between: a node that hangs holds up no key.
     async fn live(&mut self, terminal: &mut ratatui::DefaultTerminal) -> anyhow::Result<()> {
         let (sender, mut keys) = mpsc::channel(KEYS_MAX);
         let ends = Arc::new(AtomicBool::new(false));
@@ -82,6 +141,8 @@ impl Desk {
             let ends = Arc::clone(&ends);
             move || read_keys(&sender, &ends)
         });
+        let mut asked = JoinSet::new();
+        let (mut is_reading, mut reads_again) = (false, false);
         let mut ticks = tokio::time::interval(ASK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let ended = loop {
@@ -97,49 +158,98 @@ impl Desk {
                     Some(None) => Wish::Nothing,
                     None => break Ok(()),
                 },
+                Some(heard) = asked.join_next() => {
+                    let is_act = matches!(heard, Ok(Heard::Done { .. }));
+                    is_reading &= is_act;
+                    if let Ok(heard) = heard {
+                        self.heard(heard, now_ms);
+                    }
+                    if is_act || std::mem::take(&mut reads_again) { Wish::Read } else { Wish::Nothing }
+                }
                 _ = ticks.tick() => Wish::Read,
             };
             match wish {
                 Wish::Nothing => {}
                 Wish::Quit => break Ok(()),
-                Wish::Read => self.try_read().await,
+                Wish::Read if is_reading => reads_again = true,
+                Wish::Read => {
+                    is_reading = true;
+                    let question = self.question();
+                    asked.spawn(async move {
+                        let found = in_time(&question.client, question.ask()).await;
+                        Heard::Read { path: question.path, found }
+                    });
+                }
                 Wish::Act { id, act, body, seen } => {
-                    let path = format!("/v1/incidents/{id}/{act}");
-                    let done = self.client.ask_as_seen(Method::POST, &path, Some(body), seen.as_deref()).await;
-                    self.try_read().await;
-                    self.state.message = match done {
-                        Ok(_) => format!("{act}: done"),
-                        Err(error) => format!("{error:#}"),
-                    };
+                    let (path, client) = (format!("/v1/incidents/{id}/{act}"), self.client.clone());
+                    self.state.message = format!("{act} …");
+                    asked.spawn(async move {
+                        let answer = client.ask_as_seen(Method::POST, &path, Some(body), seen.as_deref());
+                        Heard::Done { act, done: in_time(&client, answer).await }
+                    });
                 }
             }
         };
         ends.store(true, Ordering::Release);
+        asked.shutdown().await;
         reader.await?;
         ended
     }
 
-    /// Reads what is shown; where that fails, what was read before stays, and the reason is told.
-    async fn try_read(&mut self) {
-        if let Err(error) = self.read().await {
-            self.state.message = format!("{error:#}");
-        }
-    }
-
-    async fn read(&mut self) -> anyhow::Result<()> {
+    fn question(&mut self) -> Question {
         let path = self.state.list_path();
         if self.known.0 != path {
             self.known = (path.clone(), None);
         }
-        if let Some((found, tag)) = self.client.unless_known(&path, self.known.1.as_deref()).await? {
-            self.state.listed(&found);
-            self.known.1 = tag;
+        let open = self.state.open.as_ref().map(|open| open.id.clone());
+        Question { client: self.client.clone(), path, tag: self.known.1.clone(), open }
+    }
+
+    /// Takes up what was heard; where nothing was, what was read before stays, with its age and the reason.
+    fn heard(&mut self, heard: Heard, now_ms: u64) {
+        match heard {
+            Heard::Read { path, found: Ok(found) } => {
+                (self.state.heard_ms, self.state.trouble) = (now_ms, None);
+                if let Some((list, tag)) = found.list.filter(|_| path == self.state.list_path()) {
+                    self.state.listed(&list);
+                    self.known.1 = tag;
+                }
+                if let Some(read) = found.open
+                    && let Some(open) = self.state.open.as_mut().filter(|open| open.id == read.id)
+                {
+                    *open = read;
+                }
+            }
+            Heard::Read { found: Err(error), .. } => {
+                if error.is::<reqwest::Error>() || error.is::<tokio::time::error::Elapsed>() {
+                    self.turn_to_another();
+                }
+                self.state.trouble = Some(format!("{error:#}"));
+            }
+            Heard::Done { act, done } => {
+                self.state.message = match done {
+                    Ok(_) => format!("{act}: done"),
+                    Err(error) => format!("{act}: {error:#}"),
+                };
+            }
         }
-        if let Some(id) = self.state.open.as_ref().map(|open| open.id.clone()) {
-            let incident = self.client.get(&format!("/v1/incidents/{id}")).await?;
-            let timeline = self.client.get(&format!("/v1/incidents/{id}/timeline")).await?;
-            self.state.open = Some(Open { id, incident, timeline });
+    }
+
+    /// Asks the next node from now on.
+    fn turn_to_another(&mut self) {
+        let place = self.nodes.iter().position(|api| api == self.client.api());
+        let next = place.map_or(0, |place| place + 1) % self.nodes.len().max(1);
+        if let Some(api) = self.nodes.get(next) {
+            self.client = self.client.at(api);
+            self.known.1 = None;
         }
+    }
+
+    /// Reads once.
+    async fn read(&mut self) -> anyhow::Result<()> {
+        let question = self.question();
+        let found = in_time(&question.client, question.ask()).await?;
+        self.heard(Heard::Read { path: question.path, found: Ok(found) }, SystemClock::new().wall_ms());
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Who is called when, over the API: the policy, who is on call, and what runs.
 
+use crate::driver::escalate::unreached;
 use crate::machine::command::Must;
 use crate::machine::control::platform;
 use crate::machine::note::Note;
@@ -17,6 +18,8 @@ use serde::{Deserialize, Serialize};
 const PREFIX: &str = "escalation/";
 /// The version of the stored form that is written.
 const VERSION: u32 = 1;
+/// Warnings that are shown.
+const WARNINGS_MAX: usize = 100;
 /// Escalations that are shown.
 const SHOWN_MAX: usize = 500;
 
@@ -43,10 +46,17 @@ impl PolicyDocument {
         detection::escalation::parse("policy", self.text.as_bytes())
     }
 
-    fn view(self) -> Answer<PolicyView> {
+    fn view(self, node: &Node) -> Answer<PolicyView> {
         let etag = Etag::new(self.revision.to_string()).ok_or(Problem::Internal)?;
+        let book = self.book().unwrap_or_default();
+        let unreached = unreached(&book, &node.sinks).into_iter();
+        let unreached = unreached.map(|(policy, who)| format!("policy {policy}: no sink calls {who}"));
+        let unknown = book.policies.iter().flat_map(|policy| &policy.tenants);
+        let unknown = unknown.filter(|tenant| node.control().tenant(tenant).is_none());
+        let unknown = unknown.map(|tenant| format!("there is no tenant {tenant}"));
+        let warnings = book.warnings().into_iter().chain(unreached).chain(unknown).take(WARNINGS_MAX).collect();
         let Self { revision, text, by, at_ms, why, .. } = self;
-        Ok(PolicyView { revision, text, by, applied_ms: at_ms, why, etag })
+        Ok(PolicyView { revision, text, by, applied_ms: at_ms, why, warnings, etag })
     }
 }
 
@@ -59,7 +69,7 @@ impl Node {
     /// The policy document as it was last applied.
     pub(crate) async fn escalation_policy(&self, caller: &Caller, session: &Session) -> Answer<PolicyView> {
         self.may_see(caller, session, "escalation/policy").await?;
-        self.policy_document()?.ok_or(Problem::not_found("policy"))?.view()
+        self.policy_document()?.ok_or(Problem::not_found("policy"))?.view(self)
     }
 
     /// Replaces the policy document, if it is right and as its author saw it.
@@ -70,7 +80,19 @@ impl Node {
         request: ApplyPolicy,
         precondition: Precondition,
     ) -> Answer<PolicyView> {
-        self.may_manage(caller, session, "escalation/policy").await?;
+        let what = "escalation/policy";
+        self.may_manage(caller, session, what).await?;
+        let done = self.replace_policy(caller, session, request, precondition).await;
+        self.noting(caller, session, "escalation.policy", what.to_owned(), done).await
+    }
+
+    async fn replace_policy(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        request: ApplyPolicy,
+        precondition: Precondition,
+    ) -> Answer<PolicyView> {
         let known = self.policy_document()?.map_or(0, |document| document.revision);
         let is_known = |tags: &[Etag]| tags.iter().any(|tag| tag.as_str() == known.to_string());
         let holds = match &precondition {
@@ -89,7 +111,7 @@ impl Node {
             revision: known + 1,
             text: request.text,
             by: session.account().login.as_str().to_owned(),
-            at_ms: self.world.clock.wall_ms(),
+            at_ms: self.now_ms(),
             why: request.why,
         };
         document.book().map_err(|errors| {
@@ -105,7 +127,7 @@ impl Node {
         // Whoever applies another at the same time has the same key: one of the two is told.
         match self.keep_json(platform::POLICIES, key, Must::BeAbsent, &document, note).await {
             Err(Problem::Conflict { .. }) => Err(Problem::PreconditionFailed { operation: None }),
-            other => other.and_then(|()| document.view()),
+            other => other.and_then(|()| document.view(self)),
         }
     }
 

@@ -119,8 +119,10 @@ impl Node {
     }
 
     fn now(&self) -> Answer<view::Now> {
-        let book = self.policy_document()?.and_then(|document| document.book().ok());
-        let weights = Weights { assets: book.map(|book| book.assets).unwrap_or_default(), ..Weights::default() };
+        let book = self.policy_document()?.and_then(|document| document.book().ok()).unwrap_or_default();
+        let usual = Weights::default();
+        let half_life_ms = book.half_life_ms.unwrap_or(usual.half_life_ms);
+        let weights = Weights { assets: book.assets, half_life_ms, ..usual };
         Ok(view::Now { ms: self.world.clock.wall_ms(), mutes: self.active_mutes()?, weights })
     }
 
@@ -148,7 +150,20 @@ impl Node {
         action: IncidentAction,
         precondition: Precondition,
     ) -> Answer<IncidentView> {
-        self.may_manage(caller, session, &resource("incidents", id)).await?;
+        let what = resource("incidents", id);
+        self.may_manage(caller, session, &what).await?;
+        let done = self.do_to_incident(caller, session, id, action, precondition).await;
+        self.noting(caller, session, "incident.update", what, done).await
+    }
+
+    async fn do_to_incident(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        id: &str,
+        action: IncidentAction,
+        precondition: Precondition,
+    ) -> Answer<IncidentView> {
         let incident = incident_id(id)?;
         let mut seen = match precondition {
             Precondition::Matches(tags) => {
@@ -156,7 +171,7 @@ impl Node {
             }
             _ => None,
         };
-        let (why, acts) = act::of(action, self.world.clock.wall_ms())?;
+        let (why, acts) = act::of(action, self.now_ms())?;
         let by = session.account().login.as_str();
         let base = self.note(caller, session, "incident.update");
         for act in acts {
@@ -196,6 +211,11 @@ fn refused(reason: Refusal) -> Problem {
 /// The name of an object in the audit log, whatever came for an id.
 pub(super) fn resource(what: &str, id: &str) -> String {
     format!("{what}/{}", id.chars().take(64).collect::<String>())
+}
+
+/// A severity as the API names it.
+pub(super) const fn severity(severity: detection::Severity) -> api::types::Severity {
+    view::severity(severity)
 }
 
 pub(super) fn incident_id(text: &str) -> Answer<IncidentId> {

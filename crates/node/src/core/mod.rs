@@ -9,6 +9,7 @@ pub(crate) mod escalation;
 mod hunt;
 pub(crate) mod incident;
 pub mod ingest;
+mod notice;
 mod query;
 mod record;
 mod resolve;
@@ -237,6 +238,15 @@ impl api::Core for NodeCore {
     }
     async fn unmute(&self, caller: &Caller, session: &Session, id: &str) -> Answer<()> {
         self.0.unmute(caller, session, id).await
+    }
+    async fn refused_notices(&self, caller: &Caller, session: &Session, filter: &RefusedFilter) -> Answer<RefusedList> {
+        self.0.refused_notices(caller, session, filter).await
+    }
+    async fn replay_notices(&self, caller: &Caller, session: &Session, chosen: ChosenNotices) -> Answer<NoticesDone> {
+        self.0.replay_notices(caller, session, chosen).await
+    }
+    async fn drop_notices(&self, caller: &Caller, session: &Session, chosen: ChosenNotices) -> Answer<NoticesDone> {
+        self.0.drop_notices(caller, session, chosen).await
     }
     async fn escalation_policy(&self, caller: &Caller, session: &Session) -> Answer<PolicyView> {
         self.0.escalation_policy(caller, session).await

@@ -11,6 +11,9 @@ use model::{FieldId, Table, Tenant, TenantId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Characters of a reason in the audit log.
+const WHY_CHARACTERS_MAX: usize = 300;
+
 /// A table as the session knows it, inside the session's own tenant.
 pub(crate) struct Target {
     pub tenant: Arc<Tenant>,
@@ -71,6 +74,33 @@ impl Node {
             // A refusal that cannot be recorded is still a refusal, but says that the platform is unwell.
             Err(unrecorded) => unrecorded,
         }
+    }
+
+    /// Records that an act on what is the platform's was refused, if it was: what nobody may do is known, and what
+    /// somebody tried in vain is too.
+    pub(crate) async fn noting<T>(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        action: &str,
+        resource: String,
+        done: Answer<T>,
+    ) -> Answer<T> {
+        let is_judged = |problem: &Problem| {
+            matches!(
+                problem,
+                Problem::Invalid { .. }
+                    | Problem::Conflict { .. }
+                    | Problem::NotFound { .. }
+                    | Problem::PreconditionFailed { .. }
+                    | Problem::PreconditionRequired
+            )
+        };
+        let Some(problem) = done.as_ref().err().filter(|problem| is_judged(problem)) else { return done };
+        let refused = Some(problem.to_string().chars().take(WHY_CHARACTERS_MAX).collect());
+        let note = Note { resource: Some(resource), refused, ..self.note(caller, session, action) };
+        self.record(TenantId::PLATFORM, note).await?;
+        done
     }
 
     /// The session's own tenant by the name in the request; any other does not exist for it.

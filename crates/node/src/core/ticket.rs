@@ -20,14 +20,32 @@ use detection::escalation::ticket::{
 };
 use detection::{Severity, TicketId};
 use identity::Session;
-use model::Hlc;
-use pipeline::sink::{Notice, Topic};
-use std::collections::BTreeMap;
+use model::{Hlc, Stamp};
+use pipeline::sink::{Notice, Sink, Topic};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Bytes of a notice's JSON: what a field can hold, with room to spare.
 const NOTICE_BYTES_MAX: usize = model::limit::VALUE_BYTES_MAX - 1024;
 /// Keys of notices about tickets begin so.
 const NOTICE: &str = "ticket/";
+
+/// Times that a change is tried while others change the same ticket.
+const ATTEMPTS: usize = 16;
+/// What two regions did is told together once nobody has done anything for so long.
+const SETTLED_MS: u64 = 3_000;
+
+/// The latest change of a ticket in one region, as it is stored beside the changes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Head {
+    last: Hlc,
+    /// The sinks that are to know of it.
+    sinks: BTreeSet<String>,
+    /// Of the record.
+    #[serde(skip)]
+    version: Option<Stamp>,
+}
 
 impl Node {
     /// Tickets, those that changed last first.
@@ -51,13 +69,15 @@ impl Node {
         let mut tickets: Vec<Ticket> = by_ticket.into_values().filter_map(Ticket::fold).filter(wanted).collect();
         tickets.sort_by_key(|ticket| std::cmp::Reverse((ticket.updated_ms, ticket.id)));
         let (tickets, next) = paged(tickets, &filter.page)?;
-        Ok(TicketList { tickets: tickets.into_iter().map(view).collect::<Answer<_>>()?, next })
+        let seen = |ticket: Ticket| self.head(&ticket.id.to_string()).and_then(|head| view(ticket, &head));
+        Ok(TicketList { tickets: tickets.into_iter().map(seen).collect::<Answer<_>>()?, next })
     }
 
     /// One ticket.
     pub(crate) async fn ticket(&self, caller: &Caller, session: &Session, id: &str) -> Answer<TicketView> {
         self.may_see(caller, session, &resource("tickets", id)).await?;
-        view(self.stored_ticket(id)?.0)
+        let ticket = self.stored_ticket(id)?.0;
+        view(ticket, &self.head(id)?)
     }
 
     /// Opens the ticket of an incident in a queue.
@@ -67,7 +87,13 @@ impl Node {
         session: &Session,
         request: NewTicket,
     ) -> Answer<TicketView> {
-        self.may_manage(caller, session, &resource("tickets", &request.incident)).await?;
+        let what = resource("tickets", &request.incident);
+        self.may_manage(caller, session, &what).await?;
+        let done = self.open_new_ticket(caller, session, request).await;
+        self.noting(caller, session, "ticket.update", what, done).await
+    }
+
+    async fn open_new_ticket(&self, caller: &Caller, session: &Session, request: NewTicket) -> Answer<TicketView> {
         let incident = incident_id(&request.incident)?;
         let known_title = self.with_incident(incident, |_, incident| Ok(incident.title.to_string())).await?;
         if self.stored_ticket(&ticket_id(incident, &request.queue).to_string()).is_ok() {
@@ -82,7 +108,7 @@ impl Node {
         opened.check().map_err(not_done)?;
         let change = self.ticket_change(Hlc::ZERO, session.account().login.as_str(), opened);
         let ticket = Ticket::fold([change.clone()]).ok_or(Problem::Internal)?;
-        self.keep_ticket(caller, session, ticket, vec![change]).await
+        self.keep_ticket(caller, session, ticket, vec![change], Head::default()).await
     }
 
     /// Changes a ticket.
@@ -94,25 +120,51 @@ impl Node {
         request: ChangeTicket,
         precondition: Precondition,
     ) -> Answer<TicketView> {
-        self.may_manage(caller, session, &resource("tickets", id)).await?;
-        let (mut ticket, mut last) = self.stored_ticket(id)?;
-        let revision = ticket.revision.to_string();
-        if matches!(&precondition, Precondition::Matches(tags) if !tags.iter().any(|tag| tag.as_str() == revision)) {
-            return Err(Problem::PreconditionFailed { operation: None });
+        let what = resource("tickets", id);
+        self.may_manage(caller, session, &what).await?;
+        let done = self.do_to_ticket(caller, session, id, request, precondition).await;
+        self.noting(caller, session, "ticket.update", what, done).await
+    }
+
+    async fn do_to_ticket(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        id: &str,
+        request: ChangeTicket,
+        precondition: Precondition,
+    ) -> Answer<TicketView> {
+        for _ in 0..ATTEMPTS {
+            // Before the ticket: what it is, is at least what the head stands for.
+            let head = self.head(id)?;
+            let (mut ticket, mut last) = self.stored_ticket(id)?;
+            let revision = ticket.revision.to_string();
+            let is_it = |tags: &[Etag]| tags.iter().any(|tag| tag.as_str() == revision);
+            if matches!(&precondition, Precondition::Matches(tags) if !is_it(tags)) {
+                return Err(Problem::PreconditionFailed { operation: None });
+            }
+            let mut changes = Vec::new();
+            for act in acts(request.clone()) {
+                act.check().map_err(not_done)?;
+                if act == TicketAct::Retried && ticket.sync(&head.sinks) == Sync::Sent {
+                    return Err(not_done(NotDone::NoEffect));
+                }
+                let change = self.ticket_change(last, session.account().login.as_str(), act);
+                ticket.apply(&change).map_err(not_done)?;
+                last = change.hlc;
+                changes.push(change);
+            }
+            match self.keep_ticket(caller, session, ticket, changes, head).await {
+                // Somebody changed it at the same time: this is done to what it is now, if that is what was seen.
+                Err(Problem::Conflict { .. }) => {}
+                other => return other,
+            }
         }
-        let mut changes = Vec::new();
-        for act in acts(request) {
-            act.check().map_err(not_done)?;
-            let change = self.ticket_change(last, session.account().login.as_str(), act);
-            ticket.apply(&change).map_err(not_done)?;
-            last = change.hlc;
-            changes.push(change);
-        }
-        self.keep_ticket(caller, session, ticket, changes).await
+        Err(Problem::conflict("others change the ticket all the time; look again, then decide"))
     }
 
     fn ticket_change(&self, last: Hlc, by: &str, act: TicketAct) -> TicketChange {
-        let hlc = last.advance(Hlc::new(self.world.clock.wall_ms(), 0));
+        let hlc = last.advance(Hlc::new(self.now_ms(), 0));
         TicketChange { hlc, region: self.region.id, version: VERSION, by: by.to_owned(), act }
     }
 
@@ -132,18 +184,34 @@ impl Node {
         session: &Session,
         ticket: Ticket,
         changes: Vec<TicketChange>,
+        head: Head,
     ) -> Answer<TicketView> {
+        let id = ticket.id.to_string();
+        let mut acts = Vec::with_capacity(changes.len() + 2);
+        for change in &changes {
+            acts.push(stored(&id, change)?);
+        }
+        let when = changes.last().map(|change| change.hlc).unwrap_or_default();
+        // Two regions that change it at once make two revisions of the same number.
+        let notice = self.ticket_notice(&ticket, &format!("{:x}-{}", when.bits(), self.region.id.get())).await?;
+        let wants = |sink: &&Arc<dyn Sink>| sink.wants(&notice);
+        let sinks = self.sinks.iter().filter(wants).map(|sink| sink.name().to_owned()).collect();
+        let must = head.version.map_or(Must::BeAbsent, |version| Must::BeAt(vec![version]));
+        let head = Head { last: when, sinks, ..Head::default() };
+        let view = view(ticket, &head)?;
+        acts.push(put(platform::TICKET_HEADS, id.clone(), must, &head, format!("tickets/{id}"))?);
+        acts.push(put(platform::NOTICES, notice.key.clone(), Must::BeAbsent, &notice, notice.key.clone())?);
+        self.keep_all(acts, self.note(caller, session, "ticket.update")).await?;
+        Ok(view)
+    }
+
+    /// What others are told of a ticket as it stands.
+    async fn ticket_notice(&self, ticket: &Ticket, of: &str) -> Answer<Notice> {
         let about = self.with_incident(ticket.incident, |_, one| Ok((one.severity, one.tenant.to_string()))).await;
         let (severity, tenant) = about.unwrap_or((Severity::Medium, "platform".into()));
-        let view = view(ticket)?;
-        let mut acts = Vec::with_capacity(changes.len() + 1);
-        for change in &changes {
-            acts.push(stored(&view.id, change)?);
-        }
-        let when = changes.last().map(|change| change.hlc.bits()).unwrap_or_default();
+        let view = view(ticket.clone(), &Head::default())?;
         let notice = Notice {
-            // Two regions that change it at once make two revisions of the same number.
-            key: format!("{NOTICE}{}/{}-{when:x}-{}", view.id, view.revision, self.region.id.get()),
+            key: format!("{NOTICE}{}/{}-{of}", view.id, view.revision),
             topic: Topic::Ticket,
             tenant,
             at_ms: view.updated_ms,
@@ -152,10 +220,37 @@ impl Node {
             to: Vec::new(),
             body: String::new(),
         };
-        let notice = fitting(notice, view.clone())?;
-        acts.push(put(platform::NOTICES, notice.key.clone(), Must::BeAbsent, &notice, notice.key.clone())?);
-        self.keep_all(acts, self.note(caller, session, "ticket.update")).await?;
-        Ok(view)
+        fitting(notice, view)
+    }
+
+    /// Who changed a ticket last, and who is to know; nothing before anybody did.
+    fn head(&self, id: &str) -> Answer<Head> {
+        let found = self.json_record::<Head>(platform::TICKET_HEADS, id)?;
+        Ok(found.map_or_else(Head::default, |(version, head)| Head { version: Some(version), ..head }))
+    }
+
+    /// Notices of tickets that two regions changed at once: each told what it knew, and nobody what both did. The key
+    /// does not depend on who makes it.
+    pub(crate) async fn untold_tickets(&self) -> Answer<Vec<Notice>> {
+        let mut by_ticket: BTreeMap<String, Vec<TicketChange>> = BTreeMap::new();
+        for (key, _, change) in self.json_records::<TicketChange>(platform::TICKETS, "")? {
+            by_ticket.entry(key.split('/').next().unwrap_or_default().to_owned()).or_default().push(change);
+        }
+        let mut notices = Vec::new();
+        for (id, changes) in by_ticket {
+            let done = || changes.iter().filter(|change| change.by != OUTBOX);
+            let regions: BTreeSet<_> = done().map(|change| change.region).collect();
+            let last = done().map(|change| change.hlc).max().unwrap_or_default();
+            let is_quiet = last.wall_ms().saturating_add(SETTLED_MS) < self.now_ms();
+            let Some(ticket) = Ticket::fold(changes.iter().cloned()).filter(|_| regions.len() > 1 && is_quiet) else {
+                continue;
+            };
+            let told = format!("{NOTICE}{id}/{}-", ticket.revision);
+            if self.first_json_record::<Notice>(platform::NOTICES, &told)?.is_none() {
+                notices.push(self.ticket_notice(&ticket, &format!("{:x}-0", last.bits())).await?);
+            }
+        }
+        Ok(notices)
     }
 
     /// What is stored once a sink has taken a notice, or refused it for good; nothing where it was not of a ticket.
@@ -238,8 +333,8 @@ const fn state(state: TicketState) -> said::TicketState {
     }
 }
 
-fn view(ticket: Ticket) -> Answer<TicketView> {
-    let sync = match ticket.sync() {
+fn view(ticket: Ticket, head: &Head) -> Answer<TicketView> {
+    let sync = match ticket.sync(&head.sinks) {
         Sync::Pending => TicketSync::Pending,
         Sync::Sent => TicketSync::Sent,
         Sync::Failed => TicketSync::Failed,

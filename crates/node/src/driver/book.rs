@@ -4,13 +4,14 @@
 
 use crate::core::wait::{failed, internal};
 use crate::driver::detect::{ONLY, SUPERSEDED_BY};
-use crate::machine::command::{Act, ActChange, Command, Must, Outcome, Refusal, Select, Transact};
+use crate::driver::duty::{Lost, Post};
+use crate::machine::command::{Act, ActChange, Command, Must, Outcome, Refusal, Row, Select, Transact};
 use crate::machine::control::platform;
 use crate::machine::note::Note;
 use crate::node::Node;
 use api::problem::Problem;
-use detection::Alert;
-use detection::incident::{self, Board, Change, Desk, Effect, Incident, Input};
+use detection::incident::{self, Board, Change, Deed, Desk, Effect, Incident, Input};
+use detection::{Alert, IncidentId};
 use model::{FieldState, Merge, Record, TableId, TenantId, Value, VersionVector};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +21,10 @@ pub struct Book {
     desk: Option<Desk>,
     known: BTreeSet<String>,
     read_at: Option<VersionVector>,
+    /// The revision of the policy document that says what joins alerts.
+    policy: Option<u64>,
+    /// How many settled incidents are kept, where a test says so.
+    settled_max: Option<usize>,
 }
 
 /// What follows from inputs.
@@ -36,27 +41,88 @@ impl Book {
         let machine = &node.home().machine;
         // Before the records: what is read is at least as new.
         let now = machine.vector(node.cluster.partition(TenantId::PLATFORM));
-        let options = incident::Options { region: node.region.id, ..incident::Options::default() };
+        let options = self.options(node);
         let desk = self.desk.get_or_insert_with(|| Desk::new(options));
         if self.read_at.as_ref() != Some(&now) {
             let unknown = changes(node, |key| !self.known.contains(key))?;
             let (keys, changes): (Vec<String>, Vec<Change>) = unknown.into_iter().unzip();
+            let goes_on = changes.iter().flat_map(concerns).filter(|id| desk.get(*id).is_none());
+            // What memory has forgotten and somebody went on with elsewhere is nothing without what was before.
+            let is_forgotten = goes_on.into_iter().any(|id| has_known(&self.known, id));
             desk.restore(changes);
             self.known.extend(keys);
             self.read_at = Some(now);
+            if is_forgotten {
+                self.recall(node)?;
+            }
         }
+        self.desk.as_mut().ok_or(Problem::Internal)
+    }
+
+    fn options(&self, node: &Node) -> incident::Options {
+        let usual = incident::Options::default();
+        let closed_max = self.settled_max.unwrap_or(usual.closed_max);
+        incident::Options { region: node.region.id, closed_max, ..usual }
+    }
+
+    /// An empty book that soon forgets what is settled.
+    #[cfg(test)]
+    pub(crate) fn forgetful(settled_max: usize) -> Self {
+        Self { settled_max: Some(settled_max), ..Self::default() }
+    }
+
+    /// What joins alerts is as the policy document says now.
+    fn follow_policy(&mut self, node: &Node) -> Result<(), Problem> {
+        let Some(document) = node.policy_document()? else { return Ok(()) };
+        if self.policy != Some(document.revision) {
+            self.policy = Some(document.revision);
+            if let Ok(book) = document.book() {
+                let window_ms = book.join_window_ms.unwrap_or(incident::JOIN_WINDOW_MS);
+                self.refresh(node)?.join_by(book.join_never, window_ms);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads everything again, what was settled long ago too.
+    fn recall(&mut self, node: &Node) -> Result<&mut Desk, Problem> {
+        let options = self.options(node);
+        let (keys, changes): (Vec<String>, Vec<Change>) = changes(node, |_| true)?.into_iter().unzip();
+        self.policy = None;
+        let desk = self.desk.insert(Desk::new(options));
+        desk.restore(changes);
+        self.known.extend(keys);
         Ok(desk)
+    }
+
+    /// As [`Book::refresh`], and with an incident that memory has forgotten.
+    pub(super) fn refresh_with(&mut self, node: &Node, id: IncidentId) -> Result<&mut Desk, Problem> {
+        let is_missing = self.refresh(node)?.get(id).is_none();
+        if is_missing && has_known(&self.known, id) {
+            return self.recall(node);
+        }
+        self.refresh(node)
     }
 
     /// Takes inputs to the incidents. What follows counts here as if it were stored: whoever cannot store it throws
     /// this book away.
     pub(super) fn decide(&mut self, node: &Node, inputs: &[Input], note: &Note) -> Result<Decided, Problem> {
-        let now_ms = node.world.clock.wall_ms();
+        let now_ms = node.now_ms();
         let mut decided = Decided { writes: Vec::new(), effects: Vec::new() };
-        self.refresh(node)?;
+        if inputs.iter().any(|input| matches!(input, Input::Alert(_))) {
+            self.follow_policy(node)?;
+        }
         for input in inputs {
             let mut effects = Vec::new();
-            self.refresh(node)?.step(now_ms, input.clone(), &mut effects);
+            let desk = match input {
+                Input::Act { incident, act: incident::Act::Merge { from }, .. } => {
+                    self.refresh_with(node, *incident)?;
+                    self.refresh_with(node, *from)?
+                }
+                Input::Act { incident, .. } => self.refresh_with(node, *incident)?,
+                _ => self.refresh(node)?,
+            };
+            desk.step(now_ms, input.clone(), &mut effects);
             let mut acts = Vec::new();
             for effect in &effects {
                 let Effect::Changed { incident, change } = effect else { continue };
@@ -96,6 +162,57 @@ impl Book {
     }
 }
 
+/// The incidents that a change is about.
+fn concerns(change: &Change) -> Vec<IncidentId> {
+    match &change.deed {
+        Deed::Merged { from } => vec![change.incident, *from],
+        _ => vec![change.incident],
+    }
+}
+
+/// Whether any change of an incident is known.
+fn has_known(known: &BTreeSet<String>, id: IncidentId) -> bool {
+    let prefix = format!("{id}/");
+    known.range(prefix.clone()..).next().is_some_and(|key| key.starts_with(&prefix))
+}
+
+/// Stores records of a duty, and with them, as one, what follows for incidents; nothing where the incidents cannot be
+/// read, or are not such as `holds` says. Whether it was stored.
+pub(super) async fn report(
+    post: &mut Post,
+    rows: Vec<Row>,
+    mut writes: Vec<Transact>,
+    inputs: &[Input],
+    note: &Note,
+    holds: impl FnOnce(&Desk) -> bool,
+) -> Result<bool, Lost> {
+    let node = std::sync::Arc::clone(&post.node);
+    let mut shelf = node.incidents.lock().await;
+    // Whoever is interrupted or fails from here on leaves an empty book, which is read again.
+    let mut book = std::mem::take(&mut *shelf);
+    match book.refresh(&node) {
+        Ok(desk) if !holds(desk) => {
+            *shelf = book;
+            return Ok(false);
+        }
+        Ok(_) => {}
+        Err(problem) => {
+            tracing::error!(%problem, "the incidents cannot be read");
+            return Ok(false);
+        }
+    }
+    match book.decide(&node, inputs, note) {
+        Ok(decided) => writes.extend(decided.writes),
+        Err(problem) => {
+            tracing::error!(%problem, "the incidents cannot be read");
+            return Ok(false);
+        }
+    }
+    post.report(rows, writes).await?;
+    *shelf = book;
+    Ok(true)
+}
+
 /// Changes of incidents whose keys are wanted: one record each, none is ever written again.
 pub(crate) fn changes(node: &Node, wanted: impl Fn(&str) -> bool) -> Result<Vec<(String, Change)>, Problem> {
     let mut all = Vec::new();
@@ -105,7 +222,7 @@ pub(crate) fn changes(node: &Node, wanted: impl Fn(&str) -> bool) -> Result<Vec<
         }
         let Some(Value::Text(json)) = record.fields.get(&ONLY).map(FieldState::value) else { return };
         match Change::decode(json.as_bytes()) {
-            Ok(change) => all.push((key, change)),
+            Ok(change) => all.push((key, change.committed(record.version().hlc))),
             Err(error) => tracing::error!(%error, key, "a change of an incident cannot be read"),
         }
     })?;

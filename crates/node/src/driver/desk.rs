@@ -10,7 +10,7 @@ use crate::machine::control::platform;
 use async_trait::async_trait;
 use detection::AlertId;
 use detection::incident::Input;
-use model::codec::{decode, encode};
+use model::codec::encode;
 use std::time::Duration;
 
 /// The row with the place in the change log.
@@ -28,7 +28,8 @@ impl Work for Filing {
     }
 
     async fn work(&self, mut post: Post) -> Lost {
-        let mut place: u64 = post.row(PLACE).ok().flatten().and_then(|row| decode(&row).ok()).unwrap_or(0);
+        // Read again from the beginning, alerts that are filed change nothing.
+        let mut place = follow::place(&post, PLACE).await.unwrap_or(0);
         loop {
             let (wrote, end) = match follow::after(&post.node, place) {
                 Ok(read) => read,
@@ -53,25 +54,13 @@ impl Work for Filing {
 
 /// Stores what follows from alerts, and the place.
 async fn file(post: &mut Post, inputs: &[Input], place: u64) -> Result<(), Lost> {
-    let node = std::sync::Arc::clone(&post.node);
-    let note = note(&node, "incident.update", String::new());
-    let mut shelf = node.incidents.lock().await;
-    // Whoever is interrupted or fails from here on leaves an empty book, which is read again.
-    let mut book = std::mem::take(&mut *shelf);
+    let note = note(&post.node, "incident.update", String::new());
     loop {
-        match book.decide(&node, inputs, &note) {
-            Ok(decided) => {
-                let row = (PLACE.to_vec(), Some(encode(&place)));
-                post.report(vec![row], decided.writes).await?;
-                *shelf = book;
-                return Ok(());
-            }
-            Err(problem) => {
-                tracing::error!(%problem, "the incidents cannot be read");
-                tokio::time::sleep(LOOK_EVERY).await;
-                book = book::Book::default();
-            }
+        let row = (PLACE.to_vec(), Some(encode(&place)));
+        if book::report(post, vec![row], Vec::new(), inputs, &note, |_| true).await? {
+            return Ok(());
         }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

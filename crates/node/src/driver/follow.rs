@@ -3,11 +3,15 @@
 //! A change is in it because the record was stored, in the same batch; who follows keeps its place as a row of its
 //! duty, so that nothing is told that was not stored, and nothing stored is not told.
 
+use crate::driver::duty::Post;
 use crate::node::Node;
+use model::codec::decode;
 use model::{FieldId, PartitionId, TableId, TenantId, Value};
 use replication::op::{FieldWrite, OpKind};
 use std::io;
 
+/// Pause after the disk failed.
+const AGAIN_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 /// Changes read at once.
 const CHANGES_AT_ONCE: usize = 256;
 
@@ -38,6 +42,27 @@ impl Wrote {
             Value::Int(number) if *id == field => u64::try_from(*number).ok(),
             _ => None,
         })
+    }
+}
+
+/// The place that a duty keeps in a row; none where it has none. A disk that fails is asked again: to begin anew would
+/// be to do everything twice.
+pub async fn place(post: &Post, row: &[u8]) -> Option<u64> {
+    loop {
+        match post.row(row) {
+            Ok(None) => return None,
+            Ok(Some(bytes)) => {
+                let place = decode(&bytes);
+                if let Err(error) = &place {
+                    tracing::error!(%error, duty = post.duty(), "the place in the change log is no place");
+                }
+                return place.ok();
+            }
+            Err(error) => {
+                tracing::error!(%error, duty = post.duty(), "the place in the change log cannot be read");
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
+        }
     }
 }
 

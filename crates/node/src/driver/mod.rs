@@ -4,6 +4,7 @@
 
 pub mod anchor;
 pub mod archive;
+pub mod beat;
 #[cfg(test)]
 pub(crate) mod bed;
 pub mod book;
@@ -24,3 +25,6 @@ pub mod serve;
 pub mod silence;
 pub mod streams;
 pub(crate) mod trial;
+
+#[cfg(test)]
+mod tests;

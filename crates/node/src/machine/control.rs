@@ -46,6 +46,12 @@ pub mod platform {
     pub const ESCALATIONS: TableId = TableId::new(18);
     /// What was done to tickets, by ticket and change.
     pub const TICKETS: TableId = TableId::new(19);
+    /// What became of calls to people, by the key of their notice.
+    pub const CALLS: TableId = TableId::new(20);
+    /// Notices that a sink refused for good, by sink and key.
+    pub const REFUSED: TableId = TableId::new(21);
+    /// The latest change of each ticket, by ticket: two that change it at once cannot both pass.
+    pub const TICKET_HEADS: TableId = TableId::new(22);
 }
 
 /// One command to the control plane.

@@ -5,7 +5,7 @@
 //! reads a clock or the control plane: replicas must come to the same result from the same entry.
 
 use crate::driver::proposer::Entry as LogEntry;
-use crate::machine::command::{Command, Found, Outcome, Read, Select};
+use crate::machine::command::{Command, Found, Outcome, Read, Refusal, Select};
 use crate::machine::door::Recent;
 use crate::machine::keys;
 use crate::machine::ledger::Ledger;
@@ -33,6 +33,10 @@ pub trait Observer: Send + Sync + 'static {
     fn foreign(&self, group: GroupId, origin: Origin, hlc: Hlc);
     /// A concurrent write lost.
     fn conflict(&self, group: GroupId);
+    /// A transaction of a duty's report was refused, and nothing of it was done.
+    fn refused(&self, _group: GroupId, _action: &str, _why: Refusal) {}
+    /// An entry was applied: the clock of the leader that proposed it.
+    fn entry(&self, _group: GroupId, _wall_ms: u64) {}
 }
 
 /// Numbers of a group that are not rows of their own.
@@ -76,7 +80,7 @@ pub struct DataMachine {
     pub(super) partitions: u16,
     pub(super) space: Arc<dyn Space>,
     pub(super) state: Mutex<State>,
-    observer: Arc<dyn Observer>,
+    pub(super) observer: Arc<dyn Observer>,
     changed: watch::Sender<u64>,
     assigned: watch::Sender<u64>,
     pub(super) is_unfenced: bool,
@@ -431,6 +435,7 @@ impl consensus::Machine for DataMachine {
         for (_, bytes) in entries {
             let entry: LogEntry = stored(bytes)?;
             state.ledger.begin(entry.nonce);
+            self.observer.entry(self.group, entry.wall_ms);
             let mut step = Step {
                 machine: self,
                 state: &mut state,

@@ -5,7 +5,7 @@
 //! two nodes that both believe in their lease do no harm, and nothing here needs a clock. A report that is too large for
 //! one command comes in parts, which are set aside until its end: then all of it takes effect, in one entry.
 
-use crate::machine::command::{Lease, Must, Outcome, Refused, Report, Row, Transact};
+use crate::machine::command::{ActChange, Lease, Must, Outcome, Refused, Report, Row, Transact};
 use crate::machine::data::{Step, stored};
 use crate::machine::keys;
 use crate::machine::look::DUTIES_MAX;
@@ -112,18 +112,30 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// A transaction without the acts whose records are there already; nothing where they all are.
+    /// A transaction without the acts that are done already; nothing where they all are.
     fn write_once(&mut self, mut transact: Transact) -> io::Result<Option<Outcome>> {
         let mut acts = Vec::with_capacity(transact.acts.len());
         for act in transact.acts {
-            let is_done = act.must == Must::BeAbsent
-                && self.load(transact.tenant, act.table, &act.key)?.is_some_and(|record| record.exists());
+            let is_there = self.load(transact.tenant, act.table, &act.key)?.is_some_and(|record| record.exists());
+            let is_done = match &act.change {
+                ActChange::Delete => !is_there,
+                _ => act.must == Must::BeAbsent && is_there,
+            };
             if !is_done {
                 acts.push(act);
             }
         }
         transact.acts = acts;
-        if transact.acts.is_empty() { Ok(None) } else { self.transact(transact).map(Some) }
+        if transact.acts.is_empty() {
+            return Ok(None);
+        }
+        let action = transact.note.action.clone();
+        let outcome = self.transact(transact)?;
+        if let Outcome::Refused(why) = &outcome {
+            // Whoever reports checks before; what is refused all the same must not go unseen.
+            self.machine.observer.refused(self.machine.group, &action, why.clone());
+        }
+        Ok(Some(outcome))
     }
 
     fn put_rows(&mut self, duty: &str, rows: Vec<Row>) {

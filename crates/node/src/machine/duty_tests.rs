@@ -2,7 +2,9 @@
 
 use super::tests::{Bed, text};
 use crate::driver::record::{ONLY, record};
-use crate::machine::command::{Command, Must, Outcome, Refusal, Refused, Report, Row, Select, Transact};
+use crate::machine::command::{
+    Act, ActChange, Command, Must, Outcome, Refusal, Refused, Report, Row, Select, Transact,
+};
 use crate::machine::control::platform;
 use crate::machine::note::Note;
 use model::codec::encode;
@@ -118,6 +120,34 @@ fn a_report_in_parts_takes_effect_with_its_end_and_goes_with_the_lease() {
     let rows = bed.rows();
     let rows: Vec<(&str, &str)> = rows.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     assert_eq!(rows, [("a", "2"), ("c", "3"), ("d", "4")]);
+}
+
+#[test]
+fn what_is_deleted_already_is_no_mistake_of_a_report() {
+    let mut bed = Bed::new(1);
+    bed.take(1);
+    let gone = || Transact {
+        acts: alert("one")
+            .acts
+            .into_iter()
+            .map(|act| Act { must: Must::Nothing, change: ActChange::Delete, ..act })
+            .collect(),
+        ..alert("one")
+    };
+    bed.one(report(2, 1, Vec::new(), vec![alert("one")]));
+    bed.one(report(2, 2, Vec::new(), vec![gone(), gone(), alert("two")]));
+    assert_eq!((bed.alerts(), bed.refused()), (vec!["two".to_owned()], 0));
+}
+
+#[test]
+fn a_part_of_a_report_that_is_refused_is_told_to_whoever_watches() {
+    let mut bed = Bed::new(1);
+    bed.take(1);
+    let one = alert("one");
+    let many = (0..129).flat_map(|number| alert(&number.to_string()).acts).collect();
+    let outcome = bed.one(report(2, 1, Vec::new(), vec![Transact { acts: many, ..one.clone() }, one]));
+    assert!(matches!(outcome, Outcome::Partly(Refused { count: 1, .. })), "{outcome:?}");
+    assert_eq!((bed.alerts(), bed.refused()), (vec!["one".to_owned()], 1));
 }
 
 #[test]

@@ -18,6 +18,7 @@ use proptest::prelude::*;
 use replication::Change;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use storage::{Engine as _, MemoryEngine};
 
 const TENANT: TenantId = TenantId::new(7);
@@ -26,17 +27,24 @@ const TABLE: TableId = TableId::new(1);
 const NAME: FieldId = FieldId::new(1);
 const COUNT: FieldId = FieldId::new(2);
 
-struct Silent;
+#[derive(Default)]
+struct Silent {
+    refused: AtomicUsize,
+}
 
 impl Observer for Silent {
     fn command(&self, _: GroupId, _: &'static str) {}
     fn foreign(&self, _: GroupId, _: Origin, _: Hlc) {}
     fn conflict(&self, _: GroupId) {}
+    fn refused(&self, _: GroupId, _: &str, _: Refusal) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// One region's only group, on a disk in memory.
 pub(super) struct Bed {
     pub(super) machine: DataMachine,
+    observer: Arc<Silent>,
     index: u64,
     pub(super) wall_ms: u64,
 }
@@ -62,9 +70,11 @@ impl Bed {
         let space = MemoryEngine::new().space("data", &KEYSPACES).expect("memory does not fail");
         let ledger = Ledger::new(cluster, "eu", GroupId::new(0));
         let origin = Origin::new(RegionId::new(region), 0);
-        let machine = DataMachine::open(GroupId::new(0), origin, 4, space, ledger, Arc::new(Silent))
-            .expect("an empty space opens");
-        Self { machine, index: 0, wall_ms: 1_000_000 }
+        let observer = Arc::new(Silent::default());
+        let watches = Arc::clone(&observer) as Arc<dyn Observer>;
+        let machine =
+            DataMachine::open(GroupId::new(0), origin, 4, space, ledger, watches).expect("an empty space opens");
+        Self { machine, observer, index: 0, wall_ms: 1_000_000 }
     }
 
     /// Applies commands as one entry.
@@ -85,6 +95,11 @@ impl Bed {
     /// As a restart does: what is in memory is read from the disk again.
     pub(super) fn reopen(&mut self) {
         self.machine.reloaded().expect("memory does not fail");
+    }
+
+    /// Transactions of reports that were refused.
+    pub(super) fn refused(&self) -> usize {
+        self.observer.refused.load(Ordering::Relaxed)
     }
 
     pub(super) fn leaves(&self) -> Vec<AuditEvent> {

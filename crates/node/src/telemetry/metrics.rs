@@ -50,6 +50,12 @@ pub struct Metrics {
     pub clocks: IntGaugeVec,
     /// Calls to people by what became of them.
     pub pages: IntCounterVec,
+    /// Transactions of a duty's report that were refused, by what they were about.
+    pub reports_refused: IntCounterVec,
+    /// Whom an escalation policy names and no sink of this node reaches, on the node that calls people.
+    pub unreached: IntGaugeVec,
+    /// How far this node's clock is ahead of the log of its region.
+    pub clock_ahead_seconds: Gauge,
     /// From the call for people to somebody's acknowledgement, by severity.
     pub acknowledge_seconds: HistogramVec,
     /// From the opening of an incident to its end, by severity.
@@ -119,6 +125,21 @@ impl Metrics {
             incidents: int_gauge("holdfast_incidents", "Incidents as they stand.", &["status", "severity"]),
             clocks: int_gauge("holdfast_incident_clocks", "Open duties to report.", &["state"]),
             pages: counter("holdfast_escalation_pages_total", "Calls to people by what became of them.", &["what"]),
+            reports_refused: counter(
+                "holdfast_reports_refused_total",
+                "Transactions of a duty's report that were refused.",
+                &["action"],
+            ),
+            unreached: int_gauge(
+                "holdfast_escalation_unreached",
+                "Whom the policy names and no sink reaches.",
+                &["policy"],
+            ),
+            clock_ahead_seconds: Gauge::with_opts(Opts::new(
+                "holdfast_clock_ahead_seconds",
+                "How far this node's clock is ahead of the log of its region; negative where it is behind.",
+            ))
+            .expect("the name is well formed"),
             acknowledge_seconds: histogram_of(
                 "holdfast_incident_acknowledge_seconds",
                 "From the call for people to an acknowledgement.",
@@ -143,7 +164,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let instruments: [Box<dyn prometheus::core::Collector>; 26] = [
+        let instruments: [Box<dyn prometheus::core::Collector>; 29] = [
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
             Box::new(self.commands.clone()),
@@ -164,6 +185,9 @@ impl Metrics {
             Box::new(self.incidents.clone()),
             Box::new(self.clocks.clone()),
             Box::new(self.pages.clone()),
+            Box::new(self.reports_refused.clone()),
+            Box::new(self.unreached.clone()),
+            Box::new(self.clock_ahead_seconds.clone()),
             Box::new(self.acknowledge_seconds.clone()),
             Box::new(self.close_seconds.clone()),
             Box::new(self.archive.clone()),

@@ -81,13 +81,33 @@ pub(super) enum Verdict {
     Refused(Refused),
 }
 
-/// 2xx is taken; a request that the other side calls wrong is never sent again; all else is tried later.
+/// 2xx is taken; a request that the other side calls wrong is never sent again; all else is tried later. What is wrong
+/// with the login or the address is the description's fault or the other side's, not the notice's.
 pub(super) fn verdict(status: reqwest::StatusCode) -> Verdict {
     match status.as_u16() {
         200..=299 => Verdict::Taken,
-        408 | 425 | 429 => Verdict::Refused(Refused::Later(format!("answer {status}"))),
+        401 | 403 | 404 | 405 | 407 | 408 | 410 | 425 | 429 => {
+            Verdict::Refused(Refused::Later(format!("answer {status}")))
+        }
         400..=499 => Verdict::Refused(Refused::Never(format!("answer {status}"))),
         300..=399 => Verdict::Refused(Refused::Later(format!("answer {status}: redirects are not followed"))),
         _ => Verdict::Refused(Refused::Later(format!("answer {status}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_secret_or_route_does_not_lose_a_notice_and_a_wrong_request_is_not_repeated() {
+        let of = |status: u16| match verdict(reqwest::StatusCode::from_u16(status).unwrap()) {
+            Verdict::Taken => "taken",
+            Verdict::Refused(Refused::Later(_)) => "later",
+            Verdict::Refused(Refused::Never(_)) => "never",
+        };
+        assert!([200, 204].into_iter().all(|status| of(status) == "taken"));
+        assert!([301, 401, 403, 404, 410, 429, 500, 503].into_iter().all(|status| of(status) == "later"));
+        assert!([400, 413, 415, 422].into_iter().all(|status| of(status) == "never"));
     }
 }

@@ -4,7 +4,7 @@
 //! that a notice says becomes a header or a command.
 
 use super::config::Wants;
-use super::{Notice, Refused, Sink};
+use super::{Notice, Refused, Sink, Topic};
 use crate::resource::{Invalid, OpenError, resolve, secret};
 use async_trait::async_trait;
 use lettre::message::header::{ContentType, Header, HeaderName, HeaderValue};
@@ -267,7 +267,12 @@ impl Sink for Mail {
         &self.name
     }
     fn wants(&self, notice: &Notice) -> bool {
-        self.wants.admit(notice)
+        // A call that names no address is for a webhook, not for whoever is written to otherwise.
+        let is_for_mail = notice.topic != Topic::Page || !notice.to.is_empty();
+        is_for_mail && self.wants.admit(notice)
+    }
+    fn calls_people(&self) -> bool {
+        true
     }
     async fn deliver(&self, notices: &[Notice]) -> (usize, Result<(), Refused>) {
         for (taken, notice) in notices.iter().enumerate() {
@@ -282,7 +287,6 @@ impl Sink for Mail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::Topic;
     use detection::Severity;
     use proptest::prelude::*;
 
@@ -318,6 +322,27 @@ mod tests {
             assert_eq!(headers(&notice(evil, "k")), plain, "{evil:?}");
             assert_eq!(headers(&notice("plain", evil)), plain, "{evil:?}");
         }
+    }
+
+    #[test]
+    fn a_call_to_a_webhook_is_not_written_to_whoever_is_written_to_otherwise() {
+        let config = SmtpConfig {
+            host: "localhost".to_owned(),
+            port: 25,
+            security: Security::None,
+            ca: None,
+            username: None,
+            password: None,
+            from: "soc@example.org".to_owned(),
+            to: vec!["duty@example.org".to_owned()],
+            timeout_seconds: 1,
+            wants: Wants::default(),
+        };
+        let mail = Mail::open("mail", &config).unwrap();
+        let page = notice("s", "k");
+        assert!(!mail.wants(&page));
+        assert!(mail.wants(&Notice { to: vec!["ann@example.org".to_owned()], ..page.clone() }));
+        assert!(mail.wants(&Notice { topic: Topic::Incident, ..page }));
     }
 
     #[test]

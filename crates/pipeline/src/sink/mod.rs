@@ -73,7 +73,7 @@ pub enum Refused {
     /// It may be taken later.
     #[error("not now: {0}")]
     Later(String),
-    /// It never will be: it becomes a dead letter.
+    /// It never will be.
     #[error("refused: {0}")]
     Never(String),
 }
@@ -85,6 +85,10 @@ pub trait Sink: Send + Sync + 'static {
     fn name(&self) -> &str;
     /// Whether it cares for such a notice at all.
     fn wants(&self, notice: &Notice) -> bool;
+    /// Whether somebody is called when it has taken a page: a file or a log calls nobody.
+    fn calls_people(&self) -> bool {
+        false
+    }
     /// Tells notices in order; how many were taken, and why the next one was not.
     async fn deliver(&self, notices: &[Notice]) -> (usize, Result<(), Refused>);
 }

@@ -122,6 +122,9 @@ impl Sink for Webhook {
     fn wants(&self, notice: &Notice) -> bool {
         self.wants.admit(notice)
     }
+    fn calls_people(&self) -> bool {
+        true
+    }
     async fn deliver(&self, notices: &[Notice]) -> (usize, Result<(), Refused>) {
         for (taken, notice) in notices.iter().enumerate() {
             if let Err(refused) = self.post(notice).await {

@@ -21,6 +21,24 @@ pub(super) struct RawBook {
     pub policy: Vec<Spanned<RawPolicy>>,
     #[serde(default)]
     pub asset: Vec<Spanned<RawAsset>>,
+    #[serde(default)]
+    pub joining: RawJoining,
+    #[serde(default)]
+    pub risk: RawRisk,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawJoining {
+    #[serde(default)]
+    pub never: Vec<Text>,
+    pub window: Option<Text>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRisk {
+    pub half_life: Option<Text>,
 }
 
 #[derive(Deserialize)]

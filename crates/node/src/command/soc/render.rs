@@ -57,6 +57,13 @@ fn headline(state: &State, now_ms: u64) -> Paragraph<'_> {
         warn(critical, "critical"),
         warn(unseen, "not seen"),
         warn(overdue, "overdue"),
+        match &state.trouble {
+            Some(_) if state.heard_ms > 0 => {
+                let age = show::span(now_ms.saturating_sub(state.heard_ms));
+                Span::raw(format!("  AS OF {age} AGO")).fg(Color::LightRed).bold()
+            }
+            _ => Span::raw(""),
+        },
     ]))
 }
 
@@ -72,7 +79,10 @@ fn footline(state: &State) -> Paragraph<'_> {
             };
             Paragraph::new(Line::from(vec![Span::raw(format!("{asks}> ")).bold(), plain(typed).into(), "▏".into()]))
         }
-        None => Paragraph::new(plain(&state.message)).dim(),
+        None => match &state.trouble {
+            Some(trouble) => Paragraph::new(plain(trouble)).fg(Color::LightRed),
+            None => Paragraph::new(plain(&state.message)).dim(),
+        },
     }
 }
 

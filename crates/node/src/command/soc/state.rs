@@ -62,8 +62,12 @@ pub struct State {
     pub list: Vec<Value>,
     /// How many there are in all.
     pub total: u64,
-    /// Which is chosen: stays with its incident when the list moves.
+    /// Which is chosen: stays with its incident when the list moves, and is none once that is not in it any more.
     pub chosen: Option<String>,
+    /// Whether this list was read before: only its first reading chooses for people.
+    is_known: bool,
+    /// What is typed is for this incident, as it was when typing began: its id and entity tag.
+    subject: Option<(String, Option<String>)>,
     /// Which incidents: a place in the choices.
     status: usize,
     /// What comes first: a place in the choices.
@@ -78,8 +82,12 @@ pub struct State {
     pub scroll: u16,
     /// What is being typed, and what was typed so far.
     pub typing: Option<(Typing, String)>,
-    /// What came of the last act, or why nothing is heard.
+    /// What came of the last act.
     pub message: String,
+    /// When something was heard last, and why nothing is heard now.
+    pub heard_ms: u64,
+    /// See `heard_ms`.
+    pub trouble: Option<String>,
     /// Whether the keys are explained.
     pub helps: bool,
 }
@@ -114,6 +122,8 @@ impl State {
             list: Vec::new(),
             total: 0,
             chosen: None,
+            is_known: false,
+            subject: None,
             status: 0,
             sort: 0,
             filter: String::new(),
@@ -122,6 +132,8 @@ impl State {
             scroll: 0,
             typing: None,
             message: "? explains the keys".into(),
+            heard_ms: 0,
+            trouble: None,
             helps: false,
         }
     }
@@ -146,8 +158,12 @@ impl State {
     pub fn listed(&mut self, found: &Value) {
         self.list = found["incidents"].as_array().cloned().unwrap_or_default();
         self.total = found["total"].as_u64().unwrap_or_default();
-        if self.place().is_none() {
+        if !std::mem::replace(&mut self.is_known, true) {
             self.chosen = self.list.first().map(|one| text(&one["id"]));
+        } else if self.chosen.is_some() && self.place().is_none() {
+            // Nothing is done to whichever came into its place.
+            self.chosen = None;
+            self.message = "the chosen incident is not in this list any more".into();
         }
     }
 
@@ -174,10 +190,12 @@ impl State {
             KeyCode::Char('r') => return Wish::Read,
             KeyCode::Char('/') => self.typing = Some((Typing::Filter, self.filter.clone())),
             KeyCode::Char('o') if self.open.is_none() => {
+                self.is_known = false;
                 self.status = (self.status + 1) % STATUSES.len();
                 return Wish::Read;
             }
             KeyCode::Char('t') if self.open.is_none() => {
+                self.is_known = false;
                 self.sort = (self.sort + 1) % SORTS.len();
                 return Wish::Read;
             }
@@ -203,6 +221,7 @@ impl State {
             }
             KeyCode::Esc if self.open.is_some() => self.open = None,
             KeyCode::Esc if !self.filter.is_empty() => {
+                self.is_known = false;
                 self.filter.clear();
                 return Wish::Read;
             }
@@ -216,22 +235,32 @@ impl State {
         self.open.as_ref().map(|open| open.id.clone()).or_else(|| self.chosen.clone())
     }
 
+    /// The entity tag of the open incident, if it was read whole.
+    fn seen(&self) -> Option<String> {
+        self.open.as_ref().and_then(|open| open.incident["etag"].as_str()).map(str::to_owned)
+    }
+
     fn begin(&mut self, typing: Typing) {
-        if self.subject().is_some() {
+        if let Some(id) = self.subject() {
+            self.subject = Some((id, self.seen()));
             self.typing = Some((typing, String::new()));
         }
     }
 
-    /// An act; where an update could be lost, only on what was seen, if it was read whole.
-    fn act(&self, act: &'static str, body: Value, as_seen: bool) -> Wish {
-        let Some(id) = self.subject() else { return Wish::Nothing };
-        let seen = self.open.as_ref().and_then(|open| open.incident["etag"].as_str());
-        Wish::Act { id, act, body, seen: seen.filter(|_| as_seen).map(str::to_owned) }
+    /// An act; where an update could be lost, only on what was seen, if it was read whole. What was typed is for the
+    /// incident that it was begun for, whatever the list has become meanwhile.
+    fn act(&mut self, act: &'static str, body: Value, as_seen: bool) -> Wish {
+        let begun = self.subject.take();
+        let Some((id, seen)) = begun.or_else(|| Some((self.subject()?, self.seen()))) else { return Wish::Nothing };
+        Wish::Act { id, act, body, seen: seen.filter(|_| as_seen) }
     }
 
     fn type_on(&mut self, typing: Typing, mut typed: String, code: KeyCode) -> Wish {
         match code {
-            KeyCode::Esc => return Wish::Nothing,
+            KeyCode::Esc => {
+                self.subject = None;
+                return Wish::Nothing;
+            }
             KeyCode::Enter => return self.typed(typing, typed.trim().to_owned()),
             KeyCode::Backspace => drop(typed.pop()),
             KeyCode::Char(character) if typed.chars().count() < TYPED_MAX => typed.push(character),
@@ -245,10 +274,12 @@ impl State {
         match typing {
             Typing::Filter => {
                 self.filter = typed;
+                self.is_known = false;
                 self.open = None;
                 Wish::Read
             }
             _ if typed.is_empty() => {
+                self.subject = None;
                 self.message = "nothing was typed, nothing is done".into();
                 Wish::Nothing
             }
@@ -279,7 +310,7 @@ impl State {
             return;
         }
         let last = self.list.len().saturating_sub(1);
-        let to = self.place().unwrap_or(0).saturating_add_signed(by).min(last);
+        let to = self.place().map_or(0, |place| place.saturating_add_signed(by)).min(last);
         self.chosen = self.list.get(to).map(|one| text(&one["id"]));
     }
 }
@@ -319,7 +350,25 @@ mod tests {
         state.listed(&json!({"incidents": [{"id": "i3"}, {"id": "i4"}, {"id": "i2"}]}));
         assert_eq!((state.place(), state.chosen.as_deref()), (Some(2), Some("i2")));
         state.listed(&json!({"incidents": [{"id": "i5"}]}));
+        assert_eq!((state.chosen.as_deref(), press(&mut state, "a")), (None, Wish::Nothing));
+        press(&mut state, "j");
         assert_eq!(state.chosen.as_deref(), Some("i5"));
+    }
+
+    #[test]
+    fn what_is_typed_is_for_the_incident_it_was_begun_for() {
+        let mut state = state();
+        press(&mut state, "jxdrill\n");
+        // Meanwhile a colleague closes it, and another comes first.
+        state.listed(&json!({"incidents": [{"id": "i9"}, {"id": "i1"}]}));
+        let close = json!({"cause": "drill", "actions": "none"});
+        assert_eq!(press(&mut state, "none\n"), Wish::Act { id: "i2".into(), act: "close", body: close, seen: None });
+        press(&mut state, "j\n");
+        state.open.as_mut().unwrap().incident = json!({"etag": "v7"});
+        press(&mut state, "seve");
+        state.open.as_mut().unwrap().incident = json!({"etag": "v8"});
+        let Wish::Act { seen, .. } = press(&mut state, "\n") else { panic!("an act") };
+        assert_eq!(seen.as_deref(), Some("v7"), "as it was when they began");
     }
 
     #[test]

@@ -21,8 +21,9 @@ pub(super) fn of(action: IncidentAction, now_ms: u64) -> Answer<(Option<String>,
         IncidentAction::SetPriority(set) => one(set.why, Act::SetPriority { to: set.priority.map(priority) }),
         IncidentAction::PostMortem(text) => one(None, Act::PostMortem { text: text.text }),
         IncidentAction::Close(close) => {
-            let post_mortem = format!("Cause: {}\nActions: {}", close.cause, close.actions);
-            one(None, Act::Close { post_mortem })
+            let said = close.cause.zip(close.actions);
+            let post_mortem = said.map(|(cause, actions)| format!("Cause: {cause}\nActions: {actions}"));
+            one(None, Act::Close { post_mortem: post_mortem.unwrap_or_default() })
         }
         IncidentAction::Merge(merge) => {
             let from = |id: &String| Ok(Act::Merge { from: incident_id(id)? });

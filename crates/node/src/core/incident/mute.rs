@@ -24,6 +24,16 @@ impl Node {
     /// Lets notifications about an entity or a rule rest.
     pub(crate) async fn mute(&self, caller: &Caller, session: &Session, request: NewMute) -> Answer<MuteView> {
         self.may_manage(caller, session, "mutes").await?;
+        let done = self.new_mute(caller, session, request).await;
+        self.noting(caller, session, "incident.mute", "mutes".to_owned(), done).await
+    }
+
+    async fn new_mute(&self, caller: &Caller, session: &Session, request: NewMute) -> Answer<MuteView> {
+        if let Some(name) = &request.tenant
+            && self.control().tenant(name).is_none()
+        {
+            return Err(Problem::invalid("tenant", "there is no such tenant"));
+        }
         let mute = Mute {
             version: VERSION,
             subject: subject(&request)?,

@@ -283,6 +283,7 @@ fn note(entry: &Entry) -> IncidentNote {
         }
         Deed::ClockStopped { clock, subject } => ("clock_stopped", about(clock, subject)),
         Deed::Notified { target, .. } => ("notified", target.clone()),
+        Deed::NotNotified { target, reason } => ("not_notified", format!("{target}: {reason}")),
     };
     IncidentNote {
         id: entry.id.to_string(),
@@ -329,7 +330,7 @@ const fn priority(priority: detection::incident::Priority) -> Priority {
     }
 }
 
-const fn severity(severity: detection::Severity) -> Severity {
+pub(super) const fn severity(severity: detection::Severity) -> Severity {
     match severity {
         detection::Severity::Informational => Severity::Informational,
         detection::Severity::Low => Severity::Low,
