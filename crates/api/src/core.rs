@@ -144,8 +144,10 @@ pub trait Core: Send + Sync + 'static {
 
     /// Takes events: each line is one JSON object, verbatim. Returns when they are durable.
     async fn ingest(&self, caller: &Caller, session: &Session, source: &str, lines: Vec<Bytes>) -> Answer<Ingested>;
-    /// Alerts, newest first.
-    async fn alerts(&self, caller: &Caller, session: &Session, page: &Page) -> Answer<AlertList>;
+    /// Alerts, newest first. `filter.page.after` is what `next` was.
+    async fn alerts(&self, caller: &Caller, session: &Session, filter: &AlertFilter) -> Answer<AlertList>;
+    /// One alert with its events.
+    async fn alert(&self, caller: &Caller, session: &Session, id: &str) -> Answer<AlertDetail>;
     /// Incidents, in the order asked for.
     async fn incidents(&self, caller: &Caller, session: &Session, filter: &IncidentFilter) -> Answer<IncidentList>;
     /// One incident with its alerts, events, entities, clocks and history.

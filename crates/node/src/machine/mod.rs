@@ -6,6 +6,7 @@ pub mod command;
 pub mod control;
 pub mod data;
 mod duty;
+mod grant;
 pub mod keys;
 pub mod ledger;
 pub mod look;
