@@ -55,7 +55,8 @@ pub async fn run(
         clear(&config.data)?;
     }
     let (world, link) = open(&config, &cluster, place.id)?;
-    let (tell_rules, rules) = watch::channel(Arc::new(host_rules::read(&config.detection)?));
+    let (rules, refused_rules) = host_rules::read(&config.detection)?;
+    let (tell_rules, rules) = watch::channel(Arc::new(rules));
     let bootstrap = bootstrap.map(crate::command::init::read_bootstrap).transpose()?;
     let intake = Intake::load(&config, &world.clock)?;
     let mut sinks = intake.outbound()?;
@@ -116,7 +117,7 @@ pub async fn run(
     tasks.spawn(api::serve(api, tls, core, until(stopped.clone())));
     tasks.spawn(host_certificates::watch(Arc::clone(&running.node), host_certificates::of(&config)));
     if let Some(path) = config.detection.rules.clone() {
-        tasks.spawn(host_rules::watch(path, tell_rules, Arc::clone(&running.node)));
+        tasks.spawn(host_rules::watch(path, refused_rules, tell_rules, Arc::clone(&running.node)));
     }
     let pipeline = intake.start(&running.node, &config).await?;
     let counted = Arc::new(PipelineMetrics::new(pipeline.monitor()));
@@ -206,6 +207,9 @@ pub fn check(config: &Config) -> anyhow::Result<Vec<String>> {
     }
     intake::topology(&config.detection)?;
     let Some(folder) = &config.detection.rules else { return Ok(Vec::new()) };
-    let (_, errors) = detection::packs::load(folder)?;
+    let (rules, errors) = detection::packs::load(folder)?;
+    if host_rules::is_empty(&rules) {
+        println!("{}: {}", folder.display(), host_rules::NO_RULES);
+    }
     Ok(errors.iter().map(ToString::to_string).collect())
 }

@@ -7,6 +7,7 @@ mod alert;
 mod audit;
 mod cluster;
 pub(crate) mod escalation;
+mod hunt;
 pub(crate) mod incident;
 pub mod ingest;
 mod query;
