@@ -156,13 +156,15 @@ impl Drop for NodeProcess {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
 
     fn sleeper() -> (tempfile::TempDir, NodeProcess) {
         let folder = tempfile::tempdir().unwrap();
         let binary = folder.path().join("sleeper");
-        std::fs::write(&binary, "#!/bin/sh\nexec sleep 600\n").unwrap();
-        std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // Written by a process of its own: a file that this one has open for writing while another test forks cannot
+        // be executed.
+        let script = "printf '#!/bin/sh\\nexec sleep 600\\n' >\"$0\" && chmod 755 \"$0\"";
+        let written = std::process::Command::new("sh").args(["-c", script]).arg(&binary).status().unwrap();
+        assert!(written.success());
         std::fs::create_dir_all(folder.path().join("logs")).unwrap();
         std::fs::create_dir_all(folder.path().join("nodes/eu-1/data/x")).unwrap();
         let process = NodeProcess::new(&binary, folder.path(), "eu-1");
@@ -201,7 +203,11 @@ mod tests {
         let (_folder, mut process) = sleeper();
         process.start(Birth::Again).unwrap();
         process.strike().unwrap();
-        let ended = (0..1_000_000).find_map(|_| process.check().err());
+        let id = process.child.as_ref().unwrap().id();
+        while state(id) != Some('Z') {
+            std::thread::yield_now();
+        }
+        let ended = process.check().err();
         assert!(ended.is_some_and(|error| error.to_string().contains("ended by itself")));
     }
 }

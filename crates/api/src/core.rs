@@ -152,8 +152,10 @@ pub trait Core: Send + Sync + 'static {
         lines: Vec<Bytes>,
         idempotency_key: Option<&str>,
     ) -> Answer<Ingested>;
-    /// Alerts, newest first.
-    async fn alerts(&self, caller: &Caller, session: &Session, page: &Page) -> Answer<AlertList>;
+    /// Alerts, newest first. `filter.page.after` is what `next` was.
+    async fn alerts(&self, caller: &Caller, session: &Session, filter: &AlertFilter) -> Answer<AlertList>;
+    /// One alert with its events.
+    async fn alert(&self, caller: &Caller, session: &Session, id: &str) -> Answer<AlertDetail>;
     /// Incidents, in the order asked for.
     async fn incidents(&self, caller: &Caller, session: &Session, filter: &IncidentFilter) -> Answer<IncidentList>;
     /// One incident with its alerts, events, entities, clocks and history.

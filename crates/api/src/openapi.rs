@@ -71,6 +71,7 @@ fn described() -> OpenApiRouter<Api> {
         .merge(routes::transactions::router())
         .merge(routes::audit::router())
         .merge(routes::detection::router())
+        .merge(routes::alerts::router())
         .merge(routes::search::router())
         .merge(routes::incidents::router())
         .merge(routes::incident_acts::router())

@@ -1,6 +1,7 @@
 //! The routes: each takes a request apart, asks [`crate::Core`] once, and puts the answer together.
 
 pub(crate) mod admin;
+pub(crate) mod alerts;
 pub(crate) mod audit;
 pub(crate) mod cluster;
 pub(crate) mod detection;

@@ -1,6 +1,7 @@
 //! Requests and answers of [`crate::Core`]: plain data, no behaviour beyond their own syntax.
 
 mod admin;
+mod alert;
 mod audit;
 mod caller;
 mod cluster;
@@ -13,6 +14,7 @@ mod search;
 mod ticket;
 
 pub use admin::*;
+pub use alert::*;
 pub use audit::*;
 pub use caller::*;
 pub use cluster::*;

@@ -90,6 +90,9 @@ pub struct AuditEvent {
     /// The digest of the old and new values kept beside the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail_digest: Option<DetailDigest>,
+    /// How many records were seen, where one act sees several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
 }
 
 /// Why bytes are not a leaf.
@@ -136,6 +139,7 @@ impl AuditEvent {
             fields: Vec::new(),
             request_id: None,
             detail_digest: None,
+            count: None,
         }
     }
 

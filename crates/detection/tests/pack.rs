@@ -19,7 +19,7 @@ const SUBJECTS: [&str; 19] = [
     "api_password_spraying",
     "impossible_travel",
     "impossible_presence",
-    "session_second_address",
+    "session_address_refused",
     "lockout_storm",
     "privilege_granted_outside_change",
     "bulk_export",

@@ -3,6 +3,7 @@
 use crate::config::{self, Config, ConfigError};
 use crate::core::NodeCore;
 use crate::driver;
+use crate::host_certificates;
 use crate::host_rules;
 use crate::host_tasks;
 use crate::intake::{self, Intake};
@@ -116,6 +117,7 @@ pub async fn run(
     tasks.spawn(driver::archive::run(Arc::clone(&running.node)));
     let core = Arc::new(NodeCore(Arc::clone(&running.node)));
     tasks.spawn(api::serve(api, tls, core, until(stopped.clone())));
+    tasks.spawn(host_certificates::watch(Arc::clone(&running.node), host_certificates::of(&config)));
     if let Some(path) = config.detection.rules.clone() {
         tasks.spawn(host_rules::watch(path, refused_rules, tell_rules, Arc::clone(&running.node)));
     }

@@ -7,6 +7,7 @@ pub mod config;
 pub mod core;
 pub mod driver;
 pub mod host;
+mod host_certificates;
 mod host_rules;
 mod host_tasks;
 pub mod intake;

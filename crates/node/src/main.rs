@@ -1,7 +1,9 @@
 //! `holdfast`: the one program of the platform.
 
 use clap::{Parser, Subcommand};
-use node::command::{audit, escalation, events, incidents, init, notices, pipeline, remote, rules, soc, tickets};
+use node::command::{
+    alerts, audit, escalation, events, incidents, init, notices, pipeline, remote, rules, soc, tickets,
+};
 use node::config::Config;
 use node::{host, telemetry};
 use std::path::PathBuf;
@@ -54,6 +56,9 @@ enum Command {
     /// Detection rules.
     #[command(subcommand)]
     Rules(rules::RulesCommand),
+    /// What rules said about which events.
+    #[command(subcommand)]
+    Alerts(alerts::AlertsCommand),
     /// What happened: look, decide, work on it, report it, close it.
     #[command(subcommand)]
     Incidents(incidents::IncidentsCommand),
@@ -143,6 +148,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Events(command) => wait(events::run(&command)),
         Command::Rules(command) => rules::run(&command),
         Command::Pipeline(command) => pipeline::run(&command),
+        Command::Alerts(command) => wait(alerts::run(&command)),
         Command::Incidents(command) => wait(incidents::run(&command)),
         Command::Soc(soc) => wait(soc::run(&soc)),
         Command::Escalation(command) => wait(escalation::run(&command)),

@@ -205,6 +205,8 @@ mod tests {
             let now = (NOW_MS / 1_000) as i64;
             assert_eq!(certificate.validity().not_before.timestamp(), now - 3_600);
             assert_eq!(certificate.validity().not_after.timestamp(), now + 365 * 86_400);
+            let both = format!("{}{}", authority.certificate_pem(), issued.certificate_pem);
+            assert_eq!(crate::expires_ms(both.as_bytes()), Some(NOW_MS + 365 * 86_400_000), "the first to expire");
         }
     }
 

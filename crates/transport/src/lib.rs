@@ -3,6 +3,7 @@
 //! A peer's node, region and zone come from its certificate, never from what it says.
 
 pub mod authority;
+mod expiry;
 mod frame;
 pub mod identity;
 pub mod link;
@@ -10,6 +11,7 @@ pub mod memory;
 pub mod quic;
 
 pub use authority::{Authority, AuthorityError, Issued};
+pub use expiry::expires_ms;
 pub use identity::{Identity, IdentityError, is_described};
 pub use link::{FRAME_BYTES_MAX, FrameSink, FrameSource, FrameStream, Handler, Link, LinkError, Peer, Service};
 pub use memory::{Conditions, Leg, MemoryLink, MemoryNetwork};

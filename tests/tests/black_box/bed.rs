@@ -34,6 +34,10 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
 /// The program under test.
 pub fn binary() -> Option<PathBuf> {
     let named = std::env::var_os("HOLDFAST_BINARY").map(PathBuf::from);
+    if let Some(path) = named.as_ref().filter(|path| !path.is_file()) {
+        // Whoever names a program means it: skipping everything would look like success.
+        panic!("HOLDFAST_BINARY is {}, where there is no program", path.display());
+    }
     let beside = || Some(std::env::current_exe().ok()?.parent()?.parent()?.join("holdfast"));
     let found = named.or_else(beside).filter(|path| path.exists());
     if found.is_none() {

@@ -29,7 +29,22 @@ async fn failed_logins_become_an_incident_that_is_worked_on() {
     assert_eq!(incident["status"], "new");
     let alerts = admin.get("/v1/alerts").await.is(200).json();
     let burst = |alert: &Value| alert["rule"] == "api_brute_force" && alert["incident"] == id;
-    assert!(alerts["alerts"].as_array().unwrap().iter().any(burst), "{alerts:#}");
+    let burst = alerts["alerts"].as_array().unwrap().iter().find(|alert| burst(alert));
+    let burst = burst.unwrap_or_else(|| panic!("{alerts:#}"));
+    let whole = admin.get(&format!("/v1/alerts/{}", burst["id"].as_str().unwrap())).await.is(200).json();
+    assert!(whole["events"].as_array().is_some_and(|events| events.len() >= 5), "{whole:#}");
+    assert!(whole["entities"].as_array().unwrap().contains(&json!("user:mallory")), "{whole:#}");
+    for (filter, is_there) in [
+        ("entity=user:Mallory&severity=medium&rule=api_brute_force", true),
+        ("entity=user:somebody", false),
+        ("from_ms=99999999999999", false),
+        ("tenant=acme", false),
+    ] {
+        let found = admin.get(&format!("/v1/alerts?{filter}")).await.is(200).json();
+        let has = found["alerts"].as_array().unwrap().iter().any(|alert| alert["id"] == burst["id"]);
+        assert_eq!(has, is_there, "{filter}: {found:#}");
+    }
+    admin.get("/v1/alerts/0011").await.problem(404, "not-found");
     let at = format!("/v1/incidents/{id}");
     let found = admin.get(&at).await.is(200).json();
     assert!(found["events"].as_array().is_some_and(|events| !events.is_empty()), "{found:#}");

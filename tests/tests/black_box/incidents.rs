@@ -166,7 +166,10 @@ async fn what_is_suppressed_still_becomes_riskier() {
     assert_eq!(laboratory.incident("ann", 2).await["quiet_until_ms"], Value::Null);
 
     let rest = laboratory.act(&id_of(&second), "suppress", json!({"until_ms": until_ms, "why": "known"})).await;
-    assert_eq!((rest["quiet_until_ms"].clone(), rest["risk"].clone()), (json!(until_ms), whole["risk"].clone()));
+    assert_eq!(rest["quiet_until_ms"], until_ms);
+    // Risk fades while we look: silence must not change it, a moment may take a point.
+    let points = |of: &Value| of["risk"].as_u64().expect("a risk is a number");
+    assert!(points(&rest).abs_diff(points(&whole)) <= 1, "{rest:#} {whole:#}");
 }
 
 #[tokio::test]

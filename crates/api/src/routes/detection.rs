@@ -1,14 +1,12 @@
-//! Events in, alerts out.
+//! Events in.
 
 use crate::extract::{Query, Who, body};
 use crate::guard::Api;
 use crate::headers::{IdempotencyDoc, IdempotencyKey};
 use crate::limit::{EVENT_BYTES_MAX, EVENTS_MAX, VIOLATIONS_MAX};
-use crate::page::Seal;
 use crate::problem::{Problem, Violation};
 use crate::routes::json;
-use crate::routes::list::{ListQuery, seal_next};
-use crate::types::{AlertList, Ingested};
+use crate::types::Ingested;
 use axum::extract::{FromRequest, Request, State};
 use axum::response::Response;
 use bytes::Bytes;
@@ -20,7 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(crate) fn router() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(ingest)).routes(routes!(alerts))
+    OpenApiRouter::new().routes(routes!(ingest))
 }
 
 /// Where events come from.
@@ -96,14 +94,4 @@ async fn ingest(
     let source = query.source.as_deref().unwrap_or("http");
     model::schema::check_name(source).map_err(|error| Problem::invalid("source", error.to_string()))?;
     json(StatusCode::ACCEPTED, &api.core.ingest(&who.caller, &who.session, source, lines, key.as_deref()).await?)
-}
-
-/// List alerts, newest first
-#[utoipa::path(get, path = "/v1/alerts", tag = "detection", security(("session" = [])), params(ListQuery),
-    responses((status = 200, body = AlertList)))]
-async fn alerts(State(api): State<Api>, who: Who, Query(query): Query<ListQuery>) -> Result<Response, Problem> {
-    let seal = Seal::new(&*api.core, &who.session, "alerts", &[]);
-    let mut list = api.core.alerts(&who.caller, &who.session, &query.page(&seal)?).await?;
-    seal_next(&seal, &mut list.next);
-    json(StatusCode::OK, &list)
 }

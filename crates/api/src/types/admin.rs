@@ -93,6 +93,10 @@ pub struct NewUser {
     pub password: String,
     /// What the user may do.
     pub grants: Vec<Grant>,
+    /// The change request that this carries out, such as `CHG-1042`: letters, digits, `-`, `_` and `.`, at most 64.
+    /// Without one, giving a privileged role raises an alert.
+    #[serde(default)]
+    pub change: Option<String>,
 }
 
 /// A user.

@@ -1,5 +1,6 @@
-//! Ingested events, alerts and incidents as they are read.
+//! Ingested events and incidents as they are read.
 
+use super::alert::AlertView;
 use super::incident_act::ClockView;
 use super::record::{Etag, Page};
 use serde::{Deserialize, Serialize};
@@ -76,37 +77,6 @@ impl IncidentStatus {
             Self::Closed => "closed",
         }
     }
-}
-
-/// One alert: a rule that matched.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct AlertView {
-    /// Unique, and the same when the events are replayed.
-    pub id: String,
-    /// The rule's id.
-    pub rule: String,
-    /// The rule's title.
-    pub title: String,
-    /// How grave.
-    pub severity: Severity,
-    /// The time of the event that completed it: milliseconds since 1970.
-    pub time_ms: u64,
-    /// The tenant it concerns.
-    pub tenant: Option<String>,
-    /// What the events have in common: values of the rule's group-by.
-    pub group: Value,
-    /// The incident it belongs to.
-    pub incident: Option<String>,
-}
-
-/// Alerts.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct AlertList {
-    /// Newest first.
-    pub alerts: Vec<AlertView>,
-    /// What follows: the API seals it, clients give it as `page_token`.
-    #[serde(rename = "next_page_token")]
-    pub next: Option<String>,
 }
 
 /// What a list of incidents begins with.

@@ -101,6 +101,8 @@ fn alert() -> AlertView {
         tenant: None,
         group: serde_json::json!({"ip": "192.0.2.9"}),
         incident: None,
+        count: None,
+        superseded_by: None,
     }
 }
 
@@ -478,9 +480,34 @@ impl Core for Fake {
         self.trip()?;
         Ok(ArchiveView { node: "eu-1".into(), ..ArchiveView::default() })
     }
-    async fn alerts(&self, _: &Caller, _: &Session, _: &Page) -> Answer<AlertList> {
+    async fn alerts(&self, _: &Caller, _: &Session, filter: &AlertFilter) -> Answer<AlertList> {
         self.trip()?;
-        Ok(AlertList { alerts: vec![alert()], next: None })
+        let next = filter.page.after.is_none().then(|| "1-a1".to_owned());
+        Ok(AlertList { alerts: vec![alert()], next })
+    }
+    async fn alert(&self, _: &Caller, _: &Session, id: &str) -> Answer<AlertDetail> {
+        self.trip()?;
+        if id != "a1" {
+            return Err(Problem::not_found("alert"));
+        }
+        Ok(AlertDetail {
+            alert: alert(),
+            semantic_hash: "00".into(),
+            tags: vec!["attack.t1110".into()],
+            entities: vec!["user:ann".into()],
+            first_ms: 1,
+            last_ms: 1,
+            late: false,
+            clamped: false,
+            events: vec![AlertEvent {
+                id: "e1".into(),
+                time_ms: 1,
+                class_uid: 3002,
+                activity_id: 1,
+                text: "a failed login".into(),
+                entities: vec!["user:ann".into()],
+            }],
+        })
     }
     async fn incidents(&self, _: &Caller, _: &Session, _: &IncidentFilter) -> Answer<IncidentList> {
         self.trip()?;

@@ -31,11 +31,11 @@ fn document() -> Value {
 fn the_document_is_the_committed_one() {
     let path = "openapi.json";
     let text = format!("{}\n", serde_json::to_string_pretty(&document()).unwrap());
-    if std::env::var_os("UPDATE").is_some() {
+    if std::env::var_os("UPDATE_OPENAPI").is_some() {
         std::fs::write(path, &text).unwrap();
     }
     let committed = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(committed == text, "the API changed: look at it, then run the test again with UPDATE=1");
+    assert!(committed == text, "the API changed: look at it, then run the test again with UPDATE_OPENAPI=1");
 }
 
 #[test]

@@ -142,6 +142,16 @@ actions! {
     ArchiveFull = "archive.full",
     /// Changes of another region were applied.
     ReplicationApply = "replication.apply",
+    /// A region sent a change that cannot be right, and it was refused.
+    ReplicationRefused = "replication.refused",
+    /// A clock cannot be trusted: what it stamped is held until its time has come.
+    ClockQuarantine = "clock.quarantine",
+    /// A certificate expires soon.
+    CertificateExpiring = "certificate.expiring",
+    /// Entries of an audit log are not where they should be.
+    AuditGap = "audit.gap",
+    /// A rule that detected is in force no more.
+    RuleDisable = "rule.disable",
     /// Nothing was heard from another region for too long.
     ReplicationSilence = "replication.silence",
     /// A node joined, left or was replaced.

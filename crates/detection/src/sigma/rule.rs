@@ -1,6 +1,7 @@
 //! Rules on single events, and the filters that narrow them.
 
 use super::budget::Budget;
+use super::effect::Effect;
 use super::condition::{self, Selections};
 use super::document::{Failure, at, missing, selections, wrong};
 use super::error::RuleError;
@@ -161,7 +162,7 @@ impl Filter {
         budget: &mut Budget,
     ) -> Result<Arc<Selection>, RuleError> {
         let name = self.header.reference.title.to_string();
-        match self.read(&mut Reading { names, taxonomy: taxonomy.clone(), budget }) {
+        match self.read(&mut Reading { names, taxonomy: taxonomy.clone(), budget, effect: Effect::default() }) {
             Ok(node) => Ok(Arc::new(Selection { name, node })),
             Err((key, reason)) => {
                 let line = self.header.line;

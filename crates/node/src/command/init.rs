@@ -130,6 +130,10 @@ fn describe(init: &Init) -> anyhow::Result<Cluster> {
     Ok(cluster)
 }
 
+/// Where free ports are looked for: below those that the kernel gives to clients, so that a node which is started again
+/// finds its own still free.
+const FREE_PORTS: std::ops::Range<u16> = 10_000..30_000;
+
 /// Consecutive ports, or free ones: each is held until all are chosen, so that none is chosen twice.
 fn ports(base: u16, count: usize) -> anyhow::Result<Vec<u16>> {
     if base != 0 {
@@ -139,18 +143,19 @@ fn ports(base: u16, count: usize) -> anyhow::Result<Vec<u16>> {
         }
         return Ok((base..).take(count).collect());
     }
-    let mut held = Vec::new();
-    let mut ports = Vec::new();
-    while ports.len() < count {
-        let tcp = TcpListener::bind("127.0.0.1:0")?;
-        let port = tcp.local_addr()?.port();
-        // The same number must be free for UDP: it may become a link's.
-        if let Ok(udp) = UdpSocket::bind(("127.0.0.1", port)) {
-            ports.push(port);
-            held.push((tcp, udp));
-        }
+    let mut drawn = [0; 2];
+    SystemEntropy.fill(&mut drawn);
+    let many = FREE_PORTS.end - FREE_PORTS.start;
+    let begin = u16::from_be_bytes(drawn) % many;
+    let candidates = (0..many).map(|step| FREE_PORTS.start + (begin + step) % many);
+    // The same number must be free for UDP: it may become a link's.
+    let hold = |port| Some((TcpListener::bind(("127.0.0.1", port)).ok()?, UdpSocket::bind(("127.0.0.1", port)).ok()?));
+    let held: Vec<(u16, (TcpListener, UdpSocket))> =
+        candidates.filter_map(|port| Some((port, hold(port)?))).take(count).collect();
+    if held.len() < count {
+        bail!("{count} free ports are needed between {} and {}", FREE_PORTS.start, FREE_PORTS.end);
     }
-    Ok(ports)
+    Ok(held.into_iter().map(|(port, _)| port).collect())
 }
 
 fn write_node(

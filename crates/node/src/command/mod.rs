@@ -1,5 +1,6 @@
 //! The commands of `holdfast`.
 
+pub mod alerts;
 pub mod audit;
 pub mod escalation;
 pub mod events;

@@ -16,6 +16,9 @@ use model::{FieldId, Table, TableId, Tenant, TenantId, UserId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Bytes of a change request's name.
+const CHANGE_BYTES_MAX: usize = 64;
+
 impl Node {
     /// Creates a tenant.
     pub(crate) async fn create_tenant(
@@ -119,6 +122,10 @@ impl Node {
         };
         let resource = format!("users/{}", request.login);
         self.permit(caller, session, Action::UserManage, tenant, &resource).await?;
+        let resource = match &request.change {
+            Some(change) => format!("changes/{}/{resource}", change_name(change)?),
+            None => resource,
+        };
         let login = Login::parse(&request.login).map_err(|error| Problem::invalid("login", error.to_string()))?;
         let grants = self.grants(tenant, &request.grants)?;
         let values = serde_json::json!({"person": request.person, "tenant": request.tenant, "grants": request.grants});
@@ -272,6 +279,18 @@ fn table_view(table: &Table) -> TableView {
         version: table.version,
         fields: table.fields.iter().map(field).collect(),
     }
+}
+
+/// The name of a change request, as it may stand in the name of a resource.
+fn change_name(name: &str) -> Answer<&str> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if (1..=CHANGE_BYTES_MAX).contains(&name.len()) && name.bytes().all(fits) {
+        return Ok(name);
+    }
+    Err(Problem::invalid(
+        "change",
+        format!("letters, digits, -, _ and ., at most {CHANGE_BYTES_MAX}, such as CHG-1042"),
+    ))
 }
 
 fn created(note: Note, resource: String, values: &serde_json::Value) -> Note {

@@ -1,18 +1,17 @@
-//! Alerts and incidents as the SOC sees them, and what people do to them.
+//! Incidents as the SOC sees them, and what people do to them.
 
 mod act;
 pub(crate) mod mute;
 mod view;
+
+pub(super) use view::{alert as alert_view, severity};
 
 use crate::driver::book;
 use crate::machine::control::platform;
 use crate::node::Node;
 use api::core::Answer;
 use api::problem::Problem;
-use api::types::{
-    AlertList, AlertView, Caller, IncidentAction, IncidentFilter, IncidentList, IncidentView, Page, Precondition,
-    Timeline,
-};
+use api::types::{Caller, IncidentAction, IncidentFilter, IncidentList, IncidentView, Page, Precondition, Timeline};
 use detection::incident::risk::Weights;
 use detection::incident::{Board, Deed, Effect, Entry, Incident, Input, Refusal, Status, timeline};
 use detection::{Alert, IncidentId, VersionId};
@@ -28,21 +27,6 @@ impl Node {
 
     pub(super) async fn may_manage(&self, caller: &Caller, session: &Session, what: &str) -> Answer<()> {
         self.permit(caller, session, Action::IncidentManage, TenantId::PLATFORM, what).await.map(|_| ())
-    }
-
-    /// Alerts, newest first.
-    pub(crate) async fn alerts(&self, caller: &Caller, session: &Session, page: &Page) -> Answer<AlertList> {
-        self.may_see(caller, session, "alerts").await?;
-        let mut alerts = book::alerts(self)?;
-        alerts.sort_by_key(|alert| std::cmp::Reverse((alert.last_ms, alert.id)));
-        let (alerts, next) = paged(alerts, page)?;
-        let of = book::look(self, |desk| {
-            let home = |alert: &Alert| desk.board().home(alert.id).map(|id| id.to_string());
-            alerts.iter().map(home).collect::<Vec<Option<String>>>()
-        });
-        let alerts: Vec<AlertView> =
-            alerts.iter().zip(of.await?).map(|(alert, incident)| view::alert(alert, incident)).collect();
-        Ok(AlertList { alerts, next })
     }
 
     /// Incidents, in the order asked for: those that are open, and those that ended last.
@@ -220,6 +204,15 @@ pub(super) const fn severity(severity: detection::Severity) -> api::types::Sever
 
 pub(super) fn incident_id(text: &str) -> Answer<IncidentId> {
     text.parse().map_err(|_| Problem::not_found("incident"))
+}
+
+/// One page of a list that is sorted by its places, the last one first; `after` is the place of the one before.
+pub(super) fn paged_by<T>(items: Vec<T>, page: &Page, place: impl Fn(&T) -> String) -> (Vec<T>, Option<String>) {
+    let after = page.after.as_deref();
+    let mut rest = items.into_iter().skip_while(|item| after.is_some_and(|after| *place(item) >= *after)).peekable();
+    let items: Vec<T> = rest.by_ref().take(page.limit).collect();
+    let next = rest.peek().and(items.last()).map(&place);
+    (items, next)
 }
 
 /// One page of a list that is in memory; `after` is how many came before.

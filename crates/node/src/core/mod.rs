@@ -3,6 +3,7 @@
 //! Each file is one family of requests; this one only says which method is where.
 
 mod admin;
+mod alert;
 mod audit;
 mod cluster;
 pub(crate) mod escalation;
@@ -208,8 +209,11 @@ impl api::Core for NodeCore {
     async fn event_archive(&self, caller: &Caller, session: &Session) -> Answer<ArchiveView> {
         self.0.event_archive(caller, session).await
     }
-    async fn alerts(&self, caller: &Caller, session: &Session, page: &Page) -> Answer<AlertList> {
-        self.0.alerts(caller, session, page).await
+    async fn alerts(&self, caller: &Caller, session: &Session, filter: &AlertFilter) -> Answer<AlertList> {
+        self.0.alerts(caller, session, filter).await
+    }
+    async fn alert(&self, caller: &Caller, session: &Session, id: &str) -> Answer<AlertDetail> {
+        self.0.alert(caller, session, id).await
     }
     async fn incidents(&self, caller: &Caller, session: &Session, filter: &IncidentFilter) -> Answer<IncidentList> {
         self.0.incidents(caller, session, filter).await

@@ -28,7 +28,7 @@ impl Node {
     ) -> Answer<Read<RecordView>> {
         let target = self.target(caller, session, Action::RecordRead, &at.tenant, &at.table).await?;
         let wanted = wanted(&target, options)?;
-        let note = self.view_note(caller, session, target.resource(&at.key), &wanted);
+        let note = self.view_note(caller, session, "record.view", target.resource(&at.key), &wanted);
         let found = self.find(&target, Select::Key(at.key.clone()), options, note).await?;
         let view = found.records.iter().find_map(|(key, record)| view(&target, &wanted, key, record));
         let value = view.ok_or(Problem::not_found("record"))?;
@@ -48,16 +48,16 @@ impl Node {
         let target = self.target(caller, session, Action::RecordRead, tenant, table).await?;
         let wanted = wanted(&target, options)?;
         let resource = format!("{}*", target.resource(range.prefix.as_deref().unwrap_or("")));
-        let note = self.view_note(caller, session, resource, &wanted);
+        let note = self.view_note(caller, session, "record.query", resource, &wanted);
         let found = self.find(&target, select(range), options, note).await?;
         let records = found.records.iter().filter_map(|(key, record)| view(&target, &wanted, key, record)).collect();
         let value = RecordPage { records, more: found.more };
         Ok(Read { value, token: self.sign(target.tenant.id, found.vector)? })
     }
 
-    fn view_note(&self, caller: &Caller, session: &Session, resource: String, wanted: &[Field]) -> Note {
+    fn view_note(&self, caller: &Caller, session: &Session, action: &str, resource: String, wanted: &[Field]) -> Note {
         let fields = wanted.iter().map(|field| field.name.clone()).collect();
-        Note { resource: Some(resource), fields, ..self.note(caller, session, "record.view") }
+        Note { resource: Some(resource), fields, ..self.note(caller, session, action) }
     }
 
     /// Reads at the level that was asked for. What was seen is in the audit log before this returns.

@@ -22,6 +22,8 @@ const CLEARED: FieldId = FieldId::new(2);
 const LAST_MS: FieldId = FieldId::new(3);
 /// The one field of revocations and of second factors.
 const ONLY: FieldId = FieldId::new(1);
+/// What the key of an address's failures begins with.
+const ADDRESS_PREFIX: &str = "address/";
 /// Regions whose counts of failures are read.
 const REGIONS_MAX: u32 = 256;
 
@@ -43,7 +45,8 @@ impl Node {
         };
         for (key, policy) in &suspects {
             if let Err(locked) = self.failures(key)?.check(now_ms, policy) {
-                self.record(TenantId::PLATFORM, Note { refused: Some("locked".into()), ..note }).await?;
+                let why = if key.starts_with(ADDRESS_PREFIX) { "address locked" } else { "account locked" };
+                self.record(TenantId::PLATFORM, Note { refused: Some(why.into()), ..note }).await?;
                 return Err(Problem::TooMany { retry_after: Duration::from_millis(locked.retry_after_ms) });
             }
         }
@@ -323,7 +326,7 @@ fn account_key(user: UserId) -> String {
 /// Whom a failed login is counted against.
 fn suspects(account: Option<&Account>, address: &str) -> Vec<(String, LockoutPolicy)> {
     let account = account.map(|account| (account_key(account.id), LockoutPolicy::ACCOUNT));
-    account.into_iter().chain([(format!("address/{address}"), LockoutPolicy::ADDRESS)]).collect()
+    account.into_iter().chain([(format!("{ADDRESS_PREFIX}{address}"), LockoutPolicy::ADDRESS)]).collect()
 }
 
 /// A number in a record of the platform.

@@ -3,7 +3,7 @@
 //! What is acted on here is in memory before it is stored; where storing fails, memory is thrown away and read again.
 
 use crate::core::wait::{failed, internal};
-use crate::driver::detect::{ONLY, SUPERSEDED_BY};
+use crate::driver::detect::{COUNT, LAST_MS, ONLY, SUPERSEDED_BY};
 use crate::driver::duty::{Lost, Post};
 use crate::machine::command::{Act, ActChange, Command, Must, Outcome, Refusal, Row, Select, Transact};
 use crate::machine::control::platform;
@@ -262,18 +262,39 @@ pub fn incidents(node: &Node) -> Result<Vec<Incident>, Problem> {
     Ok(board.iter().cloned().collect())
 }
 
-/// Every alert that stands.
-pub(crate) fn alerts(node: &Node) -> Result<Vec<Alert>, Problem> {
+/// An alert as it is stored, with what was said of it later.
+pub(crate) struct Stored {
+    pub alert: Alert,
+    /// The alert that covers its events, where it no longer stands.
+    pub superseded_by: Option<String>,
+    /// Satisfying events of a burst that went on.
+    pub count: Option<u64>,
+    /// When the last of them happened.
+    pub last_ms: Option<u64>,
+}
+
+impl Stored {
+    /// What a record says; nothing where it cannot be read.
+    pub fn of(record: &Record) -> Option<Self> {
+        let value = |field| record.fields.get(field).map(FieldState::value);
+        let number = |field| match value(field) {
+            Some(Value::Int(number)) => u64::try_from(number).ok(),
+            _ => None,
+        };
+        let Some(Value::Text(json)) = value(&ONLY) else { return None };
+        let superseded_by = match value(&SUPERSEDED_BY) {
+            Some(Value::Text(by)) => Some(by),
+            _ => None,
+        };
+        let alert = serde_json::from_str(&json).ok()?;
+        Some(Self { alert, superseded_by, count: number(&COUNT), last_ms: number(&LAST_MS) })
+    }
+}
+
+/// The alerts that are wanted, whether they stand or not.
+pub(crate) fn stored_alerts(node: &Node, is_wanted: impl Fn(&Stored) -> bool) -> Result<Vec<Stored>, Problem> {
     let mut all = Vec::new();
-    each(node, platform::ALERTS, |_, record| {
-        let is_superseded = record.fields.contains_key(&SUPERSEDED_BY);
-        let json = record.fields.get(&ONLY).map(FieldState::value).filter(|_| !is_superseded);
-        if let Some(Value::Text(json)) = json
-            && let Ok(alert) = serde_json::from_str(&json)
-        {
-            all.push(alert);
-        }
-    })?;
+    each(node, platform::ALERTS, |_, record| all.extend(Stored::of(&record).filter(|stored| is_wanted(stored))))?;
     Ok(all)
 }
 

@@ -1,6 +1,7 @@
 //! Drives the inbox of one link: what this region pulls of another, for one group, while this node leads it.
 
 use crate::machine::command::Command;
+use crate::machine::note::Note;
 use crate::node::Node;
 use crate::telemetry::trace;
 use model::{GroupId, NodeId, Origin, PartitionId, RegionId};
@@ -12,12 +13,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use transport::{FrameSource, FrameStream, LinkError, Service};
 
 /// Inputs waiting for the inbox; the stream waits when it is full.
 const INPUTS_MAX: usize = 64;
 /// Messages waiting to be sent on a stream.
 const ASKS_MAX: usize = 256;
+/// An alarm about the same origin is recorded so often; the log of the node has each.
+const RECORDED_EVERY: Duration = Duration::from_secs(15 * 60);
 /// How often other links are looked at when nothing else happens.
 const LOOK_AROUND: Duration = Duration::from_millis(500);
 
@@ -68,6 +72,8 @@ struct Puller {
     heard: Option<mpsc::Receiver<Event>>,
     tasks: JoinSet<()>,
     streams: JoinSet<()>,
+    /// When an alarm was last recorded.
+    recorded: BTreeMap<(&'static str, Origin), Instant>,
 }
 
 impl Puller {
@@ -95,6 +101,7 @@ impl Puller {
             heard: Some(heard),
             tasks: JoinSet::new(),
             streams: JoinSet::new(),
+            recorded: BTreeMap::new(),
         }
     }
 
@@ -237,8 +244,28 @@ impl Puller {
         }
     }
 
-    fn alarm(&self, alarm: Alarm) {
+    fn alarm(&mut self, alarm: Alarm) {
         tracing::warn!(group = %self.group, peer = %self.node.region_name(self.peer), ?alarm, "replication");
+        let Some((action, origin, why)) = told(&alarm) else { return };
+        let now = Instant::now();
+        let last = self.recorded.insert((action, origin), now);
+        if let Some(last) = last.filter(|last| now.duration_since(*last) < RECORDED_EVERY) {
+            self.recorded.insert((action, origin), last);
+            return;
+        }
+        let note = Note {
+            action: action.into(),
+            refused: Some(why),
+            resource: Some(format!("regions/{}", self.node.region_name(origin.region))),
+            node: self.node.place.id,
+            ..Note::default()
+        };
+        let (node, group) = (Arc::clone(&self.node), self.group);
+        self.tasks.spawn(async move {
+            if let Err(failed) = node.propose(group, &Command::Note(note)).await {
+                tracing::error!(%group, %failed, "an alarm of replication could not be recorded");
+            }
+        });
     }
 
     fn propose(&mut self, batch: u64, changes: Vec<Change>) {
@@ -295,6 +322,23 @@ impl Puller {
     }
 }
 
+/// What the audit log says of an alarm, for those that others must hear of: who, what, and why.
+fn told(alarm: &Alarm) -> Option<(&'static str, Origin, String)> {
+    match alarm {
+        Alarm::FromTheFuture { origin, ahead_ms, .. } => {
+            Some(("clock.quarantine", *origin, format!("{ahead_ms} ms ahead: held until its time has come")))
+        }
+        Alarm::BrokenChain { origin, sequence } => {
+            Some(("replication.refused", *origin, format!("change {sequence} does not continue its chain")))
+        }
+        Alarm::BadChange { origin, sequence } => {
+            Some(("replication.refused", *origin, format!("change {sequence} breaks the rules of changes")))
+        }
+        // These heal by asking again.
+        Alarm::Hole { .. } | Alarm::CreditExceeded | Alarm::NotCommitted => None,
+    }
+}
+
 async fn listen(mut source: Box<dyn FrameSource>, events: &mpsc::Sender<Event>, stream: u64) {
     while let Ok(Some(frame)) = source.receive().await {
         let Ok(answer) = Answer::decode(&frame) else {
@@ -313,4 +357,20 @@ fn positions(node: &Node, group: GroupId) -> BTreeMap<(PartitionId, Origin), Pos
         origins.into_iter().map(move |(origin, position)| ((partition, origin), position))
     };
     all.into_iter().flat_map(flat).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_clock_or_a_broken_chain_does_is_recorded_and_what_heals_is_not() {
+        let origin = Origin { region: RegionId::new(2), incarnation: 0 };
+        let action = |alarm: Alarm| told(&alarm).map(|(action, ..)| action);
+        let early = Alarm::FromTheFuture { origin, sequence: 7, ahead_ms: 90_000 };
+        assert_eq!(told(&early).unwrap().2, "90000 ms ahead: held until its time has come");
+        assert_eq!(action(early), Some("clock.quarantine"));
+        assert_eq!(action(Alarm::BrokenChain { origin, sequence: 7 }), Some("replication.refused"));
+        assert_eq!(action(Alarm::Hole { origin, expected: 1, found: 2 }), None);
+    }
 }

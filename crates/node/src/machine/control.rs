@@ -4,10 +4,10 @@
 //! it must.
 
 use crate::driver::proposer::Entry;
-use crate::machine::keys;
 use crate::machine::ledger::Ledger;
 use crate::machine::note::Note;
 use crate::machine::view::View;
+use crate::machine::{grant, keys};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use identity::{Account, SessionKey};
@@ -271,7 +271,9 @@ impl ControlMachine {
         hlc: Hlc,
         command: ControlCommand,
     ) -> ControlOutcome {
+        let mut grants = Vec::new();
         let (outcome, mut note) = match command {
+            // The first administrator is what a cluster begins with, and granted by nobody.
             ControlCommand::Bootstrap { key, account, note } => (bootstrap(control, view, key, account), note),
             ControlCommand::CreateTenant { name, allowed_regions, continuity_class, note } => {
                 (self.create_tenant(control, view, name, allowed_regions, continuity_class), note)
@@ -279,8 +281,14 @@ impl ControlMachine {
             ControlCommand::CreateTable { tenant, name, fields, note } => {
                 (create_table(control, view, tenant, name, fields), note)
             }
-            ControlCommand::CreateUser { account, note } => (create_user(control, view, account), note),
-            ControlCommand::UpdateUser { account, note } => (update_user(control, view, account), note),
+            ControlCommand::CreateUser { account, note } => {
+                grants = grant::notes(None, &account, &note);
+                (create_user(control, view, account), note)
+            }
+            ControlCommand::UpdateUser { account, note } => {
+                grants = grant::notes(control.users.get(&account.id).map(Arc::as_ref), &account, &note);
+                (update_user(control, view, account), note)
+            }
             ControlCommand::Note(note) => (ControlOutcome::Noted, note),
         };
         match &outcome {
@@ -290,6 +298,9 @@ impl ControlMachine {
             _ => {}
         }
         ledger.record(view, &note, hlc);
+        if matches!(outcome, ControlOutcome::User(_)) {
+            grants.iter().for_each(|note| ledger.record(view, note, hlc));
+        }
         outcome
     }
 

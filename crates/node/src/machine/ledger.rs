@@ -89,7 +89,8 @@ impl Ledger {
             fields: note.fields.clone(),
             request_id: note.request_id.clone(),
             detail_digest: detail.as_ref().map(Detail::digest),
-            ..AuditEvent::new(hlc.wall_ms(), self.region.as_str(), node, self.group.get(), action, outcome)
+            count: detail.as_ref().filter(|_| action == Action::RecordQuery).and_then(seen),
+            ..AuditEvent::new(hlc.wall_ms(), self.region.as_str(), node, self.group.get(), action.clone(), outcome)
         };
         let leaf = event.encode();
         self.frontier.append(leaf_hash(&leaf), |node, hash| {
@@ -110,6 +111,11 @@ impl Ledger {
         let salt = Salt::from_bytes(*salt.first_chunk().expect("a key has 32 bytes"));
         Detail { old: json(old), new: json(new), salt }
     }
+}
+
+/// How many records a reader saw.
+fn seen(detail: &Detail) -> Option<u64> {
+    detail.new.as_ref()?.as_array().map(|records| records.len() as u64)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod control;
 pub mod data;
 pub mod door;
 mod duty;
+mod grant;
 pub mod keys;
 pub mod ledger;
 pub mod look;

@@ -66,6 +66,8 @@ pub struct Metrics {
     pub audit_leaves: IntGaugeVec,
     /// Bytes of this process in memory.
     pub resident_bytes: Gauge,
+    /// When each of this node's certificates expires, in seconds since 1970; 0 where it cannot be read.
+    pub certificates: IntGaugeVec,
     /// Open QUIC work: calls, streams, bytes, by kind.
     pub transport: GaugeVec,
 }
@@ -156,6 +158,11 @@ impl Metrics {
             audit_leaves: int_gauge("holdfast_audit_leaves", "Leaves of the audit log.", &["group"]),
             resident_bytes: Gauge::with_opts(Opts::new("holdfast_resident_memory_bytes", "Memory of this process."))
                 .expect("the name is well formed"),
+            certificates: int_gauge(
+                "holdfast_certificate_expiry_timestamp_seconds",
+                "When this node's certificates expire; 0 where one cannot be read.",
+                &["certificate"],
+            ),
             transport: gauge("holdfast_transport", "Links between nodes, by what is counted.", &["what"]),
             registry,
         };
@@ -164,7 +171,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let instruments: [Box<dyn prometheus::core::Collector>; 29] = [
+        let instruments: [Box<dyn prometheus::core::Collector>; 30] = [
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
             Box::new(self.commands.clone()),
@@ -193,6 +200,7 @@ impl Metrics {
             Box::new(self.archive.clone()),
             Box::new(self.audit_leaves.clone()),
             Box::new(self.resident_bytes.clone()),
+            Box::new(self.certificates.clone()),
             Box::new(self.transport.clone()),
         ];
         for instrument in instruments {

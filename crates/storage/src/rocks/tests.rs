@@ -307,7 +307,7 @@ fn purged_entries_give_their_space_back() {
     }
     let before = size();
     // A table that is being compacted at this moment stays until the next purge.
-    let is_freed = (0..300).any(|_| {
+    let is_freed = (0..20_000).any(|_| {
         commit(&bed, vec![LogWrite::PurgeUpto { group: GROUP, upto: last - 10 }]).unwrap();
         size() < before / 2
     });

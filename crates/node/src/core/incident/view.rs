@@ -87,7 +87,7 @@ pub(super) fn sort(incidents: &mut [IncidentSummary], by: IncidentSort) {
     }
 }
 
-pub(super) fn alert(alert: &Alert, incident: Option<String>) -> AlertView {
+pub(in crate::core) fn alert(alert: &Alert, incident: Option<String>) -> AlertView {
     AlertView {
         id: alert.id.to_string(),
         rule: alert.rule.id.to_string(),
@@ -97,6 +97,8 @@ pub(super) fn alert(alert: &Alert, incident: Option<String>) -> AlertView {
         tenant: Some(alert.tenant.to_string()),
         group: serde_json::to_value(&alert.group_key).unwrap_or_default(),
         incident,
+        count: None,
+        superseded_by: None,
     }
 }
 
@@ -330,7 +332,7 @@ const fn priority(priority: detection::incident::Priority) -> Priority {
     }
 }
 
-pub(super) const fn severity(severity: detection::Severity) -> Severity {
+pub(in crate::core) const fn severity(severity: detection::Severity) -> Severity {
     match severity {
         detection::Severity::Informational => Severity::Informational,
         detection::Severity::Low => Severity::Low,

@@ -1,0 +1,29 @@
+//! Lists of alerts: what may be asked, and what a page token is of.
+
+use crate::client::Client;
+use http::StatusCode;
+
+#[tokio::test]
+async fn a_page_token_of_alerts_is_of_what_was_asked() {
+    let client = Client::new();
+    let page = client.get("/v1/alerts?limit=1&severity=high").await.json();
+    let token = page["next_page_token"].as_str().unwrap();
+    let next = client.get(&format!("/v1/alerts?limit=1&severity=high&page_token={token}")).await;
+    assert_eq!((next.status, next.json()["next_page_token"].is_null()), (StatusCode::OK, true));
+    let other = client.get(&format!("/v1/alerts?limit=1&severity=low&page_token={token}")).await;
+    assert_eq!(other.status, 422, "a token of another question");
+}
+
+#[tokio::test]
+async fn an_alert_is_found_by_its_id_and_a_wrong_question_is_told() {
+    let client = Client::new();
+    let whole = client.get("/v1/alerts/a1").await.json();
+    assert_eq!((whole["rule"].as_str(), whole["events"][0]["id"].as_str()), (Some("r"), Some("e1")));
+    assert_eq!(client.get("/v1/alerts/a2").await.status, 404);
+    for wrong in ["entity=ann", "severity=grave", "from_ms=yesterday", "superseded=maybe", "what=ever", "limit=501"] {
+        let answer = client.get(&format!("/v1/alerts?{wrong}")).await;
+        assert!(answer.status == 400 || answer.status == 422, "{wrong}: {}", answer.status);
+    }
+    let long = "x".repeat(600);
+    assert_eq!(client.get(&format!("/v1/alerts?rule={long}")).await.status, 422);
+}
