@@ -321,8 +321,11 @@ fn plan(set: &mut RuleSet, correlation: Correlation, origins: &[Origin]) -> Resu
     }
     // What they call the fields is not in the document where a pipeline renames them.
     for feed in &feeds {
-        for field in feed.group_fields.iter().chain(&feed.value_fields) {
-            hash.part(field.as_bytes());
+        for names in feed.group_fields.iter().chain(&feed.value_fields) {
+            hash.part(&(names.len() as u64).to_be_bytes());
+            for name in names {
+                hash.part(name.as_bytes());
+            }
         }
     }
     header.reference.semantic_hash = SemanticHash::of(hash);

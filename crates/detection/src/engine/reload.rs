@@ -35,7 +35,7 @@ impl Detector {
                 own.replan(plan);
             }
         }
-        other.entries = other.correlators.iter().map(Correlator::entry_count).sum();
+        other.held = other.correlators.iter().map(Correlator::held).sum();
         other
     }
 

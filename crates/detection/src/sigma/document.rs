@@ -100,7 +100,12 @@ fn document(
     let taxonomy = Taxonomy { source, pipeline: Arc::clone(pipeline) };
     match root.get("filter") {
         Some(body) => Ok(Document::Filter(filter(file, line, root, body, taxonomy.source, text)?)),
-        None => Ok(Document::Rule(rule(file, line, root, &mut Reading { names, taxonomy, budget, effect: Effect::default() })?)),
+        None => Ok(Document::Rule(rule(
+            file,
+            line,
+            root,
+            &mut Reading { names, taxonomy, budget, effect: Effect::default() },
+        )?)),
     }
 }
 

@@ -1,9 +1,9 @@
 //! Rules on single events, and the filters that narrow them.
 
 use super::budget::Budget;
-use super::effect::Effect;
 use super::condition::{self, Selections};
 use super::document::{Failure, at, missing, selections, wrong};
+use super::effect::Effect;
 use super::error::RuleError;
 use super::matcher::{Node, Selection};
 use super::modifier::Reading;

@@ -159,7 +159,8 @@ async fn judge(node: Arc<Node>, rules: Arc<RuleSet>, lane: LateLane) -> Option<V
             let raws = || all().map(|taken| &taken.raw);
             for taken in all() {
                 let (raw, owner) = (&taken.raw, taken.owner());
-                let is_matched = rules.program().run_raw_for(&mut worker, raw, owner).is_ok() && worker.hits().len() > 0;
+                let is_matched =
+                    rules.program().run_raw_for(&mut worker, raw, owner).is_ok() && worker.hits().len() > 0;
                 let made = || normalise_for(raw, owner).ok().map(|event| in_time(event, raw));
                 let event = is_matched.then(made).flatten();
                 events.extend(event.filter(|event| (lane.from_ms..=lane.to_ms).contains(&event.time_ms)));
