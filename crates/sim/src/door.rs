@@ -145,7 +145,6 @@ impl WatchedSpace {
                     && key.starts_with(&keys::record(TenantId::PLATFORM, platform::ALERTS, ""))
             }
             Some(Plant::ClockOrdered) => keyspace == keys::META && key == keys::META_SCALARS,
-            Some(Plant::DeliveryForgotten) => keyspace == keys::DUTY && key.starts_with(b"i"),
             _ => false,
         }
     }
@@ -207,7 +206,9 @@ impl Space for WatchedSpace {
         if self.watch.plant == Some(Plant::StateForgotten) && keyspace == keys::DUTY {
             rows.retain(|(key, _)| !key.starts_with(SHARD) || key.ends_with(CURSOR));
         }
-        rows.retain(|(key, _)| !self.is_hidden(keyspace, key));
+        if self.watch.plant == Some(Plant::DeliveryForgotten) && keyspace == keys::DUTY {
+            rows.retain(|(key, _)| !key.starts_with(b"i"));
+        }
         Ok(rows)
     }
     fn write(&self, mut batch: Batch) -> io::Result<()> {

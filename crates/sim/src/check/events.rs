@@ -83,7 +83,7 @@ pub fn standing(node: &node::Node) -> BTreeSet<String> {
 /// How alerts that stand differ from those of an undisturbed run.
 pub fn difference(expected: &BTreeSet<String>, node: &node::Node) -> Option<String> {
     let (stored, standing) = (stored(node), standing(node));
-    let named = |id: &String| format!("{id} ({})", stored.get(id).map_or("unknown", |(title, _)| title));
+    let named = |id: &String| format!("{id} ({})", stored.get(id).map_or("unknown", |(title, _)| title.as_str()));
     let missing: Vec<String> = expected.difference(&standing).map(named).collect();
     let excess: Vec<String> = standing.difference(expected).map(named).collect();
     (missing.len() + excess.len() > 0).then(|| format!("alerts: missing {missing:?}, too many {excess:?}"))
