@@ -95,7 +95,7 @@ pub fn run(archive: &Archive, hunt: Hunt, limits: Limits, progress: &Progress) -
     progress.report(archive);
     (found.truncated, found.size_bytes) = (alerts.truncated, alerts.size_bytes);
     found.alerts = alerts.standing.into_values().collect();
-    found.alerts.sort_by(|one, other| (one.last_ms, one.id).cmp(&(other.last_ms, other.id)));
+    found.alerts.sort_by_key(|alert| (alert.last_ms, alert.id));
     progress.rows_matched.store(found.alerts.len() as u64, Ordering::Relaxed);
     Ok(found)
 }

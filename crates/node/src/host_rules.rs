@@ -3,6 +3,7 @@
 //! rules that were there go on.
 
 use crate::config::DetectionConfig;
+use crate::driver;
 use crate::machine::command::Command;
 use crate::machine::note::Note;
 use crate::node::Node;
@@ -22,6 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Files and folders that are looked at.
 const FILES_MAX: usize = 20_000;
 
+/// Rules whose forecast is told.
+const FORECASTS_TOLD: usize = 10;
 /// Said where there are no rules, which is seldom meant.
 pub const NO_RULES: &str = "there are no rules in detection.rules, so nothing is detected; folders inside a folder are \
                             read where a packs.toml says `nested = true`";
@@ -149,9 +152,25 @@ pub async fn watch(path: PathBuf, mut known: Vec<RuleError>, rules: watch::Sende
             node: node.place.id,
             ..Note::default()
         };
+        let is_taken = note.refused.is_none();
         if let Err(error) = node.propose(node.cluster.home(), &Command::Note(note)).await {
             tracing::warn!(%error, "that the rules changed is not recorded");
         }
+        if is_taken {
+            let taken = Arc::clone(&rules.borrow());
+            tell_forecast(&node, taken).await;
+        }
+    }
+}
+
+/// Says what the rules would have raised in the last day of this node's archive: those that would have raised most.
+async fn tell_forecast(node: &Node, rules: Arc<RuleSet>) {
+    let forecast = driver::archive::forecast(node, rules).await;
+    let mut most: Vec<_> = forecast.iter().collect();
+    most.sort_by(|one, other| other.1.per_day.total_cmp(&one.1.per_day));
+    for (rule, expected) in most.into_iter().take(FORECASTS_TOLD) {
+        let (per_day, at_most) = (expected.per_day.ceil(), expected.at_most_per_day.ceil());
+        tracing::info!(%rule, per_day, at_most, "alerts a day that are to be expected, by the last day's events");
     }
 }
 
