@@ -13,7 +13,7 @@ mod shadow;
 mod streams;
 
 pub use blind::{COVERAGE_DEGRADED, coverage_degraded};
-pub use late::{LateLane, judge_again, reconsider};
+pub use late::{LateLane, judge_again};
 pub use options::Options;
 pub use reload::Reloaded;
 pub use rows::{RestoreError, Restored, Row};

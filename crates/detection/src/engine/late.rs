@@ -154,12 +154,6 @@ pub fn judge_again<'a>(rules: &RuleSet, options: &Options, lane: &LateLane, even
     raised.chain(superseded).collect()
 }
 
-/// The alerts among what [`judge_again`] says.
-pub fn reconsider(rules: &RuleSet, options: &Options, lane: &LateLane, events: &[Event]) -> Vec<Alert> {
-    let alert = |effect| if let Effect::Alert(alert) = effect { Some(alert) } else { None };
-    judge_again(rules, options, lane, events).into_iter().filter_map(alert).collect()
-}
-
 /// The name of the stream that an event comes in.
 fn name_of(event: &Event) -> &str {
     event.position.as_ref().map_or("", |position| &position.stream)

@@ -67,7 +67,7 @@ pub async fn run(command: &EscalationCommand) -> anyhow::Result<()> {
     match command {
         EscalationCommand::Check { file } => check(file),
         EscalationCommand::Apply { remote, file, why, replaces } => {
-            let text = checked(file)?;
+            let document = checked(file)?;
             let client = remote.connect().await?;
             let known = match replaces {
                 Some(revision) => Some(revision.to_string()),
@@ -76,7 +76,7 @@ pub async fn run(command: &EscalationCommand) -> anyhow::Result<()> {
                     None => None,
                 },
             };
-            let body = Some(json!({"text": text, "why": why}));
+            let body = Some(json!({"text": document, "why": why}));
             let applied = client.ask_as_seen(Method::PUT, "/v1/escalation/policy", body, known.as_deref()).await?;
             print(remote, &applied, |applied| {
                 let warnings = applied["warnings"].as_array().into_iter().flatten();

@@ -197,11 +197,6 @@ pub(super) fn resource(what: &str, id: &str) -> String {
     format!("{what}/{}", id.chars().take(64).collect::<String>())
 }
 
-/// A severity as the API names it.
-pub(super) const fn severity(severity: detection::Severity) -> api::types::Severity {
-    view::severity(severity)
-}
-
 pub(super) fn incident_id(text: &str) -> Answer<IncidentId> {
     text.parse().map_err(|_| Problem::not_found("incident"))
 }

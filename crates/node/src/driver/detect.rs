@@ -136,7 +136,7 @@ impl Watch {
     async fn judged(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         let Some(judged) = self.late.take_judged().await else { return };
         match judged {
-            Ok(alerts) => effects.extend(alerts.into_iter().map(Effect::Alert)),
+            Ok(judged) => effects.extend(judged),
             Err((rule, events)) => self.detector.unseen(now_ms, &rule, events, effects),
         }
         self.is_dirty = true;

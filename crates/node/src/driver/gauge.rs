@@ -71,7 +71,7 @@ impl Drop for Gauges {
 }
 
 /// All that only grows, by what it is called; a count that is added to the detector must be named here.
-fn counted(counts: Counts) -> [(&'static str, u64); 15] {
+fn counted(counts: Counts) -> [(&'static str, u64); 18] {
     let Counts {
         events,
         duplicates,
@@ -88,6 +88,9 @@ fn counted(counts: Counts) -> [(&'static str, u64); 15] {
         forgotten_early,
         late_unseen,
         not_numbers,
+        behind,
+        standing,
+        rows_lost,
         keys: _,
         remembered: _,
     } = counts;
@@ -107,5 +110,8 @@ fn counted(counts: Counts) -> [(&'static str, u64); 15] {
         ("forgotten_early", forgotten_early),
         ("late_unseen", late_unseen),
         ("not_numbers", not_numbers),
+        ("behind", behind),
+        ("standing", standing),
+        ("rows_lost", rows_lost),
     ]
 }

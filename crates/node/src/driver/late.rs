@@ -8,10 +8,10 @@ use crate::driver::duty::Post;
 use crate::driver::streams;
 use crate::machine::command::Row;
 use crate::node::Node;
-use detection::engine::{LateLane, Options, reconsider};
+use detection::Event;
+use detection::engine::{Effect, LateLane, Options, judge_again};
 use detection::normalise::normalise_for;
 use detection::rules::RuleSet;
-use detection::{Alert, Event, RawEvent};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,9 +45,9 @@ pub(super) struct Late {
 
 struct Judging {
     lane: LateLane,
-    task: JoinHandle<Option<Vec<Alert>>>,
+    task: JoinHandle<Option<Vec<Effect>>>,
     /// What came of it.
-    judged: Option<Result<Option<Vec<Alert>>, JoinError>>,
+    judged: Option<Result<Option<Vec<Effect>>, JoinError>>,
 }
 
 impl Drop for Judging {
@@ -86,6 +86,7 @@ impl Late {
             let known = self.waiting.entry(key).or_insert_with(|| lane.clone());
             known.to_ms = known.to_ms.max(lane.to_ms);
             known.events.extend(lane.events);
+            known.apart &= lane.apart;
         }
         refused
     }
@@ -110,7 +111,7 @@ impl Late {
     }
 
     /// What the late events of the span made true that was read, or that it could not be judged.
-    pub(super) async fn take_judged(&mut self) -> Option<Result<Vec<Alert>, Unseen>> {
+    pub(super) async fn take_judged(&mut self) -> Option<Result<Vec<Effect>, Unseen>> {
         if self.judging.as_ref().is_some_and(|judging| judging.task.is_finished()) {
             self.is_done().await;
         }
@@ -138,8 +139,9 @@ impl Late {
 }
 
 /// Reads a span again, and what the late events make of it; nothing where it is too large.
-async fn judge(node: Arc<Node>, rules: Arc<RuleSet>, lane: LateLane) -> Option<Vec<Alert>> {
+async fn judge(node: Arc<Node>, rules: Arc<RuleSet>, lane: LateLane) -> Option<Vec<Effect>> {
     let mut worker = rules.program().worker();
+    let options = Options::default();
     let (mut events, mut read) = (Vec::new(), 0);
     for stream in streams::names(&node) {
         let mut before = u64::MAX;
@@ -161,9 +163,10 @@ async fn judge(node: Arc<Node>, rules: Arc<RuleSet>, lane: LateLane) -> Option<V
                 let (raw, owner) = (&taken.raw, taken.owner());
                 let is_matched =
                     rules.program().run_raw_for(&mut worker, raw, owner).is_ok() && worker.hits().len() > 0;
-                let made = || normalise_for(raw, owner).ok().map(|event| in_time(event, raw));
-                let event = is_matched.then(made).flatten();
-                events.extend(event.filter(|event| (lane.from_ms..=lane.to_ms).contains(&event.time_ms)));
+                let event = is_matched.then(|| normalise_for(raw, owner).ok()).flatten();
+                // As live detection has it: a clock that was ahead is not believed.
+                let happened_ms = |event: &Event| options.believed_ms(event.time_ms, raw.received_ms);
+                events.extend(event.filter(|event| (lane.from_ms..=lane.to_ms).contains(&happened_ms(event))));
             }
             if raws().any(|raw| raw.received_ms.saturating_add(AHEAD_MS) < lane.from_ms) {
                 break;
@@ -176,13 +179,7 @@ async fn judge(node: Arc<Node>, rules: Arc<RuleSet>, lane: LateLane) -> Option<V
         }
     }
     events.sort_by(|one, other| (one.time_ms, one.id).cmp(&(other.time_ms, other.id)));
-    Some(reconsider(&rules, &Options::default(), &lane, &events))
-}
-
-/// As live detection has it: a clock that was ahead is not believed.
-fn in_time(event: Event, raw: &RawEvent) -> Event {
-    let is_ahead = event.time_ms > raw.received_ms.saturating_add(AHEAD_MS);
-    Event { time_ms: if is_ahead { raw.received_ms } else { event.time_ms }, ..event }
+    Some(judge_again(&rules, &options, &lane, &events))
 }
 
 fn key_of(lane: &LateLane) -> Vec<u8> {
@@ -199,7 +196,7 @@ mod tests {
 
     fn lane(from_ms: u64, number: u8) -> LateLane {
         let events = BTreeSet::from([detection::EventId::from_bytes([number; 16])]);
-        LateLane { rule: "r".into(), group: BTreeMap::new(), from_ms, to_ms: from_ms + 60_000, events }
+        LateLane { rule: "r".into(), group: BTreeMap::new(), from_ms, to_ms: from_ms + 60_000, events, apart: false }
     }
 
     #[test]
