@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod check;
 mod disk;
+pub mod export;
 pub mod hunt;
 pub mod job;
 pub mod layout;

@@ -14,6 +14,7 @@ use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use storage::Space;
 use tokio::sync::{mpsc, oneshot};
@@ -76,12 +77,17 @@ impl AuditStream {
                 continue;
             }
             found = true;
+            let bytes: usize = events.iter().map(|event| event.bytes.len()).sum();
+            self.counters.events.fetch_add(events.len() as u64, Ordering::Relaxed);
+            self.counters.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
             let (done, told) = oneshot::channel();
             if out.send(Batch { events, rejects: Vec::new(), done: Some(done) }).await.is_err() {
                 return Ok(false);
             }
             // What is not durable is read again with the next turn.
-            if told.await.is_ok() {
+            if told.await.is_err() {
+                self.counters.repeats.fetch_add(1, Ordering::Relaxed);
+            } else {
                 self.places.insert(log, next);
                 let fresh = self.path.with_extension("new");
                 std::fs::write(&fresh, serde_json::to_vec(&self.places)?)?;
@@ -102,8 +108,15 @@ impl Source for AuditStream {
     fn run(mut self: Box<Self>, out: mpsc::Sender<Batch>) -> BoxFuture<'static, io::Result<()>> {
         Box::pin(async move {
             while !out.is_closed() {
-                if !self.turn(&out).await? {
-                    follow::more(&self.node, LOOK_EVERY).await;
+                match self.turn(&out).await {
+                    Ok(true) => {}
+                    Ok(false) => follow::more(&self.node, LOOK_EVERY).await,
+                    // A full disk is none tomorrow: the stream goes on where it was.
+                    Err(error) => {
+                        self.counters.broken.fetch_add(1, Ordering::Relaxed);
+                        tracing::error!(%error, "the audit stream cannot be read, or its place not be kept");
+                        tokio::time::sleep(LOOK_EVERY).await;
+                    }
                 }
             }
             Ok(())
