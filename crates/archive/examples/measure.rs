@@ -72,7 +72,7 @@ fn main() {
         archive.files().len(),
         size(&archive)
     );
-    timed("put together", || while archive.compact(u64::MAX / 4).expect("the disk works").is_some() {});
+    timed("put together", || archive.compact(u64::MAX / 4, || true).expect("the disk works"));
     println!("in {} files {:.0} bytes an event", archive.files().len(), size(&archive));
     for ask in [
         Ask::Text("address:10.3.7.1".into()),
@@ -83,7 +83,13 @@ fn main() {
         Ask::Sql("SELECT user_name, count(*) AS n FROM events GROUP BY 1 ORDER BY 2 DESC LIMIT 10".into()),
     ] {
         let progress = Arc::new(Progress::default());
-        let question = Question { tenants: Tenants::one("acme"), span: Span::ALL, ask: ask.clone(), rows_max: 1000 };
+        let question = Question {
+            tenants: Tenants::one("acme"),
+            audit: Tenants::All,
+            span: Span::ALL,
+            ask: ask.clone(),
+            rows_max: 1000,
+        };
         let (answer, _) = timed(&format!("{ask:?}").chars().take(58).collect::<String>(), || {
             run(&archive, &question, Limits::default(), &progress).expect("a good question")
         });

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Open events become files at the latest when they are this many.
 pub const OPEN_ROWS_MAX: usize = 50_000;
@@ -27,7 +27,7 @@ pub const OPEN_BYTES_MAX: usize = 64 << 20;
 pub const OPEN_MS_MAX: u64 = 60_000;
 /// Broken files remembered by name; there may be more.
 const BROKEN_MAX: usize = 1000;
-/// Folders and files of an archive.
+/// Files of an archive: with that many nothing is written until some are put together or leave.
 const FILES_MAX: usize = 4_000_000;
 /// The file that says which commit counts.
 const COMMIT: &str = "commit.json";
@@ -56,10 +56,16 @@ pub struct FileEntry {
     pub name: FileName,
     /// Its size.
     pub size_bytes: u64,
+    /// What its rows take in memory, once somebody asked.
+    pub(crate) decoded_bytes: OnceLock<u64>,
     doomed: AtomicBool,
 }
 
 impl FileEntry {
+    fn new(path: PathBuf, partition: Partition, name: FileName, size_bytes: u64) -> Arc<Self> {
+        let (decoded_bytes, doomed) = (OnceLock::new(), AtomicBool::new(false));
+        Arc::new(Self { path, partition, name, size_bytes, decoded_bytes, doomed })
+    }
     /// Has it removed once nobody reads it.
     pub(crate) fn doom(&self) {
         self.doomed.store(true, Ordering::Release);
@@ -125,6 +131,7 @@ pub struct Archive {
     /// Held by whoever changes files: one at a time.
     commit: Mutex<Commit>,
     broken: Mutex<BTreeMap<PathBuf, String>>,
+    files_max: usize,
 }
 
 /// What one commit wrote.
@@ -136,6 +143,14 @@ pub struct Written {
     pub rows: u64,
     /// Bytes of them.
     pub size_bytes: u64,
+}
+
+impl Written {
+    pub(crate) fn add(&mut self, more: Self) {
+        self.files += more.files;
+        self.rows += more.rows;
+        self.size_bytes += more.size_bytes;
+    }
 }
 
 impl Archive {
@@ -154,6 +169,7 @@ impl Archive {
             state: RwLock::new(state),
             commit: Mutex::new(commit),
             broken: Mutex::default(),
+            files_max: FILES_MAX,
         })
     }
 
@@ -211,6 +227,7 @@ impl Archive {
         if next == commit.next {
             return Ok(Written::default());
         }
+        self.check_room()?;
         let epoch = commit.epoch + 1;
         let mut made = Vec::new();
         let done = sorted(&entries).into_iter().try_for_each(|((partition, stray), entries)| {
@@ -224,6 +241,15 @@ impl Archive {
         state.open.committed(entries.len(), now_ms);
         made.into_iter().for_each(|file| insert(&mut state.files, file));
         Ok(written)
+    }
+
+    fn check_room(&self) -> Result<(), ArchiveError> {
+        if self.state.read().files.values().map(Vec::len).sum::<usize>() < self.files_max {
+            return Ok(());
+        }
+        let why = format!("{} files are as many as an archive may have", self.files_max);
+        let error = std::io::Error::new(std::io::ErrorKind::QuotaExceeded, why);
+        Err(failed(&self.root)(error))
     }
 
     /// Puts one file in the place of others of its partition: readers see the one or the others.
@@ -269,13 +295,7 @@ impl Archive {
         disk::make_folder(&self.root, &folder)?;
         let path = folder.join(name.text());
         disk::write(&path, &bytes)?;
-        Ok(Arc::new(FileEntry {
-            path,
-            partition,
-            name,
-            size_bytes: bytes.len() as u64,
-            doomed: AtomicBool::new(false),
-        }))
+        Ok(FileEntry::new(path, partition, name, bytes.len() as u64))
     }
 
     /// Makes files count in the place of others. Where that fails they never will: until it is known that they are gone,
@@ -316,6 +336,15 @@ impl Archive {
         };
         let open = sorted(&entries).into_values().map(|entries| row::batch(entries.iter().map(Arc::as_ref))).collect();
         Snapshot { files, open }
+    }
+
+    /// Whose events there may be in a span.
+    pub fn tenants(&self, span: Span) -> BTreeSet<Arc<str>> {
+        let state = self.state.read();
+        let holds = |files: &Vec<Arc<FileEntry>>| files.iter().any(|file| file.may_hold(span));
+        let files = state.files.iter().filter(|(_, files)| holds(files)).map(|(partition, _)| &partition.tenant);
+        let open = state.open.entries.iter().filter(|entry| span.contains(entry.time_ms()));
+        files.chain(open.map(|entry| &entry.tenant)).cloned().collect()
     }
 
     /// Every file.
@@ -370,7 +399,6 @@ fn read_commit(path: &Path) -> Result<Commit, ArchiveError> {
 
 /// Finds the files that count, and removes what a crash left behind. What is not ours is left alone.
 fn find(root: &Path, commit: &Commit, tidy: bool, state: &mut State) -> Result<(), ArchiveError> {
-    let mut count = 0;
     for (tenant, tenant_path) in entries(root)? {
         for (day, day_path) in if tenant_path.is_dir() { entries(&tenant_path)? } else { Vec::new() } {
             for (hour, hour_path) in if day_path.is_dir() { entries(&day_path)? } else { Vec::new() } {
@@ -386,14 +414,8 @@ fn find(root: &Path, commit: &Commit, tidy: bool, state: &mut State) -> Result<(
                         }
                         continue;
                     };
-                    count += 1;
-                    if count > FILES_MAX {
-                        let reason = format!("more than {FILES_MAX} files");
-                        return Err(ArchiveError::Broken { path: root.display().to_string(), reason });
-                    }
                     let size_bytes = fs::metadata(&path).map_err(failed(&path))?.len();
-                    let (partition, doomed) = (partition.clone(), AtomicBool::new(false));
-                    insert(&mut state.files, Arc::new(FileEntry { path, partition, name: parsed, size_bytes, doomed }));
+                    insert(&mut state.files, FileEntry::new(path, partition.clone(), parsed, size_bytes));
                 }
             }
         }
@@ -411,4 +433,30 @@ fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, ArchiveError> {
     }
     found.sort();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::tests::entry;
+
+    #[test]
+    fn too_many_files_stop_writing_but_neither_compaction_nor_a_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut archive = Archive::open(folder.path()).unwrap();
+        archive.files_max = 3;
+        let roll = |archive: &Archive, sequence| {
+            archive.take("events/eu", sequence, Some(entry("acme", sequence, 1_000, r#"{"message":"x"}"#)), 0);
+            archive.roll(0)
+        };
+        for sequence in 0..3 {
+            roll(&archive, sequence).unwrap();
+        }
+        assert!(matches!(roll(&archive, 3), Err(ArchiveError::Disk { .. })));
+        let mut archive = Archive::open(folder.path()).unwrap();
+        archive.files_max = 3;
+        assert!(roll(&archive, 3).is_err());
+        archive.compact(u64::MAX / 2, || true).unwrap();
+        assert_eq!(roll(&archive, 4).unwrap().rows, 2);
+    }
 }

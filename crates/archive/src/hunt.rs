@@ -3,7 +3,7 @@
 use crate::archive::{Archive, Tenants};
 use crate::layout::Span;
 use crate::merge::Merge;
-use crate::search::Progress;
+use crate::search::{Limits, Progress};
 use crate::{ArchiveError, row::Arrived};
 use detection::engine::{Detector, Effect, Input, Options};
 use detection::normalise::normalise;
@@ -13,10 +13,17 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
-/// How far before the span events are read: longer than any rule looks back, so that what began before it is found.
-pub const LOOK_BACK_MS: u64 = 2 * 3_600_000;
+/// How far before the span events are read at most: as far as the rules look back, up to this.
+pub const LOOK_BACK_MS_MAX: u64 = 7 * 24 * 3_600_000;
 /// Alerts kept; there may be more, which is said.
 pub const ALERTS_MAX: usize = 5_000;
+/// Bytes of them, about.
+pub const ALERTS_BYTES_MAX: usize = 64 << 20;
+/// What an alert, and an event of one, take beside their texts.
+const OVERHEAD_BYTES: usize = 256;
+/// How long after the last event, in event time, the detector is told that time passes: longer than it waits for what
+/// comes late.
+const WAITS_MS: u64 = 2 * 3_600_000;
 /// How often, in event time, the detector is told that time passes.
 const TICK_MS: u64 = 1_000;
 
@@ -25,6 +32,8 @@ const TICK_MS: u64 = 1_000;
 pub struct Hunt {
     /// Whose events.
     pub tenants: Tenants,
+    /// Of which of them entries of the audit log too.
+    pub audit: Tenants,
     /// When the last event of an alert happened.
     pub span: Span,
     /// The rules.
@@ -40,27 +49,31 @@ pub struct Hunt {
 pub struct Found {
     /// Alerts that stand, by the time of their last event.
     pub alerts: Vec<Alert>,
-    /// Whether there were more than [`ALERTS_MAX`].
+    /// Whether there were more than [`ALERTS_MAX`], or larger ones than [`ALERTS_BYTES_MAX`].
     pub truncated: bool,
+    /// Bytes of the alerts, about.
+    #[serde(skip)]
+    pub size_bytes: usize,
     /// Events the rules saw.
     pub events: u64,
     /// Events that the parsers of today reject, by reason.
     pub rejected: BTreeMap<String, u64>,
 }
 
-/// Hunts. Blocks the thread until it is done or cancelled.
-pub fn run(archive: &Archive, hunt: Hunt, progress: &Progress) -> Result<Found, ArchiveError> {
-    let read = Span { from_ms: hunt.span.from_ms.saturating_sub(LOOK_BACK_MS), to_ms: hunt.span.to_ms };
+/// Hunts. Blocks the thread until it is done, cancelled or out of time.
+pub fn run(archive: &Archive, hunt: Hunt, limits: Limits, progress: &Progress) -> Result<Found, ArchiveError> {
+    progress.limit(limits.time);
+    let look_back_ms = hunt.rules.reach_ms().min(LOOK_BACK_MS_MAX);
+    let read = Span { from_ms: hunt.span.from_ms.saturating_sub(look_back_ms), to_ms: hunt.span.to_ms };
     let snapshot = archive.snapshot(&hunt.tenants, read);
     progress.files_total.store(snapshot.files.len() as u64, Ordering::Relaxed);
     let mut found = Found::default();
-    let mut alerts: BTreeMap<AlertId, Alert> = BTreeMap::new();
+    let mut alerts =
+        Alerts { span: hunt.span, only: hunt.only, standing: BTreeMap::new(), size_bytes: 0, truncated: false };
     let mut detector = Detector::new(hunt.rules, hunt.options);
     let (mut now_ms, mut effects) = (0, Vec::new());
-    for Arrived { time_ms, raw } in Merge::new(snapshot, read, progress) {
-        if progress.is_cancelled() {
-            return Err(ArchiveError::Cancelled);
-        }
+    for Arrived { time_ms, raw } in Merge::new(snapshot, read, &hunt.audit, progress) {
+        progress.end()?;
         // The clock of the hunt is that of the events: none of them is late or ahead.
         if time_ms >= now_ms + TICK_MS {
             now_ms = time_ms;
@@ -73,38 +86,61 @@ pub fn run(archive: &Archive, hunt: Hunt, progress: &Progress) -> Result<Found, 
             }
             Err(reject) => *found.rejected.entry(reject.reason.label().to_owned()).or_default() += 1,
         }
-        keep(&mut effects, &mut alerts, &mut found);
+        alerts.take(&mut effects);
     }
+    progress.end()?;
     // What waits for time to pass gets it.
-    detector.step(hunt.span.to_ms.min(now_ms + LOOK_BACK_MS), Input::Tick, &mut effects);
-    keep(&mut effects, &mut alerts, &mut found);
-    for (path, reason) in progress.broken() {
-        archive.report_broken(&path, &reason);
-    }
-    let wanted = |alert: &Alert| {
-        hunt.span.contains(alert.last_ms) && (hunt.only.is_empty() || hunt.only.contains(alert.rule.id.as_ref()))
-    };
-    found.alerts = alerts.into_values().filter(wanted).collect();
+    detector.step(hunt.span.to_ms.min(now_ms + look_back_ms + WAITS_MS), Input::Tick, &mut effects);
+    alerts.take(&mut effects);
+    progress.report(archive);
+    (found.truncated, found.size_bytes) = (alerts.truncated, alerts.size_bytes);
+    found.alerts = alerts.standing.into_values().collect();
     found.alerts.sort_by(|one, other| (one.last_ms, one.id).cmp(&(other.last_ms, other.id)));
     progress.rows_matched.store(found.alerts.len() as u64, Ordering::Relaxed);
     Ok(found)
 }
 
-/// Keeps the alerts that stand.
-fn keep(effects: &mut Vec<Effect>, alerts: &mut BTreeMap<AlertId, Alert>, found: &mut Found) {
-    for effect in effects.drain(..) {
-        match effect {
-            Effect::Alert(alert) => {
-                if alerts.len() < ALERTS_MAX || alerts.contains_key(&alert.id) {
-                    alerts.insert(alert.id, alert);
-                } else {
-                    found.truncated = true;
+/// Alerts that were asked for and stand. What was not asked for takes no room.
+struct Alerts {
+    span: Span,
+    only: BTreeSet<String>,
+    standing: BTreeMap<AlertId, Alert>,
+    size_bytes: usize,
+    truncated: bool,
+}
+
+impl Alerts {
+    fn take(&mut self, effects: &mut Vec<Effect>) {
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Alert(alert) if self.is_wanted(&alert) => self.add(alert),
+                Effect::Superseded { old, .. } => {
+                    if let Some(gone) = self.standing.remove(&old) {
+                        self.size_bytes -= size_of(&gone);
+                    }
                 }
+                Effect::Alert(_) | Effect::Extended { .. } => {}
             }
-            Effect::Superseded { old, .. } => {
-                alerts.remove(&old);
-            }
-            Effect::Extended { .. } => {}
         }
     }
+
+    fn is_wanted(&self, alert: &Alert) -> bool {
+        self.span.contains(alert.last_ms) && (self.only.is_empty() || self.only.contains(alert.rule.id.as_ref()))
+    }
+
+    fn add(&mut self, alert: Alert) {
+        if self.standing.contains_key(&alert.id) {
+            return;
+        }
+        if self.standing.len() >= ALERTS_MAX || self.size_bytes >= ALERTS_BYTES_MAX {
+            self.truncated = true;
+            return;
+        }
+        self.size_bytes += size_of(&alert);
+        self.standing.insert(alert.id, alert);
+    }
+}
+
+fn size_of(alert: &Alert) -> usize {
+    alert.events.iter().map(|event| OVERHEAD_BYTES + event.text.len()).sum::<usize>() + OVERHEAD_BYTES
 }

@@ -1,13 +1,16 @@
 //! Normalised events in time-partitioned Parquet: kept, searched, hunted through.
 //!
 //! [`Archive`] writes and keeps files, [`search`] asks them with DataFusion, [`hunt`] runs detection rules over them.
-//! Nothing here reads a clock or decides who may see what; it never gives events of another tenant than it was asked
+//! Nothing here reads a clock, but to end a search in time, or decides who may see what; it never gives events of another tenant than it was asked
 //! for, and never answers from a file it could not read without saying so.
 
 pub mod archive;
 pub mod check;
+mod compact;
+mod descriptor;
 mod disk;
 pub mod export;
+pub mod forecast;
 pub mod hunt;
 pub mod job;
 pub mod layout;
@@ -26,7 +29,8 @@ pub use row::Entry;
 /// Why the archive could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// The disk failed: nothing of what was to be written counts.
+    /// The disk failed, or the system was out of something: nothing of what was to be written counts, and nothing is
+    /// said about what was to be read.
     #[error("{path}: {error}")]
     Disk {
         /// The file or folder.

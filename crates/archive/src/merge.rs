@@ -1,12 +1,13 @@
 //! Events of a snapshot in the order they happened, read from as few files at once as that takes.
 
-use crate::archive::{FileEntry, Snapshot};
+use crate::archive::{FileEntry, Snapshot, Tenants};
 use crate::layout::Span;
 use crate::read::{Batches, Opened};
 use crate::row::{Arrived, RAW_COLUMNS, raw_events, schema};
 use crate::search::Progress;
-use datafusion::arrow::array::AsArray as _;
+use datafusion::arrow::array::{Array as _, AsArray as _, RecordBatch};
 use datafusion::arrow::datatypes::TimestampMillisecondType;
+use detection::SourceKind;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use std::sync::Arc;
 /// Reads the events of a span in order. Broken files are skipped and noted in the progress.
 pub struct Merge<'a> {
     span: Span,
+    /// Whose entries of an audit log are wanted.
+    audit: &'a Tenants,
     progress: &'a Progress,
     /// Files that have not begun yet, by the first moment they may hold, the latest first.
     waiting: Vec<(u64, Arc<FileEntry>)>,
@@ -26,9 +29,12 @@ pub struct Merge<'a> {
 type Head = ((u64, String, u64), usize);
 
 /// A file or batch that is being read.
+#[derive(Default)]
 struct Lane {
     /// Keeps the file from being removed.
     _entry: Option<Arc<FileEntry>>,
+    /// Whether entries of an audit log are left out.
+    no_audit: bool,
     source: Option<(Opened, VecDeque<usize>)>,
     batches: Option<Batches>,
     events: VecDeque<Arrived>,
@@ -36,8 +42,9 @@ struct Lane {
 
 impl<'a> Merge<'a> {
     /// The events of a snapshot that lie in a span.
-    pub fn new(snapshot: Snapshot, span: Span, progress: &'a Progress) -> Self {
-        let mut merge = Self { span, progress, waiting: Vec::new(), reading: Vec::new(), heads: BinaryHeap::new() };
+    pub fn new(snapshot: Snapshot, span: Span, audit: &'a Tenants, progress: &'a Progress) -> Self {
+        let mut merge =
+            Self { span, audit, progress, waiting: Vec::new(), reading: Vec::new(), heads: BinaryHeap::new() };
         for entry in snapshot.files {
             // Only the footer of a stray says how old its events are.
             let first_ms = if entry.name.stray { first_of(&entry) } else { Some(entry.partition.span().from_ms) };
@@ -46,7 +53,9 @@ impl<'a> Merge<'a> {
         merge.waiting.sort_by_key(|(first_ms, entry)| (Reverse(*first_ms), Reverse(entry.name.epoch)));
         for batch in snapshot.open {
             let events = raw_events(&batch).unwrap_or_default().into();
-            merge.add(Lane { _entry: None, source: None, batches: None, events });
+            // No batch has rows of two tenants.
+            let no_audit = tenant_of(&batch).is_none_or(|tenant| !audit.has(tenant));
+            merge.add(Lane { events, no_audit, ..Lane::default() });
         }
         merge
     }
@@ -62,7 +71,8 @@ impl<'a> Merge<'a> {
     fn head(&self, lane: &mut Lane) -> Option<(u64, String, u64)> {
         loop {
             while let Some(event) = lane.events.front() {
-                if self.span.contains(event.time_ms) {
+                let is_left_out = lane.no_audit && event.raw.source == SourceKind::Audit;
+                if self.span.contains(event.time_ms) && !is_left_out {
                     let (time_ms, stream, sequence) = event.order();
                     return Some((time_ms, stream.to_owned(), sequence));
                 }
@@ -96,7 +106,7 @@ impl<'a> Merge<'a> {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    self.progress.skip_for(&error);
+                    self.progress.skip(&error);
                     lane.source = None;
                     return false;
                 }
@@ -110,11 +120,17 @@ impl<'a> Merge<'a> {
         match opened {
             Ok((groups, opened)) => {
                 let source = Some((opened, groups.into()));
-                self.add(Lane { _entry: Some(entry), source, batches: None, events: VecDeque::new() });
+                let no_audit = !self.audit.has(&entry.partition.tenant);
+                self.add(Lane { _entry: Some(entry), no_audit, source, ..Lane::default() });
             }
-            Err(error) => self.progress.skip_for(&error),
+            Err(error) => self.progress.skip(&error),
         }
     }
+}
+
+fn tenant_of(batch: &RecordBatch) -> Option<&str> {
+    let column = batch.column_by_name("tenant")?.as_string_opt::<i32>()?;
+    (!column.is_empty()).then(|| column.value(0))
 }
 
 fn columns() -> Vec<usize> {
@@ -145,10 +161,7 @@ impl Iterator for Merge<'_> {
             }
         }
         let Reverse((_, place)) = self.heads.pop()?;
-        let mut lane = std::mem::replace(
-            &mut self.reading[place],
-            Lane { _entry: None, source: None, batches: None, events: VecDeque::new() },
-        );
+        let mut lane = std::mem::take(&mut self.reading[place]);
         let event = lane.events.pop_front()?;
         if let Some(head) = self.head(&mut lane) {
             self.heads.push(Reverse((head, place)));

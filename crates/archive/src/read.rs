@@ -3,6 +3,8 @@
 
 use crate::ArchiveError;
 use crate::archive::FileEntry;
+use crate::descriptor::Descriptor;
+use crate::disk::failed;
 use crate::row::schema;
 use crate::write::TENANT_KEY;
 use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt64Array};
@@ -21,7 +23,7 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::bloom_filter::Sbbf;
 use std::collections::HashSet;
-use std::fs::File;
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -75,7 +77,7 @@ fn judge(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<BooleanArr
 
 /// An open file.
 pub(crate) struct Opened {
-    file: File,
+    file: Descriptor,
     metadata: ArrowReaderMetadata,
     name: String,
 }
@@ -94,9 +96,9 @@ impl Opened {
     /// Opens a file and reads its footer.
     pub(crate) fn open(entry: &FileEntry) -> Result<Self, ArchiveError> {
         let name = entry.path.display().to_string();
-        let file = File::open(&entry.path).map_err(|error| ArchiveError::Broken {
-            path: name.clone(),
-            reason: format!("it cannot be opened: {error}"),
+        let file = Descriptor::open(&entry.path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => ArchiveError::Broken { path: name.clone(), reason: "it is not there".into() },
+            _ => failed(&entry.path)(error),
         })?;
         let metadata = guarded(&name, || ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()))?;
         let broken = |reason: &str| Err(ArchiveError::Broken { path: name.clone(), reason: reason.into() });
@@ -134,12 +136,8 @@ impl Opened {
         groups.iter().map(|group| u64::try_from(group.total_byte_size()).unwrap_or(u64::MAX)).sum()
     }
 
-    fn builder(&self) -> Result<ParquetRecordBatchReaderBuilder<File>, ArchiveError> {
-        let file = self.file.try_clone().map_err(|error| ArchiveError::Broken {
-            path: self.name.clone(),
-            reason: format!("it cannot be read: {error}"),
-        })?;
-        Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone()))
+    fn builder(&self) -> ParquetRecordBatchReaderBuilder<Descriptor> {
+        ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.metadata.clone())
     }
 
     /// Reads some columns of the wanted rows of one row group.
@@ -154,7 +152,7 @@ impl Opened {
         let row_bytes = (size_bytes / usize::try_from(group_metadata.num_rows()).unwrap_or(0).max(1)).max(1);
         let parquet = self.metadata.parquet_schema();
         let mut builder = self
-            .builder()?
+            .builder()
             .with_row_groups(vec![group])
             .with_batch_size((BATCH_BYTES / row_bytes).clamp(BATCH_ROWS_MIN, BATCH_ROWS_MAX))
             .with_projection(ProjectionMask::roots(parquet, columns.iter().copied()));
@@ -197,7 +195,7 @@ impl Statistics<'_> {
         get(&converter)
     }
     fn bloom(&self, group: usize, column: usize) -> Option<Sbbf> {
-        self.opened.builder().ok()?.get_row_group_column_bloom_filter(group, column).ok()?
+        self.opened.builder().get_row_group_column_bloom_filter(group, column).ok()?
     }
 }
 

@@ -1,25 +1,14 @@
-//! What leaves the archive, and what becomes one file: retention, the bound on the disk, compaction.
+//! What leaves the archive: retention, and the bound on the disk.
 //!
 //! Only whole partitions leave; what is under legal hold never does. Nothing leaves silently: the caller gets a list.
 
-use crate::ArchiveError;
-use crate::archive::{Archive, FileEntry, Written};
-use crate::layout::{Partition, Span, day_text};
-use crate::read::Opened;
-use crate::row::schema;
-use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
+use crate::archive::{Archive, FileEntry};
+use crate::layout::{NEAR_MS, Partition, Span, day_text};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Milliseconds of a day.
 const DAY_MS: u64 = 24 * 3_600_000;
-/// Files of a partition are not put together while more events may come for it.
-const SETTLED_MS: u64 = 30 * 60_000;
-/// Events of a file that is put together.
-const COMPACT_ROWS_MAX: u64 = 200_000;
-/// Memory for putting files together.
-const COMPACT_BYTES_MAX: u64 = 256 << 20;
 
 /// A span of a tenant's events that must be kept, whatever else is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +28,7 @@ pub struct Policy {
     pub tenants: BTreeMap<Arc<str>, u32>,
     /// Legal holds.
     pub holds: Vec<Hold>,
-    /// Bytes of all files; beyond it the oldest leave.
+    /// Bytes of all files; beyond it the oldest of whoever has most leave.
     pub size_bytes_max: u64,
 }
 
@@ -68,9 +57,13 @@ pub struct Removed {
 }
 
 impl Policy {
-    fn is_held(&self, partition: &Partition) -> bool {
-        let held = |hold: &Hold| hold.tenant == partition.tenant && hold.span.overlaps(partition.span());
-        self.holds.iter().any(held)
+    fn is_held(&self, partition: &Partition, files: &[Arc<FileEntry>]) -> bool {
+        let hour = partition.span();
+        // The hour of strays is that of their receipt: they may have happened at any time that was long before it.
+        let strays = files.iter().any(|file| file.name.stray);
+        let strays = Span { from_ms: 0, to_ms: if strays { hour.to_ms.saturating_sub(NEAR_MS) } else { 0 } };
+        let held = |hold: &Hold| hold.span.overlaps(hour) || hold.span.overlaps(strays);
+        self.holds.iter().any(|hold| hold.tenant == partition.tenant && held(hold))
     }
     fn is_expired(&self, partition: &Partition, now_ms: u64) -> bool {
         let days = self.tenants.get(&partition.tenant).copied().unwrap_or(self.days);
@@ -80,33 +73,52 @@ impl Policy {
     }
 }
 
-/// What is to leave, by day; the archive is not changed.
-fn plan(archive: &Archive, policy: &Policy, now_ms: u64) -> BTreeMap<(u64, Arc<str>), (Why, Vec<Partition>)> {
-    let mut leaving: BTreeMap<(u64, Arc<str>), (Why, Vec<Partition>)> = BTreeMap::new();
-    let mut days: BTreeMap<(u64, Arc<str>), (u64, Vec<Partition>)> = BTreeMap::new();
-    let mut size_bytes = 0;
+/// What leaves, by day.
+type Leaving = BTreeMap<(u64, Arc<str>), (Why, Vec<Partition>)>;
+
+/// What a tenant has.
+#[derive(Default)]
+struct Share {
+    size_bytes: u64,
+    /// What of it may leave, by day.
+    days: BTreeMap<u64, (u64, Vec<Partition>)>,
+}
+
+/// What is to leave; the archive is not changed.
+fn plan(archive: &Archive, policy: &Policy, now_ms: u64) -> Leaving {
+    let mut leaving = Leaving::new();
+    let mut shares: BTreeMap<Arc<str>, Share> = BTreeMap::new();
     for (partition, files) in &archive.state.read().files {
         let partition_bytes: u64 = files.iter().map(|file| file.size_bytes).sum();
-        let day = (partition.hour / 24, Arc::clone(&partition.tenant));
-        if policy.is_expired(partition, now_ms) && !policy.is_held(partition) {
-            leaving.entry(day).or_insert((Why::Expired, Vec::new())).1.push(partition.clone());
+        let (day, tenant) = (partition.hour / 24, Arc::clone(&partition.tenant));
+        let is_held = policy.is_held(partition, files);
+        if policy.is_expired(partition, now_ms) && !is_held {
+            leaving.entry((day, tenant)).or_insert((Why::Expired, Vec::new())).1.push(partition.clone());
             continue;
         }
-        size_bytes += partition_bytes;
-        if !policy.is_held(partition) {
-            let (bytes, partitions) = days.entry(day).or_default();
+        let share = shares.entry(tenant).or_default();
+        share.size_bytes += partition_bytes;
+        if !is_held {
+            let (bytes, partitions) = share.days.entry(day).or_default();
             *bytes += partition_bytes;
             partitions.push(partition.clone());
         }
     }
-    for (day, (bytes, partitions)) in days {
-        if size_bytes <= policy.size_bytes_max {
-            break;
-        }
-        size_bytes -= bytes;
-        leaving.insert(day, (Why::Full, partitions));
-    }
+    evict(shares, policy.size_bytes_max, &mut leaving);
     leaving
+}
+
+/// While all take more than they may, the oldest day of whoever takes most leaves: a flood costs nobody else's days.
+fn evict(mut shares: BTreeMap<Arc<str>, Share>, size_bytes_max: u64, leaving: &mut Leaving) {
+    let mut size_bytes: u64 = shares.values().map(|share| share.size_bytes).sum();
+    while size_bytes > size_bytes_max {
+        let with_days = shares.iter_mut().filter(|(_, share)| !share.days.is_empty());
+        let Some((tenant, share)) = with_days.max_by_key(|(_, share)| share.size_bytes) else { return };
+        let Some((day, (bytes, partitions))) = share.days.pop_first() else { return };
+        share.size_bytes -= bytes;
+        size_bytes -= bytes;
+        leaving.insert((day, Arc::clone(tenant)), (Why::Full, partitions));
+    }
 }
 
 impl Archive {
@@ -139,65 +151,4 @@ impl Archive {
         let leaving: u64 = self.leaving(policy, now_ms).iter().map(|removed| removed.size_bytes).sum();
         self.size_bytes().saturating_sub(leaving) > policy.size_bytes_max
     }
-
-    /// Puts small files of one settled partition together, if there are any.
-    pub fn compact(&self, now_ms: u64) -> Result<Option<Written>, ArchiveError> {
-        let Some(old) = self.compactable(now_ms) else { return Ok(None) };
-        let columns: Vec<usize> = (0..schema().fields().len()).collect();
-        let (mut batches, mut taken, mut size_bytes, mut rows) = (Vec::new(), Vec::new(), 0, 0);
-        for file in old {
-            let opened = match Opened::open(&file) {
-                Ok(opened) => opened,
-                Err(error) => {
-                    self.report_broken(&file.path.display().to_string(), &error.to_string());
-                    continue;
-                }
-            };
-            size_bytes += opened.size_bytes();
-            rows += file.name.rows;
-            if !taken.is_empty() && (size_bytes > COMPACT_BYTES_MAX || rows > COMPACT_ROWS_MAX) {
-                break;
-            }
-            let mut part = Vec::new();
-            for group in opened.groups(None)? {
-                part.extend(opened.read(group, &columns, None)?.collect::<Result<Vec<_>, _>>()?);
-            }
-            batches.extend(part);
-            taken.push(file);
-        }
-        if taken.len() < 2 {
-            return Ok(None);
-        }
-        let sorted = sort(&batches).map_err(|error| ArchiveError::Broken {
-            path: taken[0].path.display().to_string(),
-            reason: format!("it cannot be sorted with its neighbours: {error}"),
-        })?;
-        self.replace(&taken, &[sorted]).map(Some)
-    }
-
-    /// Small files of one partition, strays and others apart, the oldest partition first.
-    fn compactable(&self, now_ms: u64) -> Option<Vec<Arc<FileEntry>>> {
-        let broken = self.broken();
-        let state = self.state.read();
-        state.files.iter().filter(|(partition, _)| partition.span().to_ms + SETTLED_MS <= now_ms).find_map(
-            |(_, files)| {
-                [false, true].into_iter().find_map(|stray| {
-                    let small = |file: &&Arc<FileEntry>| {
-                        file.name.stray == stray
-                            && file.name.rows < COMPACT_ROWS_MAX / 2
-                            && !broken.contains_key(&file.path)
-                    };
-                    let found: Vec<_> = files.iter().filter(small).cloned().collect();
-                    (found.len() > 1).then_some(found)
-                })
-            },
-        )
-    }
-}
-
-fn sort(batches: &[RecordBatch]) -> Result<RecordBatch, datafusion::arrow::error::ArrowError> {
-    let all = concat_batches(&schema(), batches)?;
-    let columns = ["time", "stream", "sequence"].iter().filter_map(|name| all.column_by_name(name));
-    let columns: Vec<_> = columns.map(|values| SortColumn { values: Arc::clone(values), options: None }).collect();
-    take_record_batch(&all, &lexsort_to_indices(&columns, None)?)
 }

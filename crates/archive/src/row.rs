@@ -101,6 +101,9 @@ fn lower(entry: &Entry, fields: &[&str]) -> Option<Text> {
     text_of(entry, fields).map(|text| Text::Made(text.to_lowercase()))
 }
 
+/// The `source` of entries of an audit log.
+pub(crate) const AUDIT: &str = source_name(SourceKind::Audit);
+
 const fn source_name(source: SourceKind) -> &'static str {
     match source {
         SourceKind::Audit => "audit",

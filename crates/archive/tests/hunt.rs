@@ -2,10 +2,11 @@
 
 mod common;
 
-use archive::hunt::{Hunt, run};
-use archive::search::Progress;
-use archive::{Archive, Entry, Span, Tenants};
-use common::NOW_MS;
+use archive::forecast::Bounds;
+use archive::hunt::{ALERTS_MAX, Found, Hunt, run};
+use archive::search::{Limits, Progress};
+use archive::{Archive, ArchiveError, Entry, Span, Tenants};
+use common::{NOW_MS, leaf};
 use detection::engine::{Detector, Effect, Input, Options};
 use detection::normalise::normalise;
 use detection::rules::{RuleSet, load_texts};
@@ -115,10 +116,18 @@ fn archive(folder: &std::path::Path, arrived: &[(u64, RawEvent)], roll_every: us
     archive
 }
 
-fn hunted(archive: &Archive, span: Span, only: &[&str]) -> Vec<(AlertId, String)> {
+fn hunt_for(span: Span, only: &[&str]) -> Hunt {
     let only = only.iter().map(|name| (*name).to_owned()).collect();
-    let hunt = Hunt { tenants: Tenants::one("acme"), span, rules: rules(), only, options: Options::default() };
-    let found = run(archive, hunt, &Progress::default()).unwrap();
+    let (tenants, options) = (Tenants::one("acme"), Options::default());
+    Hunt { tenants, audit: Tenants::All, span, rules: rules(), only, options }
+}
+
+fn found(archive: &Archive, hunt: Hunt) -> Found {
+    run(archive, hunt, Limits::default(), &Progress::default()).unwrap()
+}
+
+fn hunted(archive: &Archive, span: Span, only: &[&str]) -> Vec<(AlertId, String)> {
+    let found = found(archive, hunt_for(span, only));
     found.alerts.into_iter().map(|alert| (alert.id, alert.rule.id.to_string())).collect()
 }
 
@@ -135,7 +144,7 @@ proptest! {
         prop_assert_eq!(&found, &live(&arrived));
         // Put together and read again after a restart, it finds the same.
         archive.roll(NOW_MS).unwrap();
-        while archive.compact(NOW_MS * 2).unwrap().is_some() {}
+        archive.compact(NOW_MS * 2, || true).unwrap();
         drop(archive);
         let archive = Archive::open(folder.path()).unwrap();
         let again: BTreeSet<AlertId> = hunted(&archive, Span::ALL, &[]).into_iter().map(|(id, _)| id).collect();
@@ -156,4 +165,80 @@ fn a_hunt_is_bounded_by_its_span_and_rules_but_sees_what_began_before() {
     assert_eq!(names(Span::ALL, &["many"]), ["many"]);
     assert_eq!(names(Span { from_ms: NOW_MS + 15_000, to_ms: NOW_MS + 25_000 }, &[]), ["many"]);
     assert_eq!(names(Span { from_ms: NOW_MS, to_ms: NOW_MS + 15_000 }, &[]), [] as [&str; 0]);
+}
+
+#[test]
+fn alerts_that_were_not_asked_for_take_no_room() {
+    let folder = tempfile::tempdir().unwrap();
+    // More exports than a hunt keeps, and then three failures.
+    let mut acts = vec![(0, 1, 1, 2, 0); ALERTS_MAX + 1];
+    acts.extend([(10, 2, 1, 0, 0); 3]);
+    let archive = archive(folder.path(), &events(&acts), usize::MAX);
+    let many = found(&archive, hunt_for(Span::ALL, &["many"]));
+    assert_eq!((many.alerts.len(), many.truncated), (1, false));
+    let late = Span { from_ms: NOW_MS + 1, to_ms: u64::MAX / 2 };
+    let late = found(&archive, hunt_for(late, &[]));
+    assert_eq!((late.alerts.len(), late.truncated), (1, false), "what was before the span takes none either");
+    let all = found(&archive, hunt_for(Span::ALL, &[]));
+    assert_eq!((all.alerts.len(), all.truncated), (ALERTS_MAX, true));
+}
+
+#[test]
+fn a_hunt_looks_back_as_far_as_its_rules_do() {
+    let folder = tempfile::tempdir().unwrap();
+    // Three failures of a user, five hours apart.
+    let acts = [(0, 1, 1, 0, 0), (18_000, 1, 1, 0, 0), (18_000, 1, 1, 0, 0)];
+    let archive = archive(folder.path(), &events(&acts), 2);
+    let last = Span { from_ms: NOW_MS + 35_000_000, to_ms: NOW_MS + 37_000_000 };
+    let hunt = |timespan: &str| {
+        let (rules, errors) = load_texts(vec![("rules.yml".into(), RULES.replace("timespan: 1m", timespan))]);
+        assert!(errors.is_empty(), "{errors:?}");
+        found(&archive, Hunt { rules, ..hunt_for(last, &["many"]) }).alerts.len()
+    };
+    assert_eq!((hunt("timespan: 12h"), hunt("timespan: 9h")), (1, 0));
+}
+
+#[test]
+fn a_hunt_meets_the_audit_log_only_where_that_may_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = Archive::open(folder.path()).unwrap();
+    archive.take("audit/eu-0", 0, Some(leaf("acme", 0)), NOW_MS);
+    archive.take("audit/eu-0", 1, Some(leaf("globex", 1)), NOW_MS);
+    let rule = "title: v\nname: v\nlogsource: {product: holdfast}\ndetection: {s: {api.operation: record.view}, condition: s}\n";
+    for _ in ["open", "in files"] {
+        let alerts = |audit: Tenants| {
+            let (rules, _) = load_texts(vec![("rules.yml".into(), rule.into())]);
+            let hunt = Hunt { tenants: Tenants::All, audit, rules, ..hunt_for(Span::ALL, &[]) };
+            found(&archive, hunt).alerts.len()
+        };
+        assert_eq!(alerts(Tenants::Only([].into())), 0);
+        assert_eq!(alerts(Tenants::one("globex")), 1);
+        assert_eq!(alerts(Tenants::All), 2);
+        archive.roll(NOW_MS).unwrap();
+    }
+}
+
+#[test]
+fn a_hunt_ends_in_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = archive(folder.path(), &events(&[(0, 1, 1, 2, 0)]), 1);
+    let short = Limits { time: std::time::Duration::ZERO, ..Limits::default() };
+    let ended = run(&archive, hunt_for(Span::ALL, &[]), short, &Progress::default());
+    assert!(matches!(ended, Err(ArchiveError::Timeout)), "{ended:?}");
+}
+
+#[test]
+fn a_forecast_counts_what_rules_would_have_raised_and_keeps_to_its_bounds() {
+    let folder = tempfile::tempdir().unwrap();
+    // An export an hour, for a day.
+    let acts = vec![(3_600, 1, 1, 2, 0); 24];
+    let archive = archive(folder.path(), &events(&acts), 7);
+    let forecast = |events_max: usize, seconds: u64| {
+        let bounds = Bounds { events_max, time: std::time::Duration::from_secs(seconds) };
+        let report = archive::forecast::run(&archive, &rules(), Span::ALL, bounds);
+        report.forecast().get("export").map(|forecast| (forecast.alerts, forecast.per_day.round() as u64))
+    };
+    assert_eq!(forecast(usize::MAX, 60), Some((24, 25)));
+    assert_eq!(forecast(12, 60), Some((12, 26)), "half a day is enough to go by");
+    assert_eq!(forecast(usize::MAX, 0), None);
 }

@@ -4,12 +4,12 @@ mod common;
 
 use archive::search::{Ask, Limits, Progress, Question, run};
 use archive::{Archive, ArchiveError, Span, Tenants};
-use common::{NOW_MS, event, filled};
+use common::{NOW_MS, event, filled, leaf};
 use std::sync::Arc;
 use std::time::Duration;
 
 fn ask(archive: &Archive, tenants: Tenants, ask: Ask) -> Result<archive::search::Answer, ArchiveError> {
-    let question = Question { tenants, span: Span::ALL, ask, rows_max: 1000 };
+    let question = Question { tenants, audit: Tenants::All, span: Span::ALL, ask, rows_max: 1000 };
     run(archive, &question, Limits::default(), &Arc::new(Progress::default()))
 }
 
@@ -147,6 +147,75 @@ fn no_trick_of_sql_reaches_another_tenant() {
 }
 
 #[test]
+fn the_audit_log_is_found_by_those_only_who_may_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = filled(folder.path(), 10);
+    archive.take("audit/eu-0", 0, Some(leaf("acme", 0)), NOW_MS);
+    archive.take("audit/eu-0", 1, Some(leaf("globex", 1)), NOW_MS);
+    let found = |audit: &Tenants, ask: Ask| {
+        let question = Question { tenants: Tenants::All, audit: audit.clone(), span: Span::ALL, ask, rows_max: 100 };
+        let answer = run(&archive, &question, Limits::default(), &Arc::new(Progress::default())).unwrap();
+        let audit = answer.rows.iter().filter(|row| row["source"] == "audit");
+        (answer.rows.len(), audit.map(|row| row["tenant"].as_str().unwrap().to_owned()).collect::<Vec<_>>())
+    };
+    let asks = ["SELECT * FROM events", "SELECT * FROM events WHERE source = 'audit' OR 1 = 1 ORDER BY tenant"];
+    let asks = asks.map(|sql| Ask::Sql(sql.into())).into_iter().chain([Ask::Text(String::new())]);
+    for ask in asks.collect::<Vec<_>>() {
+        for _ in ["open", "in files"] {
+            assert_eq!(found(&Tenants::Only([].into()), ask.clone()), (10, Vec::new()));
+            assert_eq!(found(&Tenants::one("globex"), ask.clone()), (11, vec!["globex".into()]));
+            assert_eq!(found(&Tenants::All, ask.clone()).0, 12);
+            archive.roll(NOW_MS).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_told_but_is_not_called_broken() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = filled(folder.path(), 20);
+    // As when the system is out of descriptors: what is wrong is not in the file.
+    let path = archive.files().remove(0).path.clone();
+    let aside = folder.path().join("aside");
+    std::fs::rename(&path, &aside).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let progress = Arc::new(Progress::default());
+    let ask = Ask::Text(String::new());
+    let question = Question { tenants: Tenants::All, audit: Tenants::All, span: Span::ALL, ask, rows_max: 100 };
+    assert!(run(&archive, &question, Limits::default(), &progress).unwrap().rows.is_empty());
+    assert_eq!(progress.skipped().len(), 1, "{:?}", progress.skipped());
+    assert!(archive.broken().is_empty());
+    std::fs::remove_file(&path).unwrap();
+    std::fs::rename(&aside, &path).unwrap();
+    assert_eq!(text(&archive, "").len(), 20);
+}
+
+#[test]
+fn an_answer_is_bounded_in_bytes_over_all_the_hours_it_is_found_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = Archive::open(folder.path()).unwrap();
+    let line = format!(r#"{{"message":"{}"}}"#, "x".repeat(50_000));
+    for sequence in 0..300 {
+        let mut entry = event("acme", sequence);
+        let raw = detection::RawEvent {
+            source: entry.source,
+            received_ms: NOW_MS,
+            position: entry.event.position.clone(),
+            bytes: line.clone().into(),
+        };
+        entry.event = detection::normalise::normalise(&raw).unwrap();
+        entry.event.time_ms = NOW_MS + sequence % 20 * 3_600_000;
+        entry.event.received_ms = entry.event.time_ms;
+        archive.take("events/eu", sequence, Some(entry), NOW_MS);
+    }
+    archive.roll(NOW_MS).unwrap();
+    let answer = ask(&archive, Tenants::one("acme"), Ask::Text(String::new())).unwrap();
+    let size_bytes = serde_json::to_string(&answer.rows).unwrap().len();
+    assert!(answer.truncated && answer.rows.len() < 300);
+    assert!(size_bytes < archive::search::ANSWER_BYTES_MAX + 500_000, "{size_bytes}");
+}
+
+#[test]
 fn a_file_of_another_tenants_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let archive = filled(folder.path(), 20);
@@ -167,7 +236,7 @@ fn memory_time_and_rows_are_bounded() {
     let archive = filled(folder.path(), 3000);
     let ask = |query: &str, limits: Limits, rows_max: usize| {
         let ask = Ask::Sql(query.into());
-        let question = Question { tenants: Tenants::one("acme"), span: Span::ALL, ask, rows_max };
+        let question = Question { tenants: Tenants::one("acme"), audit: Tenants::All, span: Span::ALL, ask, rows_max };
         run(&archive, &question, limits, &Arc::new(Progress::default()))
     };
     let small = Limits { memory_bytes: 64 << 10, ..Limits::default() };
@@ -189,7 +258,7 @@ fn a_cancelled_search_ends() {
     let progress = Arc::new(Progress::default());
     progress.cancel();
     let ask = Ask::Sql("SELECT count(*) FROM events".into());
-    let question = Question { tenants: Tenants::All, span: Span::ALL, ask, rows_max: 1 };
+    let question = Question { tenants: Tenants::All, audit: Tenants::All, span: Span::ALL, ask, rows_max: 1 };
     assert!(matches!(run(&archive, &question, Limits::default(), &progress), Err(ArchiveError::Cancelled)));
 }
 
@@ -199,7 +268,7 @@ fn an_address_that_never_was_is_answered_by_statistics_and_bloom_filters() {
     let archive = filled(folder.path(), 3000);
     let progress = Arc::new(Progress::default());
     let ask = Ask::Text("address:10.0.0.77".into());
-    let question = Question { tenants: Tenants::All, span: Span::ALL, ask, rows_max: 100 };
+    let question = Question { tenants: Tenants::All, audit: Tenants::All, span: Span::ALL, ask, rows_max: 100 };
     assert!(run(&archive, &question, Limits::default(), &progress).unwrap().rows.is_empty());
     assert_eq!(progress.rows_read.load(std::sync::atomic::Ordering::Relaxed), 0);
 }

@@ -42,6 +42,23 @@ pub fn load(path: &Path) -> Result<(RuleSet, Vec<RuleError>), RuleError> {
     Loader { name, text: &text, folder, builder: Builder::default() }.load(&document)
 }
 
+/// The files and folders that a `packs.toml` names, some of which may not be there; none where there is no such file, or
+/// where it cannot be read.
+pub fn sources(path: &Path) -> Vec<PathBuf> {
+    let is_file = path.extension().is_some_and(|extension| extension == "toml");
+    let file = if is_file { path.to_owned() } else { path.join(PACKS_FILE) };
+    let text = std::fs::read_to_string(&file).ok().filter(|text| text.len() <= PACKS_FILE_BYTES_MAX);
+    let Some(Ok(document)) = text.map(|text| document::read(&"".into(), &text)) else { return Vec::new() };
+    let packs = document.pack.iter().map(Spanned::get_ref);
+    let of_packs = packs.flat_map(|pack| {
+        let pipelines = pack.pipelines.iter().filter(|name| *name != "ocsf").map(PathBuf::from);
+        pack.folders.iter().cloned().chain(pipelines)
+    });
+    let of_tenants = document.tenant.iter().filter_map(|tenant| tenant.get_ref().rules.clone());
+    let folder = file.parent().unwrap_or(Path::new(""));
+    of_packs.chain(of_tenants).map(|name| folder.join(name)).collect()
+}
+
 struct Loader<'a> {
     name: Arc<str>,
     text: &'a str,

@@ -133,9 +133,17 @@ impl RuleSet {
     /// The same rules, all in shadow.
     #[must_use]
     pub fn in_shadow(&self) -> Self {
+        self.with_shadow(true)
+    }
+    /// The same rules, none in shadow.
+    #[must_use]
+    pub fn out_of_shadow(&self) -> Self {
+        self.with_shadow(false)
+    }
+    fn with_shadow(&self, shadow: bool) -> Self {
         let mut set = self.clone();
-        set.rules.iter_mut().for_each(|rule| rule.header.shadow = true);
-        set.correlations.iter_mut().for_each(|plan| Arc::make_mut(plan).header.shadow = true);
+        set.rules.iter_mut().for_each(|rule| rule.header.shadow = shadow);
+        set.correlations.iter_mut().for_each(|plan| Arc::make_mut(plan).header.shadow = shadow);
         set
     }
     /// The field names that rules use.

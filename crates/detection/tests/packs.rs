@@ -186,6 +186,18 @@ fn what_a_tenants_alert_carries_are_tuples_unless_it_says_otherwise() {
 }
 
 #[test]
+fn a_plain_folder_of_rules_lets_no_tenants_words_travel() {
+    let (rules, errors) = detection::rules::load_texts(vec![("a.yml".into(), SHARED.into())]);
+    assert!(errors.is_empty(), "{errors:?}");
+    let alerts = run(&rules, [denials("acme", 0, 3), denials("platform", 3, 1)].concat());
+    let carried: BTreeSet<&str> = alerts.values().flat_map(|alert| &alert.events).map(|event| &*event.text).collect();
+    assert_eq!(count(&alerts, "platform", "denied"), 4, "the rules are the platform's");
+    // Its own events say what happened; a tenant's only that it did.
+    assert_eq!(carried, BTreeSet::from(["", "denied Failure secret"]));
+    assert!(alerts.values().any(|alert| !alert.events[0].entities.is_empty()));
+}
+
+#[test]
 fn shared_predicates_are_compiled_once_for_all_tenants() {
     let mut toml = TWO_PACKS.to_owned();
     let before = load_clean(&toml, &[]).program().size();

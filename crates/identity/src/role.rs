@@ -88,6 +88,8 @@ words! {
         AuditRead = "audit.read",
         /// See and change one's own account: password, second factor, logout.
         SelfManage = "self.manage",
+        /// Search and hunt through a tenant's events of the past.
+        EventSearch = "event.search",
     }
 }
 

@@ -54,7 +54,8 @@ pub async fn run(
         clear(&config.data)?;
     }
     let (world, link) = open(&config, &cluster, place.id)?;
-    let (tell_rules, rules) = watch::channel(Arc::new(host_rules::read(&config.detection)?));
+    let (rules, refused_rules) = host_rules::read(&config.detection)?;
+    let (tell_rules, rules) = watch::channel(Arc::new(rules));
     let bootstrap = bootstrap.map(crate::command::init::read_bootstrap).transpose()?;
     let intake = Intake::load(&config, &world.clock)?;
     let mut sinks = intake.outbound()?;
@@ -114,7 +115,7 @@ pub async fn run(
     let core = Arc::new(NodeCore(Arc::clone(&running.node)));
     tasks.spawn(api::serve(api, tls, core, until(stopped.clone())));
     if let Some(path) = config.detection.rules.clone() {
-        tasks.spawn(host_rules::watch(path, tell_rules, Arc::clone(&running.node)));
+        tasks.spawn(host_rules::watch(path, refused_rules, tell_rules, Arc::clone(&running.node)));
     }
     let pipeline = intake.start(&running.node, &config).await?;
     let counted = Arc::new(PipelineMetrics::new(pipeline.monitor()));
@@ -210,6 +211,9 @@ pub fn check(config: &Config) -> anyhow::Result<Vec<String>> {
         bail!("{}", missing.join("\n"));
     }
     let Some(folder) = &config.detection.rules else { return Ok(Vec::new()) };
-    let (_, errors) = detection::packs::load(folder)?;
+    let (rules, errors) = detection::packs::load(folder)?;
+    if host_rules::is_empty(&rules) {
+        println!("{}: {}", folder.display(), host_rules::NO_RULES);
+    }
     Ok(errors.iter().map(ToString::to_string).collect())
 }

@@ -47,6 +47,18 @@ fn wrong_configuration_names_file_line_and_reason() {
 }
 
 #[test]
+fn a_folder_without_rules_is_told() {
+    let Some(bed) = Bed::described(&["--regions", "eu", "--nodes", "1"]) else { return };
+    let rules = bed.path("rules");
+    std::fs::create_dir_all(Path::new(&rules).join("linux")).unwrap();
+    let path = bed.path("nodes/eu-1/node.toml");
+    let node = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{node}\n[detection]\nrules = \"{rules}\"\n")).unwrap();
+    let output = holdfast(&["check-config", &bed.config("eu-1")]);
+    assert!(said(&output).contains("there are no rules") && output.status.success(), "{}", said(&output));
+}
+
+#[test]
 fn wrong_rules_name_file_line_and_reason() {
     let Some(bed) = Bed::described(&["--regions", "eu", "--nodes", "1"]) else { return };
     let rules = bed.path("rules");

@@ -1,7 +1,7 @@
 //! Events of the past: kept for each tenant, found by search and hunt, seen by nobody else.
 
 use crate::bed::{Bed, holdfast, said, until};
-use crate::client::Client;
+use crate::client::{Answer, Client};
 use crate::people::{self, person};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -11,8 +11,8 @@ fn rules() -> String {
     std::fs::canonicalize("../cluster/rules").expect("the pack is in the repository").display().to_string()
 }
 
-async fn send(who: &Client, event: Value) {
-    who.ask(Method::POST, "/v1/events").body("application/x-ndjson", event.to_string()).send().await.is(202);
+async fn send(who: &Client, event: Value) -> Answer {
+    who.ask(Method::POST, "/v1/events").body("application/x-ndjson", event.to_string()).send().await
 }
 
 /// The rows of a search, once there are any.
@@ -37,17 +37,35 @@ async fn each_tenants_events_are_found_by_its_own_people_only() {
     let acme = person(&admin, "acme-sam", "acme", soc.clone()).await;
     let bolt = person(&admin, "bolt-sue", "bolt", soc).await;
     let reader = person(&admin, "acme-rob", "acme", json!([{"role": "reader"}])).await;
-    // What an event says of its tenant is not believed.
-    send(&acme, json!({"user": {"name": "Zoe"}, "message": "opened the vault", "metadata": {"tenant_uid": "bolt"}}))
-        .await;
-    send(&bolt, json!({"user": {"name": "Zoe"}, "message": "closed the vault"})).await;
+    // An event that says it is another tenant's is not taken.
+    let posed = json!({"user": {"name": "Zoe"}, "message": "opened the vault", "metadata": {"tenant_uid": "bolt"}});
+    send(&acme, posed).await.problem(422, "invalid");
+    send(&acme, json!({"user": {"name": "Zoe"}, "message": "opened the vault"})).await.is(202);
+    send(&bolt, json!({"user": {"name": "Zoe"}, "message": "closed the vault"})).await.is(202);
 
     let found = rows(&acme, json!({"query": "user:zoe"})).await;
     assert_eq!((found.len(), &found[0]["message"]), (1, &json!("opened the vault")), "{found:#?}");
     let found = rows(&bolt, json!({"sql": "SELECT message, tenant FROM events WHERE user_name = 'zoe'"})).await;
     assert_eq!(found, [json!({"message": "closed the vault", "tenant": "bolt"})]);
-    let found = rows(&admin, json!({"query": "vault user:zoe", "tenant": "*"})).await;
-    assert_eq!(found.len(), 2);
+    // Of the platform's people its SOC sees both, but nobody who runs the platform, and each tenant is told.
+    let pat = person(&admin, "pat", "platform", json!([{"role": "soc"}])).await;
+    let both = json!({"query": "vault user:zoe", "tenant": "*"});
+    admin.post("/v1/events/search", both.clone()).await.problem(403, "forbidden");
+    admin.post("/v1/events/search", json!({"query": "", "tenant": "acme"})).await.problem(403, "forbidden");
+    admin.post("/v1/events/hunt", json!({"tenant": "*"})).await.problem(403, "forbidden");
+    assert_eq!(rows(&pat, both).await.len(), 2);
+    for own in [&acme, &bolt] {
+        let list = own.get("/v1/audit/entries?action=events.search&limit=500").await.is(200).json();
+        let by_pat = list["entries"].as_array().unwrap().iter().filter(|entry| entry["event"]["user"] == "pat");
+        let told: Vec<&Value> = by_pat.map(|entry| &entry["detail"]["new"]).collect();
+        assert!(!told.is_empty() && told.iter().all(|new| new["tenant"] == "*" && new["query"].is_null()), "{told:?}");
+    }
+    // The audit log is for those who may read it, whoever else searches.
+    let eve = person(&admin, "acme-eve", "acme", json!([{"role": "soc"}])).await;
+    let leaves = json!({"sql": "SELECT count(*) AS n FROM events WHERE source = 'audit'"});
+    for who in [&eve, &pat] {
+        assert_eq!(rows(who, leaves.clone()).await, [json!({"n": 0})]);
+    }
     // Its own audit log is among a tenant's events.
     let logins = rows(&acme, json!({"query": "operation:login user:acme-sam"})).await;
     assert!(logins.iter().all(|row| row["tenant"] == "acme"));
@@ -84,7 +102,9 @@ async fn a_hunt_finds_the_alerts_that_were_raised_and_files_hold() {
         return;
     };
     let anyone = bed.client("eu-1");
-    let admin = people::first(&bed, &anyone).await;
+    let first = people::first(&bed, &anyone).await;
+    // Whoever runs the platform does not look through what others did on it.
+    let admin = person(&first, "pat", "platform", json!([{"role": "soc"}, {"role": "auditor"}])).await;
     for _ in 0..6 {
         let wrong = json!({"login": "mallory", "password": "Not-The-Password-1"});
         anyone.post("/v1/sessions", wrong).await.problem(401, "credentials-refused");

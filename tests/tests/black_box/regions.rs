@@ -155,4 +155,15 @@ async fn a_tenant_stays_in_its_regions() {
     });
     let refused = refused.await.problem(403, "forbidden");
     assert!(refused.text.contains("eu") && !refused.text.contains("stays"), "{}", refused.text);
+    // Nor do its events lie anywhere else.
+    let soc = people::person(&runs, "pinned-sam", "pinned", json!([{"role": "soc"}])).await;
+    let send = |who: &Client| {
+        let ask = who.ask(Method::POST, "/v1/events");
+        ask.body("application/x-ndjson", json!({"message": "stays"}).to_string()).send()
+    };
+    send(&soc).await.is(202);
+    let there = bed.client("us-1").with(soc.token.as_deref().unwrap());
+    until("the person is known in us", async || (there.get("/v1/me").await.status == 200).then_some(())).await;
+    let refused = send(&there).await.problem(403, "forbidden");
+    assert!(refused.text.contains("use eu"), "{}", refused.text);
 }

@@ -18,6 +18,8 @@ use utoipa_axum::routes;
 const QUERY_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a hunt's rules.
 const RULES_BYTES_MAX: usize = 1024 * 1024;
+/// Pipelines that a hunt's rules are read through.
+const PIPELINES_MAX: usize = 8;
 /// Rules a hunt may name.
 const ONLY_MAX: usize = 1000;
 /// Rows of a page of an answer.
@@ -78,6 +80,14 @@ async fn hunt_events(
     check(request.tenant.as_ref(), &[("rules", request.rules.as_ref(), RULES_BYTES_MAX)])?;
     if request.only.len() > ONLY_MAX {
         return Err(Problem::invalid("only", format!("more than {ONLY_MAX} rules")));
+    }
+    let pipelines = &request.pipelines;
+    if pipelines.len() > PIPELINES_MAX || pipelines.iter().map(String::len).sum::<usize>() > RULES_BYTES_MAX {
+        let detail = format!("more than {PIPELINES_MAX} pipelines, or {RULES_BYTES_MAX} bytes of them");
+        return Err(Problem::invalid("pipelines", detail));
+    }
+    if request.rules.is_none() && !pipelines.is_empty() {
+        return Err(Problem::invalid("pipelines", "they are for rules that are sent: the node's own have theirs"));
     }
     answer(&api.core.hunt_events(&who.caller, &who.session, request).await?)
 }

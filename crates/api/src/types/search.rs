@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventSearch {
-    /// Whose events: the session's own tenant's when not given. Only the platform's own people may name another, or
-    /// `*` for all.
+    /// Whose events: the session's own tenant's when not given. Only the platform's SOC may name another, or `*` for
+    /// all, and each of them sees in its audit log that it did.
     pub tenant: Option<String>,
     /// Events from this moment on, milliseconds since 1970: a day before `to_ms` when not given.
     pub from_ms: Option<u64>,
@@ -38,7 +38,11 @@ pub struct EventHunt {
     pub to_ms: Option<u64>,
     /// Sigma rules, as YAML: those the node detects with when not given.
     pub rules: Option<String>,
-    /// Only alerts of these rules, by id: of all when empty.
+    /// What the rules that were sent are read through, one after the other: `ocsf`, which comes with the program, or a
+    /// pipeline as YAML.
+    #[serde(default)]
+    pub pipelines: Vec<String>,
+    /// Only alerts of these rules, by id, those in shadow too: of all that are not in shadow when empty.
     #[serde(default)]
     pub only: Vec<String>,
     /// As for a search.

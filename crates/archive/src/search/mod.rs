@@ -23,9 +23,10 @@ use scan::EventsTable;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::time::Instant;
 
 pub use ask::parse as parse_query;
 
@@ -37,8 +38,8 @@ pub const ROWS_MAX: usize = 10_000;
 pub const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Hours that a search for the newest events looks at first; doubled while it finds too few, up to the second.
 const STEP_HOURS: (usize, usize) = (1, 48);
-/// Broken files named in one answer; there may be more.
-const BROKEN_MAX: usize = 100;
+/// Skipped files named in one answer, broken and others; there may be more.
+const SKIPPED_MAX: usize = 100;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +55,8 @@ pub enum Ask {
 pub struct Question {
     /// Whose events.
     pub tenants: Tenants,
+    /// Of which of them entries of the audit log too.
+    pub audit: Tenants,
     /// Which span of event time.
     pub span: Span,
     /// What of them.
@@ -86,6 +89,9 @@ pub struct Answer {
     pub rows: Vec<Value>,
     /// Whether there was more than the bounds allow.
     pub truncated: bool,
+    /// Bytes of the rows, as JSON: up to [`ANSWER_BYTES_MAX`], and the row after.
+    #[serde(skip)]
+    pub size_bytes: usize,
 }
 
 /// How far a search or hunt is; shared with whoever waits for it.
@@ -100,10 +106,24 @@ pub struct Progress {
     /// Rows that fit.
     pub rows_matched: AtomicU64,
     cancelled: AtomicBool,
+    until: OnceLock<Instant>,
     broken: Mutex<BTreeMap<String, String>>,
+    unread: Mutex<BTreeMap<String, String>>,
 }
 
 impl Progress {
+    /// Has it end at the latest after that time; the first to say so counts.
+    pub fn limit(&self, time: Duration) {
+        self.until.get_or_init(|| Instant::now() + time);
+    }
+    /// Why it must not go on. It is asked between batches, so that work which never waits is stopped too.
+    pub(crate) fn end(&self) -> Result<(), ArchiveError> {
+        if self.is_cancelled() {
+            return Err(ArchiveError::Cancelled);
+        }
+        let is_over = self.until.get().is_some_and(|until| Instant::now() >= *until);
+        if is_over { Err(ArchiveError::Timeout) } else { Ok(()) }
+    }
     /// Has it end soon.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
@@ -112,22 +132,29 @@ impl Progress {
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }
-    /// Notes a file that was skipped because it is broken.
-    pub(crate) fn skip(&self, path: String, reason: String) {
-        let mut broken = self.broken.lock();
-        if broken.len() < BROKEN_MAX {
-            broken.insert(path, reason);
-        }
-    }
-    /// As [`Progress::skip`], for an error that names the file.
-    pub(crate) fn skip_for(&self, error: &ArchiveError) {
-        if let ArchiveError::Broken { path, reason } = error {
-            self.skip(path.clone(), reason.clone());
+    /// Notes a file that was skipped.
+    pub(crate) fn skip(&self, error: &ArchiveError) {
+        let (skipped, path, reason) = match error {
+            ArchiveError::Broken { path, reason } => (&self.broken, path, reason.clone()),
+            ArchiveError::Disk { path, error } => (&self.unread, path, error.to_string()),
+            _ => return,
+        };
+        let mut skipped = skipped.lock();
+        if skipped.len() < SKIPPED_MAX {
+            skipped.insert(path.clone(), reason);
         }
     }
     /// Files that were skipped, and why: where there are any, the answer may lack events.
-    pub fn broken(&self) -> BTreeMap<String, String> {
-        self.broken.lock().clone()
+    pub fn skipped(&self) -> BTreeMap<String, String> {
+        let mut skipped = self.broken.lock().clone();
+        skipped.extend(self.unread.lock().clone());
+        skipped
+    }
+    /// Has the archive remember those that will be no better next time.
+    pub(crate) fn report(&self, archive: &Archive) {
+        for (path, reason) in &*self.broken.lock() {
+            archive.report_broken(path, reason);
+        }
     }
     pub(crate) fn count(counter: &AtomicU64, count: usize) {
         counter.fetch_add(count as u64, Ordering::Relaxed);
@@ -150,21 +177,17 @@ pub fn run(
     let snapshot = archive.snapshot(&question.tenants, question.span);
     progress.files_total.store(snapshot.files.len() as u64, Ordering::Relaxed);
     // A thread of its own, so that a heavy question never delays what keeps the cluster together.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime = runtime.map_err(|error| ArchiveError::Disk { path: "a thread".into(), error })?;
+    progress.limit(limits.time);
     let answer = runtime.block_on(async {
-        let work = async {
-            match &question.ask {
-                Ask::Text(text) => newest(snapshot, question, ask::parse(text)?, limits, progress).await,
-                Ask::Sql(text) => selected(snapshot, question, text, limits, progress).await,
-            }
-        };
-        tokio::time::timeout(limits.time, work).await.unwrap_or(Err(ArchiveError::Timeout))
+        match &question.ask {
+            Ask::Text(text) => newest(snapshot, question, ask::parse(text)?, limits, progress).await,
+            Ask::Sql(text) => selected(snapshot, question, text, limits, progress).await,
+        }
     });
-    for (path, reason) in progress.broken() {
-        archive.report_broken(&path, &reason);
-    }
-    if progress.is_cancelled() { Err(ArchiveError::Cancelled) } else { answer }
+    progress.report(archive);
+    answer
 }
 
 async fn selected(
@@ -174,7 +197,7 @@ async fn selected(
     limits: Limits,
     progress: &Arc<Progress>,
 ) -> Result<Answer, ArchiveError> {
-    let table = EventsTable::new(snapshot, question.span, Arc::clone(progress));
+    let table = EventsTable::new(snapshot, question.span, &question.audit, Arc::clone(progress));
     let context = session::context(limits)?;
     let frame = sql::plan(&context, table, text).await?;
     let mut answer = Answer::default();
@@ -200,7 +223,7 @@ async fn newest(
         let strays = others.into_iter().filter(|file| file.name.stray);
         let files = own.into_iter().chain(strays).collect();
         let part = Snapshot { files, open: snapshot.open.clone() };
-        let table = EventsTable::new(part, step, Arc::clone(progress));
+        let table = EventsTable::new(part, step, &question.audit, Arc::clone(progress));
         let mut frame = context.read_table(Arc::new(table)).map_err(|error| refused(error, limits))?;
         if let Some(expr) = expr.clone() {
             frame = frame.filter(expr).map_err(|error| refused(error, limits))?;
@@ -267,15 +290,14 @@ async fn collect(
     let plan = plan.await.map_err(refused)?;
     sql::check_joins(plan.as_ref())?;
     let mut stream = datafusion::physical_plan::execute_stream(plan, context).map_err(refused)?;
-    let mut size_bytes = 0;
     while let Some(batch) = stream.try_next().await.map_err(refused)? {
-        let lines = json(&batch)?;
-        size_bytes += lines.len();
-        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            if answer.rows.len() >= rows_max || size_bytes > ANSWER_BYTES_MAX {
+        progress.end()?;
+        for line in json(&batch)?.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            if answer.rows.len() >= rows_max || answer.size_bytes >= ANSWER_BYTES_MAX {
                 answer.truncated = true;
                 return Ok(());
             }
+            answer.size_bytes += line.len();
             let row = serde_json::from_slice(line).map_err(|error| ArchiveError::Question(error.to_string()))?;
             Progress::count(&progress.rows_matched, 1);
             answer.rows.push(row);
@@ -295,6 +317,11 @@ fn json(batch: &RecordBatch) -> Result<Vec<u8>, ArchiveError> {
 fn refused(error: DataFusionError, limits: Limits) -> ArchiveError {
     match error.find_root() {
         DataFusionError::ResourcesExhausted(_) => ArchiveError::Memory(limits.memory_bytes),
+        root @ DataFusionError::External(why) => match why.downcast_ref() {
+            Some(ArchiveError::Cancelled) => ArchiveError::Cancelled,
+            Some(ArchiveError::Timeout) => ArchiveError::Timeout,
+            _ => ArchiveError::Question(root.strip_backtrace()),
+        },
         root => ArchiveError::Question(root.strip_backtrace()),
     }
 }
@@ -305,7 +332,7 @@ pub async fn check(ask: &Ask) -> Result<(), ArchiveError> {
     match ask {
         Ask::Text(text) => ask::parse(text).map(|_| ()),
         Ask::Sql(text) => {
-            let table = EventsTable::new(Snapshot::default(), Span::ALL, Arc::default());
+            let table = EventsTable::new(Snapshot::default(), Span::ALL, &Tenants::All, Arc::default());
             let context: SessionContext = session::context(limits)?;
             sql::plan(&context, table, text).await.map(|_| ())
         }

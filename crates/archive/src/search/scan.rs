@@ -1,10 +1,10 @@
 //! The table `events`: open events and files, read one after the other, filtered while they are read.
 
 use super::Progress;
-use crate::archive::{FileEntry, Snapshot};
+use crate::archive::{FileEntry, Snapshot, Tenants};
 use crate::layout::Span;
 use crate::read::{Batches, Filter, Opened};
-use crate::row::{moment, schema};
+use crate::row::{AUDIT, moment, schema};
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -23,19 +23,24 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-/// Events of a snapshot and a span.
+/// Events of a snapshot: those that whoever asks may see, whatever the question says.
 #[derive(Debug)]
 pub(super) struct EventsTable {
     snapshot: Snapshot,
-    span: Span,
+    wanted: Vec<Expr>,
     progress: Arc<Progress>,
 }
 
 impl EventsTable {
-    pub(super) fn new(mut snapshot: Snapshot, span: Span, progress: Arc<Progress>) -> Self {
+    pub(super) fn new(mut snapshot: Snapshot, span: Span, audit: &Tenants, progress: Arc<Progress>) -> Self {
+        let mut wanted = vec![col("time").gt_eq(at(span.from_ms)), col("time").lt(at(span.to_ms))];
+        if let Tenants::Only(names) = audit {
+            let of_them = names.iter().map(|name| col("tenant").eq(lit(&**name)));
+            wanted.push(of_them.fold(col("source").not_eq(lit(AUDIT)), Expr::or));
+        }
         // The newest first: who wants a few rows gets new ones.
         snapshot.files.sort_by_key(|file| std::cmp::Reverse((file.partition.hour, file.name.epoch)));
-        Self { snapshot, span, progress }
+        Self { snapshot, wanted, progress }
     }
 }
 
@@ -63,8 +68,7 @@ impl TableProvider for EventsTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         debug_assert_eq!(schema().field(0).data_type(), &moment());
-        let span = [col("time").gt_eq(at(self.span.from_ms)), col("time").lt(at(self.span.to_ms))];
-        let all = conjunction(span.into_iter().chain(filters.iter().cloned()));
+        let all = conjunction(self.wanted.iter().chain(filters).cloned());
         let expr = all.ok_or_else(|| DataFusionError::Internal("a conjunction of two is something".into()))?;
         let expr = state.create_physical_expr(expr, &schema().to_dfschema()?)?;
         let columns = projection.cloned().unwrap_or_else(|| (0..schema().fields().len()).collect());
@@ -132,12 +136,7 @@ impl ExecutionPlan for ScanExec {
             progress: Arc::clone(&self.progress),
             file: None,
         };
-        // Between batches others get their turn: the one who looks at the clock, for instance.
-        let batches = futures::stream::unfold(scan, |mut scan| async {
-            tokio::task::yield_now().await;
-            scan.next().map(|batch| (batch, scan))
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), futures::stream::iter(scan))))
     }
 }
 
@@ -164,8 +163,8 @@ impl Iterator for Scan {
     type Item = Result<RecordBatch>;
     fn next(&mut self) -> Option<Self::Item> {
         while self.left > 0 {
-            if self.progress.is_cancelled() {
-                return Some(Err(DataFusionError::Execution("cancelled".into())));
+            if let Err(why) = self.progress.end() {
+                return Some(Err(DataFusionError::External(Box::new(why))));
             }
             let batch = match self.step() {
                 Ok(Some(batch)) => batch,
@@ -197,10 +196,10 @@ impl Scan {
                 Ok(Reading { opened, groups, batches: None })
             }) {
                 Ok(reading) => self.file = Some((entry, reading)),
-                Err(error) => self.note_broken(&entry, &error),
+                Err(error) => self.progress.skip(&error),
             }
         }
-        let Some((entry, reading)) = &mut self.file else { return Ok(Some(self.nothing())) };
+        let Some((_, reading)) = &mut self.file else { return Ok(Some(self.nothing())) };
         match reading.next(&self.columns, &self.filter, &self.progress) {
             Ok(Some(batch)) => return Ok(Some(batch)),
             Ok(None) => self.file = None,
@@ -208,8 +207,7 @@ impl Scan {
                 if let Some(fault) = self.filter.fault() {
                     return Err(DataFusionError::Execution(fault));
                 }
-                let entry = Arc::clone(entry);
-                self.note_broken(&entry, &error);
+                self.progress.skip(&error);
                 self.file = None;
             }
         }
@@ -219,14 +217,6 @@ impl Scan {
     fn nothing(&self) -> RecordBatch {
         let empty = RecordBatch::new_empty(schema());
         empty.project(&self.columns).expect("the columns were checked when the plan was made")
-    }
-
-    fn note_broken(&self, entry: &FileEntry, error: &crate::ArchiveError) {
-        let reason = match error {
-            crate::ArchiveError::Broken { reason, .. } => reason.clone(),
-            other => other.to_string(),
-        };
-        self.progress.skip(entry.path.display().to_string(), reason);
     }
 }
 

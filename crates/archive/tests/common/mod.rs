@@ -26,6 +26,18 @@ pub fn event(tenant: &str, sequence: u64) -> Entry {
     Entry { tenant: tenant.into(), source: raw.source, event: normalise(&raw).unwrap() }
 }
 
+/// An entry of the audit log.
+pub fn leaf(tenant: &str, sequence: u64) -> Entry {
+    let time_ms = NOW_MS + sequence * 1000;
+    let line = serde_json::json!({
+        "time_ms": time_ms, "region": "eu", "node": "eu-1", "group": 0, "tenant": tenant, "user": "ann",
+        "action": "record.view", "outcome": "success", "resource": format!("records/{sequence}"),
+    });
+    let position = Some(Position { stream: "audit/eu-0".into(), sequence });
+    let raw = RawEvent { source: SourceKind::Audit, received_ms: time_ms, position, bytes: line.to_string().into() };
+    Entry { tenant: tenant.into(), source: raw.source, event: normalise(&raw).unwrap() }
+}
+
 /// An archive with so many events of acme, in files.
 pub fn filled(root: &Path, count: u64) -> Archive {
     let archive = Archive::open(root).unwrap();

@@ -124,6 +124,8 @@ actions! {
     EventsSearch = "events.search",
     /// Rules were run over events of the past.
     EventsHunt = "events.hunt",
+    /// A search or hunt of somebody else was ended.
+    EventsCancel = "events.cancel",
     /// Events left a node's archive because their time was over.
     ArchiveExpire = "archive.expire",
     /// Events left a node's archive before their time, because its disk was full.

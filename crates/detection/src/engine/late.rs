@@ -80,6 +80,13 @@ impl Detector {
     }
 }
 
+impl RuleSet {
+    /// How far before an event others may lie that matter to what follows from it.
+    pub fn reach_ms(&self) -> u64 {
+        reaches(self).into_iter().max().unwrap_or(0)
+    }
+}
+
 /// For each correlation, how far from an entry others may be that matter, to it or to those that are about it.
 pub(super) fn reaches(rules: &RuleSet) -> Vec<u64> {
     let mut reaches: Vec<u64> = Vec::with_capacity(rules.correlations.len());

@@ -6,6 +6,7 @@ use crate::engine::{Detector, Effect, Options};
 use crate::event::RawEvent;
 use crate::rules::RuleSet;
 use serde::{Deserialize, Serialize};
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -79,7 +80,7 @@ impl Backtest {
 }
 
 /// Runs rules over events of the past.
-pub fn backtest<'a>(rules: &RuleSet, events: impl IntoIterator<Item = &'a RawEvent>) -> Backtest {
+pub fn backtest(rules: &RuleSet, events: impl IntoIterator<Item = impl Borrow<RawEvent>>) -> Backtest {
     let program = rules.program();
     let mut worker = program.worker();
     // No event of the past is late.
@@ -89,7 +90,8 @@ pub fn backtest<'a>(rules: &RuleSet, events: impl IntoIterator<Item = &'a RawEve
     let mut hits: BTreeMap<usize, (u64, u64, u64)> = BTreeMap::new();
     let mut alerts = Alerts::default();
     let (mut effects, mut first_ms, mut last_ms) = (Vec::new(), u64::MAX, 0);
-    for raw in events {
+    for event in events {
+        let raw: &RawEvent = event.borrow();
         report.events += 1;
         match program.run_raw(&mut worker, raw) {
             Ok(look) => {

@@ -59,9 +59,10 @@ impl RuleSet {
         self.tenancy.view(tenant).filter(|view| view.rules.has(rule)).map(|_| tenant.into())
     }
 
-    /// Whether alerts carry text of that tenant's events.
+    /// Whether alerts carry text of that tenant's events: never where nothing says that they may, since alerts travel
+    /// to every region. The platform's own events name no tenant here.
     pub(crate) fn shows_text(&self, tenant: Option<&str>) -> bool {
-        tenant.and_then(|tenant| self.tenancy.view(tenant)).is_none_or(|view| view.shows_text)
+        tenant.is_none_or(|tenant| self.tenancy.view(tenant).is_some_and(|view| view.shows_text))
     }
 
     /// How many of the rules for tenants a tenant's events meet.

@@ -22,7 +22,7 @@ fn each_role_may_do_this_in_its_tenant_and_nothing_else() {
         (Role::TenantAdmin, &[TableRead, TableManage, UserManage, TenantRead]),
         (Role::Agent, &[RecordRead, RecordWrite, RecordDelete, TableRead]),
         (Role::Reader, &[RecordRead, TableRead]),
-        (Role::Soc, &[IncidentRead, IncidentManage, EventIngest]),
+        (Role::Soc, &[IncidentRead, IncidentManage, EventIngest, EventSearch]),
         (Role::Auditor, &[AuditRead]),
     ];
     for (role, expected) in table {
@@ -140,6 +140,13 @@ fn each_fence_holds_something_back_that_nothing_else_does() {
     let cases = [
         ("fence-tenant", whole(5, Role::Agent), true, Action::RecordRead, Resource::Table(other, TableId::new(1))),
         ("fence-platform", whole(5, Role::PlatformAdmin), true, Action::UserManage, Resource::Tenant(home)),
+        (
+            "fence-search",
+            account(0, vec![Grant::whole(Role::PlatformAdmin), Grant::whole(Role::Soc)]),
+            true,
+            Action::EventSearch,
+            Resource::Tenant(home),
+        ),
         ("fence-cluster", whole(5, Role::Soc), true, Action::ClusterRead, Resource::Tenant(home)),
         ("fence-second-factor", whole(5, Role::TenantAdmin), false, Action::UserManage, Resource::Tenant(home)),
         ("fence-must-change", fresh, true, Action::RecordRead, own(Action::RecordRead)),
@@ -201,8 +208,14 @@ proptest! {
             let Ok(mask) = decided else { continue };
             let (Resource::Tenant(tenant) | Resource::Table(tenant, _)) = resource;
             if tenant != account.tenant {
-                prop_assert!(account.tenant == TenantId::PLATFORM && account.roles().contains(&Role::PlatformAdmin));
-                prop_assert!(matches!(action, Action::TenantRead | Action::TenantManage | Action::UserManage));
+                prop_assert!(account.tenant == TenantId::PLATFORM);
+                let runs_it = account.roles().contains(&Role::PlatformAdmin);
+                let may = match action {
+                    Action::TenantRead | Action::TenantManage | Action::UserManage => runs_it,
+                    Action::EventSearch => !runs_it && account.roles().contains(&Role::Soc),
+                    _ => false,
+                };
+                prop_assert!(may, "{}", action);
             }
             if action != Action::SelfManage {
                 prop_assert!(!account.must_change);

@@ -44,11 +44,21 @@ pub enum EventsCommand {
         remote: Remote,
     },
     /// Run detection rules over events of the past: the alerts that live detection would have raised.
+    #[command(after_help = "Examples:\n  \
+        holdfast events hunt --since 7d --only api_brute_force\n  \
+        holdfast events hunt --rules sigma/rules/linux --nested --pipeline ocsf --since 30d")]
     Hunt {
         /// A file of Sigma rules, or a folder of them; the node's own rules by default.
         #[arg(long)]
         rules: Option<PathBuf>,
-        /// Only alerts of this rule, by id; may be repeated.
+        /// Read the folders inside it too, as public packs are laid out.
+        #[arg(long, requires = "rules")]
+        nested: bool,
+        /// Read the rules through a pipeline: a file, or `ocsf` for the one that comes with the program. One after the
+        /// other.
+        #[arg(long, requires = "rules")]
+        pipeline: Vec<String>,
+        /// Only alerts of this rule, by id, also when it is in shadow; may be repeated.
         #[arg(long)]
         only: Vec<String>,
         #[command(flatten)]
@@ -138,11 +148,13 @@ pub async fn run(command: &EventsCommand) -> Result<()> {
             }
             ask(remote, "/v1/events/search", body).await
         }
-        EventsCommand::Hunt { rules, only, scope, remote } => {
+        EventsCommand::Hunt { rules, nested, pipeline, only, scope, remote } => {
             let mut body = scope.body();
             body["only"] = json!(only);
             if let Some(path) = rules {
-                body["rules"] = read_rules(path)?.into();
+                body["rules"] = read_rules(path, *nested)?.into();
+                let pipelines = pipeline.iter().map(|name| read_pipeline(name)).collect::<Result<Vec<_>>>()?;
+                body["pipelines"] = json!(pipelines);
             }
             ask(remote, "/v1/events/hunt", body).await
         }
@@ -170,30 +182,39 @@ pub async fn run(command: &EventsCommand) -> Result<()> {
     }
 }
 
-/// All rules of a file, or of the files of a folder.
-fn read_rules(path: &Path) -> Result<String> {
-    let mut files = Vec::new();
-    if path.is_dir() {
-        for entry in std::fs::read_dir(path).with_context(|| path.display().to_string())? {
-            let file = entry?.path();
-            if file.extension().is_some_and(|ending| ending == "yml" || ending == "yaml") {
-                files.push(file);
-            }
+/// A pipeline as the API takes it.
+fn read_pipeline(name: &str) -> Result<String> {
+    if name == "ocsf" { Ok(name.to_owned()) } else { std::fs::read_to_string(name).with_context(|| name.to_owned()) }
+}
+
+/// All rules of a file, or of the files of a folder, and of the folders in it if they are wanted.
+fn read_rules(path: &Path, nested: bool) -> Result<String> {
+    let (mut texts, mut waiting, mut size_bytes) = (Vec::new(), vec![path.to_owned()], 0);
+    while let Some(next) = waiting.pop() {
+        let name = next.display().to_string();
+        if next.is_dir() {
+            let entries = std::fs::read_dir(&next).with_context(|| name.clone())?;
+            let mut inside = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+            inside.retain(|path| if path.is_dir() { nested && !path.is_symlink() } else { is_rules(path) });
+            // The first in the order of names is popped first.
+            inside.sort();
+            waiting.extend(inside.into_iter().rev());
+            continue;
         }
-        files.sort();
-    } else {
-        files.push(path.to_owned());
-    }
-    let mut texts = Vec::new();
-    let mut size_bytes = 0;
-    for file in files {
-        let name = file.display().to_string();
-        size_bytes += std::fs::metadata(&file).with_context(|| name.clone())?.len();
-        ensure!(size_bytes <= RULES_BYTES_MAX, "{name}: all rules may have {RULES_BYTES_MAX} bytes");
-        texts.push(std::fs::read_to_string(&file).with_context(|| name)?);
+        size_bytes += std::fs::metadata(&next).with_context(|| name.clone())?.len();
+        ensure!(
+            size_bytes <= RULES_BYTES_MAX,
+            "{name}: the rules of one hunt may have {RULES_BYTES_MAX} bytes: hunt in parts, or name rules of the node \
+             with --only"
+        );
+        texts.push(std::fs::read_to_string(&next).with_context(|| name)?);
     }
     ensure!(!texts.is_empty(), "{}: no rules", path.display());
     Ok(texts.join("\n---\n"))
+}
+
+fn is_rules(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "yml" || ending == "yaml")
 }
 
 async fn ask(remote: &Remote, path: &str, body: Value) -> Result<()> {
@@ -353,6 +374,21 @@ mod tests {
         for text in ["", "7", "d", "-1h", "1ä", "99999999999999999999d"] {
             assert!(milliseconds(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn rules_are_read_from_nested_folders_where_that_is_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = folder.path().join("linux/auditd");
+        std::fs::create_dir_all(&inside).unwrap();
+        for (path, text) in [("b.yml", "b"), ("a.yaml", "a"), ("README.md", "no"), ("linux/auditd/c.yml", "c")] {
+            std::fs::write(folder.path().join(path), text).unwrap();
+        }
+        assert_eq!(read_rules(folder.path(), false).unwrap(), "a\n---\nb");
+        assert_eq!(read_rules(folder.path(), true).unwrap(), "a\n---\nb\n---\nc");
+        assert!(read_rules(&folder.path().join("linux"), false).is_err(), "no rules is an error");
+        std::fs::write(inside.join("d.yml"), "x".repeat(RULES_BYTES_MAX as usize)).unwrap();
+        assert!(read_rules(folder.path(), true).unwrap_err().to_string().contains("in parts"));
     }
 
     #[test]

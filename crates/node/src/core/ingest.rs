@@ -45,9 +45,9 @@ impl Node {
     ) -> Answer<Ingested> {
         self.permit(caller, session, Action::EventIngest, session.tenant(), "events").await?;
         if session.tenant() != TenantId::PLATFORM {
-            let control = self.control();
-            let own = control.tenants.get(&session.tenant()).map(|tenant| tenant.name.as_str()).unwrap_or_default();
-            if let Some(number) = lines.iter().position(|line| !is_own(line, own)) {
+            let own = self.control().tenants.get(&session.tenant()).cloned().ok_or(Problem::not_found("tenant"))?;
+            self.resident(&own)?;
+            if let Some(number) = lines.iter().position(|line| !is_own(line, &own.name)) {
                 let at = format!("line {}", number + 1);
                 return Err(Problem::invalid(at, "metadata.tenant_uid is another tenant's"));
             }

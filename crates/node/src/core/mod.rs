@@ -6,6 +6,7 @@ mod admin;
 mod audit;
 mod cluster;
 pub(crate) mod escalation;
+mod hunt;
 pub(crate) mod incident;
 pub mod ingest;
 mod query;

@@ -89,6 +89,16 @@ impl Node {
         }
     }
 
+    /// Refuses where a tenant's data may not be in this region.
+    pub(crate) fn resident(&self, tenant: &Tenant) -> Answer<()> {
+        if tenant.allows(self.region.id) {
+            return Ok(());
+        }
+        let allowed: Vec<String> = tenant.allowed_regions.iter().map(|region| self.region_name(*region)).collect();
+        let detail = format!("this tenant's data is not in region {}; use {}", self.region.name, allowed.join(", "));
+        Err(Problem::forbidden(detail))
+    }
+
     /// A table for an action, as the session knows it.
     pub(crate) async fn target(
         &self,
@@ -99,12 +109,7 @@ impl Node {
         table: &str,
     ) -> Answer<Target> {
         let tenant = self.own_tenant(caller, session, tenant).await?;
-        if !tenant.allows(self.region.id) {
-            let allowed: Vec<String> = tenant.allowed_regions.iter().map(|region| self.region_name(*region)).collect();
-            let detail =
-                format!("this tenant's data is not in region {}; use {}", self.region.name, allowed.join(", "));
-            return Err(Problem::forbidden(detail));
-        }
+        self.resident(&tenant)?;
         let Some(found) = tenant.table(table).cloned() else { return Err(Problem::not_found("table")) };
         let capability = self.capability(session);
         match capability.allows(action, found.id) {

@@ -1,20 +1,15 @@
 //! Events of the past, as the SOC asks for them: who may, what is put on record, and the jobs that answer.
 
-use crate::core::wait::internal;
 use crate::driver::archive::Keeper;
 use crate::machine::note::Note;
 use crate::node::Node;
 use api::core::Answer;
 use api::problem::{Problem, Unavailable};
-use api::types::{ArchiveTenant, ArchiveView, Caller, EventHunt, EventSearch, JobList, JobState, JobView};
-use archive::hunt::{self, Hunt};
+use api::types::{ArchiveTenant, ArchiveView, Caller, EventSearch, JobList, JobState, JobView};
 use archive::job::{About, Job, Outcome};
 use archive::layout::day_text;
 use archive::search::{self, Ask, Limits, Progress, Question};
 use archive::{ArchiveError, Span, Tenants};
-use detection::engine::Options;
-use detection::packs;
-use detection::rules::{RuleSet, load_texts};
 use identity::{Action, Session};
 use model::TenantId;
 use serde_json::Value;
@@ -34,16 +29,22 @@ const WAIT_MS_DEFAULT: u64 = 5_000;
 const WAIT_MS_MAX: u64 = 20_000;
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// All tenants, in a question.
-const EVERY: &str = "*";
+pub(super) const EVERY: &str = "*";
+/// Tenants that one question may be about: each learns of it.
+const EVERY_MAX: usize = 1000;
+/// Of them at once.
+const EVERY_AT_ONCE: usize = 64;
 
 /// Whose events a session asks for.
-struct Whose {
-    tenants: Tenants,
-    name: String,
+pub(super) struct Whose {
+    pub(super) tenants: Tenants,
+    /// Of which of them it may read the audit log.
+    pub(super) audit: Tenants,
+    pub(super) name: String,
 }
 
 impl Node {
-    fn keeper(&self) -> Answer<&Keeper> {
+    pub(super) fn keeper(&self) -> Answer<&Keeper> {
         let none = || {
             let detail = "this node keeps no archive: ask another one of the region";
             Problem::unavailable(Unavailable::Starting, detail, RETRY_AFTER)
@@ -51,26 +52,33 @@ impl Node {
         self.archive.get().ok_or_else(none)
     }
 
-    /// Whose events these may be. Of a tenant, its own; of the platform, any tenant's, or all.
-    async fn whose(&self, caller: &Caller, session: &Session, wanted: Option<&str>) -> Answer<Whose> {
+    /// Whose events these may be: of a tenant, its own; of the platform, also others', where policy says so.
+    pub(super) async fn whose(&self, caller: &Caller, session: &Session, wanted: Option<&str>) -> Answer<Whose> {
         let own = session.tenant();
-        self.permit(caller, session, Action::IncidentRead, own, "events").await?;
+        let capability = self.permit(caller, session, Action::EventSearch, own, "events").await?;
         let own_name = self.tenant_name(own).ok_or(Problem::not_found("tenant"))?;
         let name = wanted.unwrap_or(&own_name);
-        if own != TenantId::PLATFORM {
+        let tenants = if own != TenantId::PLATFORM {
             // Another tenant does not exist for this session, and that it asked is on record.
-            let tenant = self.own_tenant(caller, session, name).await?;
-            return Ok(Whose { tenants: Tenants::one(&tenant.name), name: tenant.name.clone() });
-        }
-        if name == EVERY {
-            return Ok(Whose { tenants: Tenants::All, name: EVERY.into() });
-        }
-        let control = self.control();
-        let tenant = control.tenant(name).ok_or(Problem::not_found("tenant"))?;
-        Ok(Whose { tenants: Tenants::one(&tenant.name), name: tenant.name.clone() })
+            Tenants::one(&self.own_tenant(caller, session, name).await?.name)
+        } else {
+            let control = self.control();
+            let others: Vec<TenantId> = if name == EVERY {
+                control.tenants.keys().copied().collect()
+            } else {
+                vec![control.tenant(name).ok_or(Problem::not_found("tenant"))?.id]
+            };
+            for tenant in others {
+                self.permit(caller, session, Action::EventSearch, tenant, &format!("tenants/{name}/events")).await?;
+            }
+            if name == EVERY { Tenants::All } else { Tenants::one(name) }
+        };
+        let audits = capability.permits(Action::AuditRead, own).is_ok();
+        let audit = if audits { tenants.clone() } else { Tenants::Only([].into()) };
+        Ok(Whose { tenants, audit, name: name.to_owned() })
     }
 
-    fn span(&self, from_ms: Option<u64>, to_ms: Option<u64>) -> Answer<Span> {
+    pub(super) fn span(&self, from_ms: Option<u64>, to_ms: Option<u64>) -> Answer<Span> {
         let now_ms = self.world.clock.wall_ms();
         // What happens in this very millisecond is asked for too.
         let to_ms = to_ms.unwrap_or(now_ms + 1);
@@ -81,23 +89,42 @@ impl Node {
         Ok(Span { from_ms, to_ms: to_ms.min(Span::ALL.to_ms) })
     }
 
-    /// Puts a question on record before it is answered.
-    async fn on_record(
+    /// Puts a question on record before it is answered, where those whose events are looked at see it.
+    pub(super) async fn on_record(
         &self,
         caller: &Caller,
         session: &Session,
         action: &str,
-        whose: &Whose,
-        question: &Value,
+        name: &str,
+        (question, span): (&Value, Span),
     ) -> Answer<()> {
-        let mut note = self.note(caller, session, action);
-        if whose.name != EVERY {
-            // Whose events were looked at sees who did.
-            note.tenant = Some(whose.name.clone());
+        let note = |tenant: Option<&str>, question: Value| {
+            let note = self.note(caller, session, action);
+            Note {
+                tenant: tenant.map(str::to_owned).or(note.tenant.clone()),
+                resource: Some(format!("tenants/{}/events", tenant.unwrap_or(name))),
+                values: Some((None, Some(question.to_string()))),
+                ..note
+            }
+        };
+        if name != EVERY {
+            return self.record(session.tenant(), note(Some(name), question.clone())).await;
         }
-        let resource = Some(format!("tenants/{}/events", whose.name));
-        let values = Some((None, Some(question.to_string())));
-        self.record(session.tenant(), Note { resource, values, ..note }).await
+        let own = self.tenant_name(session.tenant());
+        let tenants = self.keeper()?.archive.tenants(span).into_iter();
+        let others: Vec<Arc<str>> = tenants.filter(|tenant| own.as_deref() != Some(&**tenant)).collect();
+        if others.len() > EVERY_MAX {
+            let detail = format!("more than {EVERY_MAX} tenants have events in this span: narrow it, or name one");
+            return Err(Problem::invalid("tenant", detail));
+        }
+        self.record(session.tenant(), note(None, question.clone())).await?;
+        // What was asked of all may tell one of another: each learns that it was, by whom and about when.
+        let span = serde_json::json!({"tenant": EVERY, "from_ms": span.from_ms, "to_ms": span.to_ms});
+        for some in others.chunks(EVERY_AT_ONCE) {
+            let notes = some.iter().map(|tenant| self.record(session.tenant(), note(Some(&**tenant), span.clone())));
+            futures::future::try_join_all(notes).await?;
+        }
+        Ok(())
     }
 
     /// Searches.
@@ -122,9 +149,9 @@ impl Node {
         let (Ask::Text(text) | Ask::Sql(text)) = &ask;
         let text = text.clone();
         let asked = serde_json::json!({at: text, "from_ms": span.from_ms, "to_ms": span.to_ms});
-        self.on_record(caller, session, "events.search", &whose, &asked).await?;
+        self.on_record(caller, session, "events.search", &whose.name, (&asked, span)).await?;
         let archive = Arc::clone(&self.keeper()?.archive);
-        let question = Question { tenants: whose.tenants.clone(), span, ask, rows_max };
+        let question = Question { tenants: whose.tenants, audit: whose.audit, span, ask, rows_max };
         let work = move |progress: &Arc<Progress>| match search::run(&archive, &question, Limits::default(), progress) {
             Ok(answer) => Outcome::Rows(Arc::new(answer)),
             Err(error) => Outcome::Failed(Arc::new(error)),
@@ -132,50 +159,7 @@ impl Node {
         self.begin_job(session, "search", whose.name, text, request.wait_ms, work).await
     }
 
-    /// Hunts.
-    pub(crate) async fn hunt_events(&self, caller: &Caller, session: &Session, request: EventHunt) -> Answer<JobView> {
-        let whose = self.whose(caller, session, request.tenant.as_deref()).await?;
-        let span = self.span(request.from_ms, request.to_ms)?;
-        let keeper = self.keeper()?;
-        let rules = self.hunting_rules(keeper, request.rules).await?;
-        let question = if request.only.is_empty() {
-            format!("{} rules", rules.rules().len() + rules.correlations().len())
-        } else {
-            request.only.join(", ")
-        };
-        let asked = serde_json::json!({"rules": question, "from_ms": span.from_ms, "to_ms": span.to_ms});
-        self.on_record(caller, session, "events.hunt", &whose, &asked).await?;
-        let archive = Arc::clone(&keeper.archive);
-        let only = request.only.into_iter().collect();
-        let hunt = Hunt { tenants: whose.tenants.clone(), span, rules, only, options: Options::default() };
-        let work = move |progress: &Arc<Progress>| match hunt::run(&archive, hunt, progress) {
-            Ok(found) => Outcome::Alerts(Arc::new(found)),
-            Err(error) => Outcome::Failed(Arc::new(error)),
-        };
-        self.begin_job(session, "hunt", whose.name, question, request.wait_ms, work).await
-    }
-
-    /// The rules that were sent, or the node's own; all of them are good, or none is taken.
-    async fn hunting_rules(&self, keeper: &Keeper, sent: Option<String>) -> Answer<RuleSet> {
-        let folder = keeper.rules.clone();
-        let were_sent = sent.is_some();
-        let loaded = tokio::task::spawn_blocking(move || match (sent, folder) {
-            (Some(text), _) => Ok(load_texts(vec![("rules".into(), text)])),
-            (None, Some(folder)) => packs::load(&folder).map_err(|error| error.to_string()),
-            (None, None) => Err("this node has no rules of its own: send some".into()),
-        });
-        let loaded = loaded.await.map_err(|error| internal("rules could not be read", &error))?;
-        let (rules, errors) = loaded.map_err(|why| Problem::invalid("rules", why))?;
-        if let (Some(error), true) = (errors.first(), were_sent) {
-            return Err(Problem::invalid("rules", error.to_string()));
-        }
-        if rules.rules().is_empty() {
-            return Err(Problem::invalid("rules", "there is no rule among them"));
-        }
-        Ok(rules)
-    }
-
-    async fn begin_job(
+    pub(super) async fn begin_job(
         &self,
         session: &Session,
         kind: &'static str,
@@ -188,7 +172,7 @@ impl Node {
         self.world.entropy.fill(&mut bytes);
         let id = u128::from_be_bytes(bytes);
         let began_ms = self.world.clock.wall_ms();
-        let about = About { owner: owner(session), kind, tenant, question, began_ms };
+        let about = About { owner: owner(session), by: session.tenant(), kind, tenant, question, began_ms };
         let clock = Arc::clone(&self.world.clock);
         let job = self.keeper()?.jobs.begin(id, about, move || clock.wall_ms(), work);
         let job = job.map_err(|_| Problem::TooMany { retry_after: RETRY_AFTER })?;
@@ -197,15 +181,21 @@ impl Node {
         Ok(view(id, &job, 0, FIRST_ROWS))
     }
 
-    /// The session's jobs.
+    /// The session's jobs. Whoever manages the cluster also sees others', but not what they ask or find.
     pub(crate) async fn event_jobs(&self, caller: &Caller, session: &Session) -> Answer<JobList> {
-        self.permit(caller, session, Action::IncidentRead, session.tenant(), "events/jobs").await?;
-        let jobs = self.keeper()?.jobs.list(Some(&owner(session)));
-        Ok(JobList { jobs: jobs.iter().map(|(id, job)| view(*id, job, 0, 0)).collect() })
+        let capability = self.permit(caller, session, Action::EventSearch, session.tenant(), "events/jobs").await?;
+        let owner = owner(session);
+        let manages = capability.permits(Action::ClusterManage, TenantId::PLATFORM).is_ok();
+        let jobs = self.keeper()?.jobs.list(if manages { None } else { Some(&owner) });
+        let view = |(id, job): &(u128, Arc<Job>)| {
+            let view = view(*id, job, 0, 0);
+            if job.about.owner == owner { view } else { JobView { question: String::new(), ..view } }
+        };
+        Ok(JobList { jobs: jobs.iter().map(view).collect() })
     }
 
     async fn own_job(&self, caller: &Caller, session: &Session, id: u128) -> Answer<Arc<Job>> {
-        self.permit(caller, session, Action::IncidentRead, session.tenant(), "events/jobs").await?;
+        self.permit(caller, session, Action::EventSearch, session.tenant(), "events/jobs").await?;
         let job = self.keeper()?.jobs.get(id);
         job.filter(|job| job.about.owner == owner(session)).ok_or(Problem::not_found("job"))
     }
@@ -223,24 +213,37 @@ impl Node {
         Ok(view(id, &job, after, limit))
     }
 
-    /// Cancels or forgets one of them.
+    /// Cancels or forgets one of them; whoever manages the cluster also cancels others', which those see on record.
     pub(crate) async fn cancel_event_job(&self, caller: &Caller, session: &Session, id: u128) -> Answer<()> {
-        self.own_job(caller, session, id).await?;
+        let capability = self.permit(caller, session, Action::EventSearch, session.tenant(), "events/jobs").await?;
+        let job = self.keeper()?.jobs.get(id).ok_or(Problem::not_found("job"))?;
+        if job.about.owner != owner(session) {
+            capability.permits(Action::ClusterManage, TenantId::PLATFORM).map_err(|_| Problem::not_found("job"))?;
+            let tenant = self.tenant_name(job.about.by);
+            let note = self.note(caller, session, "events.cancel");
+            let note = Note {
+                tenant: tenant.or(note.tenant.clone()),
+                resource: Some(format!("events/jobs/{id:032x}")),
+                ..note
+            };
+            self.record(session.tenant(), note).await?;
+        }
         self.keeper()?.jobs.remove(id);
         Ok(())
     }
 
     /// What the archive holds of the tenants the session may see.
     pub(crate) async fn event_archive(&self, caller: &Caller, session: &Session) -> Answer<ArchiveView> {
-        let wanted = (session.tenant() == TenantId::PLATFORM).then_some(EVERY);
-        let whose = self.whose(caller, session, wanted).await?;
+        self.permit(caller, session, Action::EventSearch, session.tenant(), "events/archive").await?;
         self.viewed(caller, session, "events/archive").await?;
+        let is_platform = session.tenant() == TenantId::PLATFORM;
+        let own = self.tenant_name(session.tenant()).ok_or(Problem::not_found("tenant"))?;
         let keeper = self.keeper()?;
         let policy = keeper.policy(self);
         let mut tenants: BTreeMap<Arc<str>, ArchiveTenant> = BTreeMap::new();
         for file in keeper.archive.files() {
             let name = &file.partition.tenant;
-            if !whose.tenants.has(name) {
+            if !is_platform && **name != *own {
                 continue;
             }
             let day = day_text(file.partition.hour / 24);
@@ -261,7 +264,6 @@ impl Node {
                 entry.last_day = day;
             }
         }
-        let is_platform = whose.tenants == Tenants::All;
         let broken = keeper.archive.broken();
         Ok(ArchiveView {
             node: self.place.name.clone(),
@@ -307,7 +309,7 @@ fn view(id: u128, job: &Job, after: usize, limit: usize) -> JobView {
         rows_read: number(&progress.rows_read),
         rows_matched: number(&progress.rows_matched),
         problem: None,
-        broken: progress.broken().into_iter().map(|(path, reason)| (name_of(&path), reason)).collect(),
+        broken: progress.skipped().into_iter().map(|(path, reason)| (name_of(&path), reason)).collect(),
         columns: Vec::new(),
         rows: Vec::new(),
         next: None,

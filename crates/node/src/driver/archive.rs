@@ -9,12 +9,16 @@ use crate::driver::streams;
 use crate::machine::note::Note;
 use crate::node::Node;
 use anyhow::Context;
+use archive::forecast::Bounds;
 use archive::job::Jobs;
 use archive::retain::{Hold, Policy, Removed, Why};
-use archive::{Archive, Entry};
+use archive::{Archive, Entry, Span};
 use detection::SourceKind;
 use detection::normalise::normalise;
+use detection::report::Forecast;
+use detection::rules::RuleSet;
 use model::TenantId;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +31,10 @@ const MAINTAIN_EVERY_MS: u64 = 60_000;
 const RETRY: Duration = Duration::from_secs(5);
 /// Where nothing happens, open events are looked at this often.
 const TICK: Duration = Duration::from_secs(5);
-/// Files put together at a time, so that new events do not wait long.
-const COMPACTIONS_MAX: usize = 8;
+/// How long files are put together at a time, so that new events do not wait longer; there may be more to do.
+const COMPACT_MS_MAX: u64 = 5_000;
+/// How far back a forecast looks.
+const FORECAST_MS: u64 = 24 * 3_600_000;
 /// Whose events are that name no tenant the cluster knows.
 const NOBODYS: &str = "platform";
 
@@ -61,7 +67,7 @@ impl Keeper {
         let tenants =
             control.tenants.values().map(|tenant| (tenant.name.as_str().into(), days(tenant.continuity_class)));
         let hold = |hold: &crate::config::LegalHold| {
-            let span = hold.span().unwrap_or(archive::Span::ALL);
+            let span = hold.span().unwrap_or(Span::ALL);
             Hold { tenant: hold.tenant.as_str().into(), span }
         };
         Policy {
@@ -73,29 +79,54 @@ impl Keeper {
     }
 }
 
+/// What the rules of a set would have raised in the last day of this node's archive, by their ids: what a rollout
+/// compares with. Nothing where the node keeps no archive.
+pub(crate) async fn forecast(node: &Node, rules: Arc<RuleSet>) -> BTreeMap<Arc<str>, Forecast> {
+    let Some(keeper) = node.archive.get() else { return BTreeMap::new() };
+    let (archive, to_ms) = (Arc::clone(&keeper.archive), node.world.clock.wall_ms());
+    let span = Span { from_ms: to_ms.saturating_sub(FORECAST_MS), to_ms };
+    let report = blocking(move || archive::forecast::run(&archive, &rules, span, Bounds::default())).await;
+    report.map(|report| report.forecast()).unwrap_or_default()
+}
+
 /// Archives until the node stops; at once if it keeps no archive.
 pub async fn run(node: Arc<Node>) {
     let Some(keeper) = node.archive.get() else { return };
     let (mut maintained_ms, mut is_stuck) = (0, false);
-    loop {
+    for number in 0_usize.. {
         let now_ms = node.world.clock.wall_ms();
         if now_ms >= maintained_ms + MAINTAIN_EVERY_MS {
             maintained_ms = now_ms;
             is_stuck = maintain(&node, keeper, is_stuck, now_ms).await;
         }
-        let taken = if is_stuck { 0 } else { read(&node, &keeper.archive, now_ms) };
-        if keeper.archive.is_full(now_ms) {
-            let archive = Arc::clone(&keeper.archive);
-            if let Some(Err(error)) = blocking(move || archive.roll(now_ms)).await {
-                tracing::error!(%error, "events of the past cannot be written: they wait in the region's log");
-                tokio::time::sleep(RETRY).await;
-                continue;
-            }
-        }
-        if taken == 0 {
-            wait(&node).await;
+        let reader = Arc::clone(&node);
+        let read = move |archive: &Archive| if is_stuck { 0 } else { read(&reader, archive, number, now_ms) };
+        match round(&keeper.archive, now_ms, read).await {
+            None => tokio::time::sleep(RETRY).await,
+            Some(0) => wait(&node).await,
+            Some(_) => {}
         }
     }
+}
+
+/// Makes room and then reads, so that what waits for a disk waits in the region's log and not in memory. How many
+/// places of streams were read; `None` where there was no room.
+async fn round(
+    archive: &Arc<Archive>,
+    now_ms: u64,
+    read: impl FnOnce(&Archive) -> usize + Send + 'static,
+) -> Option<usize> {
+    if archive.is_full(now_ms) {
+        let full = Arc::clone(archive);
+        let rolled = blocking(move || full.roll(now_ms)).await?;
+        let told = |error: &archive::ArchiveError| {
+            tracing::error!(%error, "events of the past cannot be written: they wait in the region's log");
+        };
+        rolled.inspect_err(told).ok()?;
+    }
+    // Parsing is work for a thread that nobody else waits for.
+    let archive = Arc::clone(archive);
+    blocking(move || read(&archive)).await
 }
 
 /// Work that waits for the disk, where that holds nobody up.
@@ -111,10 +142,16 @@ async fn wait(node: &Node) {
     let _ = tokio::time::timeout(TICK, any).await;
 }
 
-/// Reads a turn of every stream.
-fn read(node: &Node, archive: &Archive, now_ms: u64) -> usize {
+/// Reads a turn of every stream, or of as many as there is room for; each round begins with another one.
+fn read(node: &Node, archive: &Archive, number: usize, now_ms: u64) -> usize {
+    let mut names = streams::names(node);
+    let first = number % names.len().max(1);
+    names.rotate_left(first);
     let mut count = 0;
-    for stream in streams::names(node) {
+    for stream in names {
+        if archive.is_full(now_ms) {
+            break;
+        }
         for (sequence, taken) in streams::turn(node, &stream, archive.next(&stream)) {
             count += 1;
             match taken {
@@ -151,16 +188,13 @@ async fn maintain(node: &Arc<Node>, keeper: &Keeper, was_stuck: bool, now_ms: u6
         let (archive, policy) = (Arc::clone(&keeper.archive), policy.clone());
         blocking(move || archive.retain(&policy, now_ms)).await;
     }
-    for _ in 0..COMPACTIONS_MAX {
-        let archive = Arc::clone(&keeper.archive);
-        match blocking(move || archive.compact(now_ms)).await {
-            Some(Ok(Some(_))) => {}
-            Some(Err(error)) => {
-                tracing::error!(%error, "files of the archive cannot be put together");
-                break;
-            }
-            _ => break,
-        }
+    let (archive, clock) = (Arc::clone(&keeper.archive), Arc::clone(&node.world.clock));
+    let compact = move || {
+        let until_ms = clock.wall_ms() + COMPACT_MS_MAX;
+        archive.compact(now_ms, || clock.wall_ms() < until_ms)
+    };
+    if let Some(Err(error)) = blocking(compact).await {
+        tracing::error!(%error, "files of the archive cannot be put together");
     }
     count(node, keeper);
     let is_stuck = keeper.archive.is_stuck(&policy, now_ms);
@@ -210,4 +244,47 @@ fn count(node: &Node, keeper: &Keeper) {
     metric("bytes", keeper.archive.size_bytes());
     metric("open", keeper.archive.open_rows() as u64);
     metric("broken", keeper.archive.broken().len() as u64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use archive::archive::OPEN_ROWS_MAX;
+    use detection::{Position, RawEvent};
+
+    const STREAM: &str = "events/eu";
+    const TURN: u64 = 5_000;
+
+    /// A source that never ends.
+    fn more(archive: &Archive) -> usize {
+        let from = archive.next(STREAM);
+        for sequence in from..from + TURN {
+            let position = Some(Position { stream: STREAM.into(), sequence });
+            let bytes = r#"{"time":1000,"message":"x"}"#.into();
+            let event = normalise(&RawEvent { source: SourceKind::Ndjson, received_ms: 1_000, position, bytes });
+            let entry = Entry { tenant: "acme".into(), source: SourceKind::Ndjson, event: event.unwrap() };
+            archive.take(STREAM, sequence, Some(entry), 1_000);
+        }
+        TURN as usize
+    }
+
+    #[tokio::test]
+    async fn while_a_disk_fails_events_wait_in_the_regions_log_and_not_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let archive = Arc::new(Archive::open(folder.path()).unwrap());
+        let in_the_way = folder.path().join("tenant=acme");
+        std::fs::write(&in_the_way, b"").unwrap();
+        let mut rounds = Vec::new();
+        for _ in 0..20 {
+            rounds.push(round(&archive, 1_000, more).await.is_some());
+        }
+        let turns = OPEN_ROWS_MAX / TURN as usize;
+        assert_eq!(rounds, (0..20).map(|round| round < turns).collect::<Vec<_>>());
+        assert_eq!(archive.open_rows(), OPEN_ROWS_MAX);
+        // Nothing was lost, and it goes on when the disk is well again.
+        std::fs::remove_file(&in_the_way).unwrap();
+        assert_eq!(round(&archive, 1_000, more).await, Some(TURN as usize));
+        assert_eq!(archive.files().iter().map(|file| file.name.rows).sum::<u64>(), OPEN_ROWS_MAX as u64);
+        assert_eq!(round(&archive, 1_000, |_| panic!("a defect")).await, None, "a panic is no success");
+    }
 }
