@@ -9,6 +9,7 @@ pub mod check;
 mod compact;
 mod descriptor;
 mod disk;
+pub mod export;
 pub mod forecast;
 pub mod hunt;
 pub mod job;

@@ -43,13 +43,14 @@ fn properties(tenant: &str) -> WriterProperties {
     properties.build()
 }
 
-/// The bytes of a file of these rows.
+/// The bytes of a file of these rows, which all have the same columns.
 pub(crate) fn file(tenant: &Arc<str>, rows: &[RecordBatch]) -> Result<Vec<u8>, ArchiveError> {
     let failed = |error: parquet::errors::ParquetError| ArchiveError::Broken {
         path: format!("tenant={tenant}"),
         reason: format!("rows cannot be written: {error}"),
     };
-    let mut writer = ArrowWriter::try_new(Vec::new(), schema(), Some(properties(tenant))).map_err(failed)?;
+    let columns = rows.first().map_or_else(schema, RecordBatch::schema);
+    let mut writer = ArrowWriter::try_new(Vec::new(), columns, Some(properties(tenant))).map_err(failed)?;
     rows.iter().try_for_each(|batch| writer.write(batch)).map_err(failed)?;
     writer.into_inner().map_err(failed)
 }

@@ -1,13 +1,20 @@
 //! HMAC-SHA256 (RFC 2104) with verification in constant time.
 //! It must never compare tags in any other way.
 
-use aws_lc_rs::{constant_time, hmac};
+use aws_lc_rs::{constant_time, digest, hmac};
 use model::entropy::Entropy;
 
 use crate::{KeyError, Secret, encoding};
 
 /// Bytes in a tag.
 pub const TAG_SIZE_BYTES: usize = 32;
+
+/// SHA-256 of bytes, where a protocol of others signs it: it proves nothing by itself.
+pub fn sha256(bytes: &[u8]) -> [u8; TAG_SIZE_BYTES] {
+    let mut hash = [0; TAG_SIZE_BYTES];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    hash
+}
 
 /// A key that makes and checks tags.
 #[derive(Clone)]

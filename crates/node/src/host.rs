@@ -207,7 +207,13 @@ pub fn check(config: &Config) -> anyhow::Result<Vec<String>> {
     for path in [&config.tls.authority, &config.tls.certificate, &config.tls.key] {
         config::read(path)?;
     }
-    intake::topology(&config.detection)?;
+    let topology = intake::topology(&config.detection)?;
+    let file = config.detection.pipeline.as_deref().unwrap_or(Path::new("[detection]"));
+    let missing: Vec<String> =
+        intake::look(&topology, &file.display().to_string()).iter().map(ToString::to_string).collect();
+    if !missing.is_empty() {
+        bail!("{}", missing.join("\n"));
+    }
     let Some(folder) = &config.detection.rules else { return Ok(Vec::new()) };
     let (rules, errors) = detection::packs::load(folder)?;
     if host_rules::is_empty(&rules) {

@@ -75,9 +75,12 @@ async fn scrape(
             ("200 OK", "text/plain; version=0.0.4", node.metrics.render() + &pipeline.render())
         }
         b"/healthz" => ("200 OK", "text/plain", "ok\n".into()),
-        b"/readyz" => match node.ready() {
-            Ok(_) => ("200 OK", "text/plain", "ready\n".into()),
-            Err(problem) => ("503 Service Unavailable", "text/plain", format!("{problem}\n")),
+        b"/readyz" => match (node.ready(), pipeline.down()) {
+            (Ok(_), down) if down.is_empty() => ("200 OK", "text/plain", "ready\n".into()),
+            (Ok(_), down) => {
+                ("503 Service Unavailable", "text/plain", format!("not running in the pipeline: {}\n", down.join(", ")))
+            }
+            (Err(problem), _) => ("503 Service Unavailable", "text/plain", format!("{problem}\n")),
         },
         _ => ("404 Not Found", "text/plain", "try /metrics, /healthz or /readyz\n".into()),
     };

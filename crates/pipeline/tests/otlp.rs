@@ -16,8 +16,11 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use support::tls::Authority;
-use support::{NOW_MS, clock};
+use support::{NOW_MS, SOON, clock};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tonic::Code;
@@ -43,6 +46,12 @@ fn request(bodies: &[&str]) -> ExportLogsServiceRequest {
     ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { resource, scope_logs, ..ResourceLogs::default() }] }
 }
 
+/// Records with nothing in them: two bytes each.
+fn empty(count: usize) -> ExportLogsServiceRequest {
+    let scope_logs = vec![ScopeLogs { log_records: vec![LogRecord::default(); count], ..ScopeLogs::default() }];
+    ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }] }
+}
+
 /// A running source.
 struct Running {
     grpc: SocketAddr,
@@ -62,7 +71,7 @@ impl Running {
         let config =
             format!("type = 'otlp'\ngrpc = '127.0.0.1:0'\nhttp = '127.0.0.1:0'\nbody_size_bytes_max = {BODY}\n{tls}");
         let config: SourceConfig = toml::from_str(&config).unwrap();
-        let around = Surroundings { clock: clock(), folder: folder.path().to_owned() };
+        let around = Surroundings { clock: clock(), folder: folder.path().to_owned(), counters: Arc::default() };
         let source = config.open("otlp", &around).await.unwrap();
         let (addresses, counters) = (source.addresses(), source.counters());
         let (out, batches) = channel();
@@ -72,9 +81,13 @@ impl Running {
         Self { grpc, http, counters, batches, _folder: folder, _tasks: tasks }
     }
 
+    async fn batch(&mut self) -> Batch {
+        tokio::time::timeout(SOON, self.batches.recv()).await.expect("no batch came").unwrap()
+    }
+
     /// Takes what comes next as durable, or not; the messages of its events.
     async fn take(&mut self, durable: bool) -> Vec<String> {
-        let batch = self.batches.recv().await.unwrap();
+        let batch = self.batch().await;
         let done = batch.done.expect("a request waits for its answer");
         if durable {
             done.send(()).unwrap();
@@ -99,7 +112,7 @@ async fn grpc_answers_once_records_are_durable_and_says_so_when_they_are_not() {
     for durable in [true, false] {
         let mut client = client.clone();
         let answer = tokio::spawn(async move { client.export(request(&["a", "b"])).await });
-        let batch = running.batches.recv().await.unwrap();
+        let batch = running.batch().await;
         assert_eq!(batch.events.len(), 2);
         assert!(!answer.is_finished(), "nothing is durable yet");
         if durable {
@@ -127,10 +140,13 @@ async fn grpc_refuses_what_is_too_large_compressed_or_not() {
     assert_eq!(plain.code(), Code::OutOfRange);
     let mut client = grpc(&running).await.send_compressed(CompressionEncoding::Gzip);
     assert_eq!(client.export(request(&[&large])).await.unwrap_err().code(), Code::ResourceExhausted);
+    let bomb = client.export(empty(BODY / 2 - 64)).await.unwrap_err();
+    assert_eq!(bomb.code(), Code::ResourceExhausted, "{bomb}");
+    assert!(bomb.message().contains("memory"), "{bomb}");
     // The connection serves on.
     let (answer, taken) = tokio::join!(client.export(request(&["a"])), running.take(true));
     assert_eq!((answer.unwrap().into_inner().partial_success, taken), (None, vec!["a".to_owned()]));
-    assert_eq!(running.counted()["refused"], 2);
+    assert_eq!(running.counted()["refused"], 3);
 }
 
 #[tokio::test]
@@ -141,7 +157,7 @@ async fn a_request_that_is_sent_again_is_known_again() {
     for _ in 0..2 {
         let mut client = client.clone();
         let answer = tokio::spawn(async move { client.export(request(&["a"])).await });
-        let batch = running.batches.recv().await.unwrap();
+        let batch = running.batch().await;
         ids.push(batch.events[0].id());
         drop(batch.done);
         answer.await.unwrap().unwrap_err();
@@ -194,6 +210,9 @@ async fn http_says_what_is_wrong_with_a_request() {
     let protobuf = "application/x-protobuf";
     let good = request(&["a"]).encode_to_vec();
     let bomb = gzip(&vec![0; 16 * BODY]);
+    let many = empty(BODY / 2 - 64);
+    let json = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{}{{}}]}}]}}]}}"#, "{},".repeat(BODY / 4));
+    let json = json.into_bytes();
     for (path, kind, encoding, body, status) in [
         ("/v1/traces", protobuf, "identity", good.clone(), 404),
         ("/v1/logs", "text/plain", "identity", good.clone(), 415),
@@ -203,14 +222,57 @@ async fn http_says_what_is_wrong_with_a_request() {
         ("/v1/logs", protobuf, "gzip", good.clone(), 400),
         ("/v1/logs", protobuf, "identity", vec![0; BODY + 1], 413),
         ("/v1/logs", protobuf, "gzip", bomb, 413),
+        // A few kilobytes that would be a hundred megabytes once decoded.
+        ("/v1/logs", protobuf, "gzip", gzip(&many.encode_to_vec()), 413),
+        ("/v1/logs", "application/json", "gzip", gzip(&json), 413),
     ] {
         let request = client.post(url(path)).header("content-type", kind).header("content-encoding", encoding);
         let answer = request.body(body).send().await.unwrap();
         assert_eq!(answer.status().as_u16(), status, "{path} {kind} {encoding}");
     }
     assert_eq!(client.get(url("/v1/logs")).send().await.unwrap().status().as_u16(), 405);
-    assert_eq!(running.counted()["refused"], 9);
+    assert_eq!(running.counted()["refused"], 11);
     let request = client.post(url("/v1/logs")).header("content-type", protobuf).header("content-encoding", "gzip");
     let (answer, taken) = tokio::join!(request.body(gzip(&good)).send(), running.take(true));
     assert_eq!((answer.unwrap().status().as_u16(), taken), (200, vec!["a".to_owned()]));
+}
+
+/// A connection on which nothing is said; when it is closed.
+async fn closed(address: SocketAddr, said: &[u8]) -> Duration {
+    let mut peer = TcpStream::connect(address).await.unwrap();
+    peer.write_all(said).await.unwrap();
+    let began = tokio::time::Instant::now();
+    let mut bytes = [0; 1024];
+    while peer.read(&mut bytes).await.is_ok_and(|size| size > 0) {}
+    began.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_on_which_no_request_begins_is_closed() {
+    let running = Running::start(None).await;
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    for address in [running.grpc, running.http] {
+        for said in [b"".as_slice(), &preface[..7], preface, b"POST /v1/logs HTTP/1.1\r\nhost:"] {
+            let open = tokio::time::timeout(Duration::from_secs(300), closed(address, said)).await;
+            let open = open.unwrap_or_else(|_| panic!("{address} holds {:?}", String::from_utf8_lossy(said)));
+            assert!(open < Duration::from_secs(60), "{open:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_never_come_hold_up_nobody() {
+    let mut running = Running::start(None).await;
+    // More than there were turns to be had once.
+    let mut slow = Vec::new();
+    for _ in 0..60 {
+        let mut peer = TcpStream::connect(running.http).await.unwrap();
+        let head = "POST /v1/logs HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
+        peer.write_all(head.as_bytes()).await.unwrap();
+        slow.push(peer);
+    }
+    let mut client = grpc(&running).await;
+    let (answer, taken) = tokio::join!(client.export(request(&["a"])), running.take(true));
+    assert_eq!((answer.unwrap().into_inner().partial_success, taken), (None, vec!["a".to_owned()]));
+    drop(slow);
 }

@@ -58,6 +58,7 @@ struct Seen {
     is_closed: Mutex<bool>,
     hates: Mutex<Option<&'static str>>,
     wants: Mutex<Option<Wants>>,
+    breaks: Mutex<bool>,
     changed: Notify,
 }
 
@@ -75,6 +76,7 @@ impl Seen {
         tokio::time::timeout(SOON, waiting).await.expect("it arrives")
     }
     fn answer(&self, body: &str) -> Result<(), Refused> {
+        assert!(!std::mem::take(&mut *self.breaks.lock()), "it breaks");
         if *self.is_closed.lock() {
             return Err(Refused::Later("closed".into()));
         }
@@ -220,6 +222,16 @@ async fn soon<T>(told: oneshot::Receiver<T>) -> Result<T, oneshot::error::RecvEr
     tokio::time::timeout(SOON, told).await.expect("it is told")
 }
 
+/// Waits until something that another task does has happened.
+async fn until(mut is_so: impl FnMut() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, waiting).await.expect("it happens");
+}
+
 const BOTH: &str = "
 [transforms.json]
 type = 'parse'
@@ -243,13 +255,43 @@ async fn a_batch_is_acknowledged_once_every_branch_is_durable() {
     let mut told = world.give(&[r#"{"n":1}"#]).await;
     world.copy.wait_for(1).await;
     assert!(told.try_recv().is_err(), "one branch is not durable");
+    until(|| world.pipeline.monitor().status().components["outside"].retries > 0).await;
     *world.outside.is_closed.lock() = false;
     soon(told).await.unwrap();
     assert_eq!(world.outside.wait_for(1).await, [r#"{"n":1}"#]);
     let counts = world.pipeline.monitor().status().components;
     assert_eq!((counts["audit"].received, counts["json"].sent, counts["outside"].sent), (1, 1, 1));
-    assert!(counts["outside"].retries > 0 && counts["outside"].buffered_events == 0);
+    assert_eq!(counts["outside"].buffered_events, 0);
     assert!(world.pipeline.stop().await);
+}
+
+#[tokio::test]
+async fn a_sink_that_breaks_is_begun_again_and_what_it_held_is_not_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = start(folder.path(), BOTH).await;
+    *world.outside.breaks.lock() = true;
+    let told = world.give(&[r#"{"n":1}"#]).await;
+    soon(told).await.unwrap_err();
+    let monitor = world.pipeline.monitor();
+    let told = world.give(&[r#"{"n":2}"#]).await;
+    soon(told).await.unwrap();
+    assert_eq!(world.outside.wait_for(1).await, [r#"{"n":2}"#]);
+    let counts = monitor.status().components;
+    assert_eq!((counts["outside"].restarts, counts["outside"].running, counts["copy"].restarts), (1, 1, 0));
+    assert!(monitor.down().is_empty());
+    world.pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_broken_sink_held_of_its_buffer_is_told_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let text =
+        "[sinks.copy]\ntype = 'directory'\nfolder = 'copy'\ninputs = ['audit']\nbuffer = { max_bytes = 1048576 }\n";
+    let world = start(folder.path(), text).await;
+    *world.copy.breaks.lock() = true;
+    soon(world.give(&[r#"{"n":1}"#]).await).await.unwrap();
+    assert!(world.copy.wait_for(1).await[0].contains(r#"\"n\":1"#));
+    world.pipeline.stop().await;
 }
 
 #[tokio::test]
@@ -301,8 +343,13 @@ async fn a_full_queue_holds_the_source_back_and_nothing_is_dropped() {
     for told in told {
         soon(told).await.unwrap();
     }
-    assert!(world.outside.wait_for(count * 512).await.len() >= count * 512);
+    world.outside.wait_for(count * 512).await;
     assert!(world.pipeline.monitor().status().components["outside"].waited_us > 0);
+    // Nothing more is on its way then.
+    world.pipeline.stop().await;
+    let mut found: BTreeMap<String, usize> = BTreeMap::new();
+    world.outside.bodies.lock().iter().for_each(|body| *found.entry(body.clone()).or_default() += 1);
+    assert_eq!(found, lines.iter().map(|line| ((*line).to_owned(), count)).collect());
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::{
 };
 use pipeline::sink::{Notice, Refused, Sink, SinkConfig, Topic};
 use prost::Message;
+use std::time::Duration;
 use support::receiver::{Deed, Receiver};
 use support::tls::Authority;
 use support::{NOW_MS, clock};
@@ -46,11 +47,18 @@ fn never(outcome: (usize, Result<(), Refused>)) -> usize {
     outcome.0
 }
 
+/// Long enough that no busy machine is taken for a receiver that does not answer.
+const PATIENCE: u64 = 30;
+
 async fn webhook(authority: &Authority, deeds: Vec<Deed>) -> (Receiver, Box<dyn Sink>) {
+    webhook_within(authority, deeds, PATIENCE).await
+}
+
+async fn webhook_within(authority: &Authority, deeds: Vec<Deed>, seconds: u64) -> (Receiver, Box<dyn Sink>) {
     let receiver = Receiver::start(authority, deeds).await;
     std::fs::write(authority.path("secret"), format!("{SECRET}\n")).unwrap();
     let sink = open(&format!(
-        "type = 'webhook'\nurl = '{}'\nsecret = '{}'\ntimeout_seconds = 1\ntls = {{ ca = '{}' }}",
+        "type = 'webhook'\nurl = '{}'\nsecret = '{}'\ntimeout_seconds = {seconds}\ntls = {{ ca = '{}' }}",
         receiver.url("/hook"),
         authority.path("secret").display(),
         authority.path("ca.pem").display()
@@ -61,15 +69,15 @@ async fn webhook(authority: &Authority, deeds: Vec<Deed>) -> (Receiver, Box<dyn 
 #[tokio::test]
 async fn a_webhook_signs_and_repeats_under_the_same_key_until_it_is_taken() {
     let authority = Authority::new();
-    let deeds = [Deed::Answer(503, vec![]), Deed::HangUp, Deed::Wait, Deed::Answer(429, vec![])];
+    let deeds = [Deed::Answer(503, vec![]), Deed::HangUp, Deed::Answer(429, vec![])];
     let (receiver, sink) = webhook(&authority, deeds.to_vec()).await;
-    for _ in 0..4 {
+    for _ in 0..3 {
         assert_eq!(later(sink.deliver(&[notice("incident/1/2")]).await), 0);
     }
     assert_eq!(sink.deliver(&[notice("incident/1/2"), notice("incident/1/3")]).await, (2, Ok(())));
     let requests = receiver.requests();
     let keys: Vec<&str> = requests.iter().map(|request| request.headers["idempotency-key"].as_str()).collect();
-    assert_eq!(keys, [["incident/1/2"; 5].as_slice(), &["incident/1/3"]].concat());
+    assert_eq!(keys, [["incident/1/2"; 4].as_slice(), &["incident/1/3"]].concat());
     for request in &requests {
         // As the module's documentation tells receivers.
         let (time, tag) = request.headers["holdfast-signature"].split_once(",v1=").unwrap();
@@ -81,6 +89,20 @@ async fn a_webhook_signs_and_repeats_under_the_same_key_until_it_is_taken() {
         let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
         assert_eq!((&body["topic"], &body["body"]["class_uid"]), (&"incident".into(), &2005.into()));
     }
+}
+
+#[tokio::test]
+async fn a_webhook_that_does_not_answer_in_time_is_asked_again_under_the_same_key() {
+    let authority = Authority::new();
+    // Whoever waits is not asked for anything else, however long the handshake took.
+    let (receiver, sink) = webhook_within(&authority, vec![Deed::Wait; 1_000], 1).await;
+    let asked = async {
+        while receiver.requests().len() < 2 {
+            assert_eq!(later(sink.deliver(&[notice("incident/1/2")]).await), 0);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), asked).await.unwrap();
+    assert!(receiver.requests().iter().all(|request| request.headers["idempotency-key"] == "incident/1/2"));
 }
 
 #[tokio::test]
@@ -116,7 +138,7 @@ async fn syslog_goes_over_tls_and_finds_its_receiver_again() {
     let authority = Authority::new();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let sink = open(&format!(
-        "type = 'syslog'\nhost = 'localhost'\nport = {}\ntimeout_seconds = 1\ntls = {{ ca = '{}' }}",
+        "type = 'syslog'\nhost = 'localhost'\nport = {}\ntimeout_seconds = {PATIENCE}\ntls = {{ ca = '{}' }}",
         listener.local_addr().unwrap().port(),
         authority.path("ca.pem").display()
     ));
@@ -159,7 +181,7 @@ async fn mail(
     std::fs::write(authority.path("password"), "secret").unwrap();
     let sink = open(&format!(
         "type = 'smtp'\nhost = 'localhost'\nport = {}\nsecurity = '{security}'\nca = '{}'\nusername = 'soc'\n\
-         password = '{}'\nfrom = 'Holdfast <soc@example.org>'\nto = ['duty@example.org']\ntimeout_seconds = 2",
+         password = '{}'\nfrom = 'Holdfast <soc@example.org>'\nto = ['duty@example.org']\ntimeout_seconds = {PATIENCE}",
         server.address.port(),
         authority.path("ca.pem").display(),
         authority.path("password").display()

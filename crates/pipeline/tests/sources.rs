@@ -228,7 +228,7 @@ async fn datagrams_that_the_kernel_dropped_are_counted() {
 }
 
 fn around(folder: &Path) -> Surroundings {
-    Surroundings { clock: clock(), folder: folder.to_owned() }
+    Surroundings { clock: clock(), folder: folder.to_owned(), counters: Arc::default() }
 }
 
 async fn open(config: &str, folder: &Path) -> Box<dyn Source> {
@@ -317,7 +317,9 @@ async fn a_batch_that_is_durable_does_not_cover_for_one_before_it_that_is_not() 
     let (out, mut from) = channel();
     let _task = tokio::spawn(open(&config, folder.path()).await.run(out));
     let first = batch(&mut from).await;
-    std::fs::write(&log, "one\ntwo\n").unwrap();
+    // Added, not written over: the source may look at any moment.
+    let mut file = std::fs::File::options().append(true).open(&log).unwrap();
+    std::io::Write::write_all(&mut file, b"two\n").unwrap();
     let second = batch(&mut from).await;
     assert_eq!((texts(&first), texts(&second)), (vec![(0, "one".into())], vec![(4, "two".into())]));
     // Neither order of answers leaves a gap.

@@ -198,3 +198,49 @@ fn the_examples_are_sound_and_their_tests_hold() {
     }
     assert_eq!(count, 3);
 }
+
+#[test]
+fn secrets_and_certificates_that_are_not_there_are_found_before_the_start() {
+    struct Never;
+    impl model::time::Clock for Never {
+        fn wall_ms(&self) -> u64 {
+            0
+        }
+        fn monotonic(&self) -> std::time::Duration {
+            std::time::Duration::ZERO
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let text = "
+[sources.posted]
+type = 'http'
+address = '127.0.0.1:0'
+token = 'posted.token'
+[sources.lines]
+type = 'syslog'
+mode = 'tls'
+address = '127.0.0.1:0'
+tls = { certificate = 'no.pem', key = 'no.key' }
+[sinks.soc]
+type = 'webhook'
+inputs = ['alerts']
+url = 'https://soc.example/hook'
+secret = 'soc.secret'
+[sinks.kept]
+type = 'directory'
+inputs = ['incidents']
+folder = 'kept'
+";
+    let (topology, findings) = Topology::read("t.toml", text, folder.path().to_owned());
+    assert_eq!(findings, []);
+    std::fs::write(folder.path().join("soc.secret"), "short").unwrap();
+    let clock: std::sync::Arc<dyn model::time::Clock> = std::sync::Arc::new(Never);
+    let found: Vec<String> = topology.look("t.toml", &clock).iter().map(ToString::to_string).collect();
+    assert_eq!(found.len(), 3, "{found:#?}");
+    assert!(found[0].starts_with("t.toml:2: posted: ") && found[0].contains("posted.token"), "{}", found[0]);
+    assert!(found[1].starts_with("t.toml:6: lines: ") && found[1].contains("no.pem"), "{}", found[1]);
+    assert!(found[2].starts_with("t.toml:11: soc: ") && found[2].contains("at least 16"), "{}", found[2]);
+    assert!(!folder.path().join("kept").exists(), "looking makes nothing");
+    std::fs::write(folder.path().join("soc.secret"), "sixteen bytes or more").unwrap();
+    assert_eq!(topology.look("t.toml", &clock).len(), 2);
+}

@@ -19,6 +19,9 @@ pub enum PipelineCommand {
     Check {
         /// The topology.
         file: PathBuf,
+        /// Do not look for the secrets and certificates that it names: this machine does not have them.
+        #[arg(long)]
+        without_secrets: bool,
         /// Answer as JSON.
         #[arg(long)]
         json: bool,
@@ -109,7 +112,7 @@ pub struct Chosen {
 /// Answers one question.
 pub fn run(command: &PipelineCommand) -> Result<()> {
     match command {
-        PipelineCommand::Check { file, json } => check(file, *json),
+        PipelineCommand::Check { file, without_secrets, json } => check(file, !without_secrets, *json),
         PipelineCommand::Graph { file, format } => {
             let format = match format {
                 Format::Text => graph::Format::Text,
@@ -145,8 +148,11 @@ fn refuse(findings: &[Finding]) -> Result<()> {
     if findings.is_empty() { Ok(()) } else { bail!("{} things are wrong with the topology", findings.len()) }
 }
 
-fn check(file: &Path, as_json: bool) -> Result<()> {
-    let (topology, findings) = read(file)?;
+fn check(file: &Path, looks: bool, as_json: bool) -> Result<()> {
+    let (topology, mut findings) = read(file)?;
+    if looks && findings.is_empty() {
+        findings = intake::look(&topology, &file.display().to_string());
+    }
     let (sources, transforms, sinks) = (topology.sources.len(), topology.transforms.len(), topology.sinks.len());
     if as_json {
         let report = json!({"findings": findings, "sources": sources, "transforms": transforms, "sinks": sinks});

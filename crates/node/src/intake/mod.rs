@@ -8,6 +8,7 @@ use crate::driver::duty::Work;
 use crate::machine::command::Identity;
 use crate::machine::note::Note;
 use crate::node::Node;
+use crate::world::SystemClock;
 use anyhow::{Context, bail};
 use async_trait::async_trait;
 use detection::RawEvent;
@@ -22,7 +23,7 @@ use pipeline::sink::webhook::WebhookConfig;
 use pipeline::sink::{Refused, Sink, Topic};
 use pipeline::source::Source;
 use pipeline::tls::ClientTls;
-use pipeline::topology::{AUDIT, DETECTOR, Topology};
+use pipeline::topology::{AUDIT, DETECTOR, Finding, Topology};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,6 +55,11 @@ pub fn topology(config: &DetectionConfig) -> anyhow::Result<Topology> {
         return Ok(topology);
     }
     bail!("{}", findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+}
+
+/// What is wrong with the secrets and certificates that a topology names.
+pub fn look(topology: &Topology, file: &str) -> Vec<Finding> {
+    topology.look(file, &(Arc::new(SystemClock::new()) as Arc<dyn Clock>))
 }
 
 /// The topology that the configuration's own keys stand for.

@@ -1,6 +1,7 @@
 //! What the pipeline counts, in Prometheus' terms: read where it is counted, when someone looks.
 
 use pipeline::runtime::{Monitor, Status};
+use pipeline::source::GAUGES as GAUGES_OF_SOURCES;
 use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 /// The instruments of a running pipeline. Components are named by the configuration, so they are few.
@@ -10,10 +11,11 @@ pub struct PipelineMetrics {
     counters: Vec<(&'static str, IntCounterVec)>,
     gauges: Vec<(&'static str, IntGaugeVec)>,
     sources: IntCounterVec,
+    sources_now: IntGaugeVec,
     dead_letters: IntGaugeVec,
 }
 
-const COUNTERS: [(&str, &str, &str); 7] = [
+const COUNTERS: [(&str, &str, &str); 8] = [
     ("received", "received_events_total", "Events that came to a component."),
     ("sent", "sent_events_total", "Events that went on from a component."),
     ("left_out", "left_out_events_total", "Events left out because the topology says so."),
@@ -21,10 +23,12 @@ const COUNTERS: [(&str, &str, &str); 7] = [
     ("dead_lettered", "dead_letter_events_total", "Events that became dead letters."),
     ("waited_us", "waiting_microseconds_total", "How long others have waited for a component."),
     ("retries", "retries_total", "How often a sink said: later."),
+    ("restarts", "restarts_total", "How often a component's task was begun again after it had ended."),
 ];
-const GAUGES: [(&str, &str, &str); 2] = [
+const GAUGES: [(&str, &str, &str); 3] = [
     ("buffered_events", "buffered_events", "Events that wait for a component."),
     ("buffered_bytes", "buffered_bytes", "Their bytes, in memory or on disk."),
+    ("running", "running", "1 while a component's tasks run, 0 while one has ended that should not have."),
 ];
 
 impl PipelineMetrics {
@@ -37,18 +41,24 @@ impl PipelineMetrics {
             registry.register(Box::new(counter.clone())).expect("every name is registered once");
             counter
         };
-        let gauge = |name: &str, help: &str, label: &str| {
-            let gauge = IntGaugeVec::new(options(name, help), &[label]).expect("the name is well formed");
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            let gauge = IntGaugeVec::new(options(name, help), labels).expect("the name is well formed");
             registry.register(Box::new(gauge.clone())).expect("every name is registered once");
             gauge
         };
         let counters = COUNTERS.map(|(what, name, help)| (what, counter(name, help, &["component"])));
-        let gauges = GAUGES.map(|(what, name, help)| (what, gauge(name, help, "component")));
+        let gauges = GAUGES.map(|(what, name, help)| (what, gauge(name, help, &["component"])));
         let sources = counter("source_total", "What a source counts of its own.", &["component", "what"]);
+        let sources_now = gauge("source_now", "What a source has now: connections, files.", &["component", "what"]);
         let dead_letters =
-            gauge("dead_letters", "Dead letters that are kept: bytes, and files that had to go.", "what");
+            gauge("dead_letters", "Dead letters that are kept: bytes, and files that had to go.", &["what"]);
         let (counters, gauges) = (counters.into(), gauges.into());
-        Self { monitor, registry, counters, gauges, sources, dead_letters }
+        Self { monitor, registry, counters, gauges, sources, sources_now, dead_letters }
+    }
+
+    /// Components of which a task has ended that should not have.
+    pub fn down(&self) -> Vec<std::sync::Arc<str>> {
+        self.monitor.down()
     }
 
     /// The text exposition of this moment.
@@ -66,6 +76,10 @@ impl PipelineMetrics {
         }
         for (component, counts) in &sources {
             for (what, value) in counts {
+                if GAUGES_OF_SOURCES.contains(what) {
+                    self.sources_now.with_label_values(&[&**component, what]).set(value.cast_signed());
+                    continue;
+                }
                 let counter = self.sources.with_label_values(&[&**component, what]);
                 counter.inc_by(value.saturating_sub(counter.get()));
             }

@@ -19,6 +19,8 @@ pub struct Counters {
     disk_bytes: AtomicU64,
     waited_us: AtomicU64,
     retries: AtomicU64,
+    down: AtomicU64,
+    restarts: AtomicU64,
 }
 
 /// What the counters of one component said at one moment.
@@ -42,6 +44,10 @@ pub struct Counts {
     pub waited_us: u64,
     /// How often it said: later.
     pub retries: u64,
+    /// 1 while all its tasks run, 0 while one has ended that should not have.
+    pub running: u64,
+    /// How often one of its tasks came up again.
+    pub restarts: u64,
 }
 
 impl Counters {
@@ -65,6 +71,13 @@ impl Counters {
     }
     pub(super) fn retry(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+    pub(super) fn goes_down(&self) {
+        self.down.fetch_add(1, Ordering::Relaxed);
+    }
+    pub(super) fn comes_up(&self) {
+        self.down.fetch_sub(1, Ordering::Relaxed);
+        self.restarts.fetch_add(1, Ordering::Relaxed);
     }
     pub(super) fn hold(&self, events: u64, bytes: u64) {
         self.buffered_events.fetch_add(events, Ordering::Relaxed);
@@ -92,13 +105,15 @@ impl Counters {
             buffered_bytes: of(&self.buffered_bytes) + of(&self.disk_bytes),
             waited_us: of(&self.waited_us),
             retries: of(&self.retries),
+            running: u64::from(of(&self.down) == 0),
+            restarts: of(&self.restarts),
         }
     }
 }
 
 impl Counts {
     /// All of them, by name.
-    pub fn named(&self) -> [(&'static str, u64); 9] {
+    pub fn named(&self) -> [(&'static str, u64); 11] {
         [
             ("received", self.received),
             ("sent", self.sent),
@@ -109,6 +124,8 @@ impl Counts {
             ("buffered_bytes", self.buffered_bytes),
             ("waited_us", self.waited_us),
             ("retries", self.retries),
+            ("running", self.running),
+            ("restarts", self.restarts),
         ]
     }
 }

@@ -21,9 +21,9 @@ const TOLD_MAX: usize = 512;
 /// How long the platform's own sinks wait for more records to take at once: each time is an entry of a log.
 const LINGER: Duration = Duration::from_millis(50);
 /// Pause after the first "later"; each further one waits twice as long.
-const PAUSE_MIN: Duration = Duration::from_millis(200);
+pub(super) const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// The longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// One of the platform's own sinks: the region's log, or the archive.
 #[async_trait]
@@ -126,10 +126,10 @@ pub(super) struct Delivery {
 
 impl Delivery {
     /// From memory: a batch is durable once the sink has taken it. Ends when its queue does.
-    pub(super) async fn from_queue(self, mut queue: UnboundedReceiver<Parcel>) {
+    pub(super) async fn from_queue(&self, queue: &mut UnboundedReceiver<Parcel>) {
         while let Some(first) = queue.recv().await {
             let mut parcels = vec![first];
-            self.gather(&mut queue, &mut parcels).await;
+            self.gather(queue, &mut parcels).await;
             let mut records = Vec::new();
             let mut done: Vec<(Branch, _)> = Vec::new();
             for parcel in parcels {
@@ -160,7 +160,9 @@ impl Delivery {
     }
 
     /// From disk, until it is told to end and nothing waits.
-    pub(super) async fn from_disk(self, disk: Arc<Disk>, mut ending: watch::Receiver<bool>) {
+    pub(super) async fn from_disk(&self, disk: &Arc<Disk>, mut ending: watch::Receiver<bool>) {
+        // What was taken before a fall, and not dealt with, is taken again.
+        disk.rewind();
         loop {
             let mut taken = tokio::select! {
                 biased;
@@ -209,7 +211,7 @@ impl Delivery {
 }
 
 /// From a queue to disk: a batch is durable once it is written.
-pub(super) async fn to_disk(mut queue: UnboundedReceiver<Parcel>, disk: Arc<Disk>) {
+pub(super) async fn to_disk(queue: &mut UnboundedReceiver<Parcel>, disk: &Arc<Disk>) {
     while let Some(Parcel { records, branch, room }) = queue.recv().await {
         if disk.append(&records).await {
             branch.durable();

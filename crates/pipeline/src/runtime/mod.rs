@@ -5,6 +5,7 @@
 //! taken it, or has it on disk.
 
 mod ack;
+mod bulk;
 mod counters;
 mod deliver;
 mod disk;
@@ -12,6 +13,7 @@ mod morgue;
 mod pump;
 mod queue;
 mod sides;
+mod supervise;
 
 pub use counters::{Board, Counters, Counts};
 pub use deliver::Inlet;
@@ -23,8 +25,10 @@ use crate::resource::OpenError;
 use crate::sink::Sink;
 use crate::source::{self, Source, Surroundings};
 use crate::topology::{OWN_SINKS, Topology};
+use bulk::Worker;
 use deliver::{Delivery, Outlet};
 use disk::Disk;
+use futures::future::BoxFuture;
 use model::time::Clock;
 use morgue::Morgue;
 use pump::Works;
@@ -33,7 +37,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use supervise::{Standing, kept};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 /// How long a stop waits for what is on its way.
@@ -120,6 +125,12 @@ pub struct Monitor {
 }
 
 impl Monitor {
+    /// Components of which a task has ended that should not have.
+    pub fn down(&self) -> Vec<Arc<str>> {
+        let all = self.board.read().into_iter();
+        all.filter(|(_, counts)| counts.running == 0).map(|(name, _)| name).collect()
+    }
+
     /// What it counts now.
     pub fn status(&self) -> Status {
         let (dead_letters_files_lost, dead_letters_bytes) = self.morgue.kept();
@@ -144,6 +155,11 @@ pub struct Status {
     /// Files of dead letters that went because their bound was met.
     pub dead_letters_files_lost: u64,
 }
+
+/// Opens a source once more.
+type Reopen = Box<dyn Fn() -> BoxFuture<'static, Result<Box<dyn Source>, OpenError>> + Send>;
+/// A source, open, and how it is opened again; the platform's own are not.
+type Opened = (Arc<str>, Box<dyn Source>, Option<Reopen>);
 
 /// What is put together while a topology starts.
 struct Starting<'a> {
@@ -179,10 +195,11 @@ impl Pipeline {
         let (mut sources, mut pumps, mut addresses) = (JoinSet::new(), JoinSet::new(), BTreeMap::new());
         let mut counters = BTreeMap::new();
         let witness = host.witness.clone();
-        for (name, source) in starting.open_sources(host).await? {
-            addresses.insert(Arc::clone(&name), source.addresses());
-            counters.insert(Arc::clone(&name), source.counters());
-            starting.source(&name, source, &works, &mut sources, &mut pumps)?;
+        for opened in starting.open_sources(host).await? {
+            let (name, source, _) = &opened;
+            addresses.insert(Arc::clone(name), source.addresses());
+            counters.insert(Arc::clone(name), source.counters());
+            starting.source(opened, &works, &mut sources, &mut pumps)?;
         }
         let mut sides = JoinSet::new();
         sides.spawn(sides::reload(Arc::clone(&works.plan)));
@@ -250,17 +267,19 @@ impl Starting<'_> {
                 Outlet::Outside(sink, Arc::clone(&host.tenant))
             };
             let counters = self.board.of(name);
-            let (sender, queue) = queue::queue(&counters);
+            let (sender, mut queue) = queue::queue(&counters);
+            let (delivering, filling) = (Standing::new(name, &counters), Standing::new(name, &counters));
             let morgue = Arc::clone(&self.morgue);
-            let delivery = Delivery { name: Arc::clone(name), outlet, counters, morgue };
+            let worker = Worker::new(Delivery { name: Arc::clone(name), outlet, counters, morgue });
             match &sink.buffer {
                 None => {
-                    deliveries.spawn(delivery.from_queue(queue));
+                    deliveries.spawn(kept!(delivering, worker.from_queue(&mut queue)));
                 }
                 Some(config) => {
-                    let disk = self.disk(name, config)?;
-                    deliveries.spawn(deliver::to_disk(queue, Arc::clone(&disk)));
-                    deliveries.spawn(delivery.from_disk(disk, self.ending.subscribe()));
+                    let (disk, ending) = (self.disk(name, config)?, self.ending.subscribe());
+                    let same = Arc::clone(&disk);
+                    deliveries.spawn(kept!(filling, deliver::to_disk(&mut queue, &same)));
+                    deliveries.spawn(kept!(delivering, worker.from_disk(&disk, ending.clone())));
                 }
             }
             queues.insert(Arc::clone(name), sender);
@@ -268,47 +287,55 @@ impl Starting<'_> {
         Ok(queues)
     }
 
-    async fn open_sources(&self, host: Host) -> Result<Vec<(Arc<str>, Box<dyn Source>)>, NotStarted> {
-        let surroundings = Surroundings { clock: Arc::clone(&host.clock), folder: host.folder.join("sources") };
-        std::fs::create_dir_all(&surroundings.folder)
-            .map_err(|error| NotStarted::Disk { path: surroundings.folder.clone(), error })?;
-        let mut opened: Vec<(Arc<str>, Box<dyn Source>)> = Vec::new();
+    async fn open_sources(&self, host: Host) -> Result<Vec<Opened>, NotStarted> {
+        let folder = host.folder.join("sources");
+        std::fs::create_dir_all(&folder).map_err(|error| NotStarted::Disk { path: folder.clone(), error })?;
+        let mut opened: Vec<Opened> = Vec::new();
         for entry in &self.topology.sources {
-            let source = entry.config.open(&format!("{}.{}", host.node, entry.name), &surroundings).await;
+            let name: Arc<str> = format!("{}.{}", host.node, entry.name).into();
+            let (clock, counters) = (Arc::clone(&host.clock), Arc::default());
+            let (config, around) = (entry.config.clone(), Surroundings { clock, folder: folder.clone(), counters });
+            let source = config.open(&name, &around).await;
             let source = source.map_err(|why| NotStarted::Component { name: Arc::clone(&entry.name), why })?;
-            opened.push((Arc::clone(&entry.name), source));
+            let reopen: Reopen = Box::new(move || {
+                let (name, config, around) = (Arc::clone(&name), config.clone(), around.clone());
+                Box::pin(async move { config.open(&name, &around).await })
+            });
+            opened.push((Arc::clone(&entry.name), source, Some(reopen)));
         }
-        opened.extend(host.own_sources);
+        opened.extend(host.own_sources.into_iter().map(|(name, source)| (name, source, None)));
         Ok(opened)
     }
 
     fn source(
         &self,
-        name: &Arc<str>,
-        source: Box<dyn Source>,
+        (name, source, reopen): Opened,
         works: &Works,
         sources: &mut JoinSet<()>,
         pumps: &mut JoinSet<()>,
     ) -> Result<(), NotStarted> {
-        let (out, batches) = source::channel();
-        let entry = self.topology.sources.iter().find(|entry| entry.name == *name);
+        let (out, mut batches) = source::channel();
+        let counters = self.board.of(&name);
+        let standing = || Standing::new(&name, &counters);
+        let (pumping, filling, running) = (standing(), standing(), standing());
+        let (works, same) = (works.clone(), works.clone());
+        let (source_name, same_name) = (Arc::clone(&name), Arc::clone(&name));
+        let entry = self.topology.sources.iter().find(|entry| entry.name == name);
         match entry.and_then(|entry| entry.buffer.as_ref()) {
             None => {
-                pumps.spawn(pump::straight(works.clone(), Arc::clone(name), batches));
+                pumps.spawn(kept!(pumping, pump::straight(&works, &source_name, &mut batches)));
             }
             Some(config) => {
-                let disk = self.disk(name, config)?;
-                pumps.spawn(pump::to_disk(works.clone(), Arc::clone(name), batches, Arc::clone(&disk)));
-                pumps.spawn(pump::from_disk(works.clone(), Arc::clone(name), disk, self.ending.subscribe()));
+                let (disk, ending) = (self.disk(&name, config)?, self.ending.subscribe());
+                let same_disk = Arc::clone(&disk);
+                pumps.spawn(kept!(filling, pump::to_disk(&same, &same_name, &mut batches, &same_disk)));
+                pumps.spawn(kept!(pumping, pump::from_disk(&works, &source_name, &disk, ending.clone())));
             }
         }
-        let (running, name) = (source.run(out), Arc::clone(name));
-        sources.spawn(async move {
-            match running.await {
-                Ok(()) => tracing::info!(source = %name, "a source has ended"),
-                Err(error) => tracing::error!(source = %name, %error, "a source has ended"),
-            }
-        });
+        match reopen {
+            Some(reopen) => sources.spawn(supervise::described(running, source, reopen, out)),
+            None => sources.spawn(supervise::own(running, source, out)),
+        };
         Ok(())
     }
 }

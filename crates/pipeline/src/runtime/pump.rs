@@ -78,26 +78,26 @@ impl Works {
 }
 
 /// A source's batches, straight through. Ends when the source does.
-pub(super) async fn straight(works: Works, source: Arc<str>, mut batches: mpsc::Receiver<Batch>) {
-    let (entry, counters) = (Entry::From(Arc::clone(&source)), works.board.of(&source));
+pub(super) async fn straight(works: &Works, source: &Arc<str>, batches: &mut mpsc::Receiver<Batch>) {
+    let (entry, counters) = (Entry::From(Arc::clone(source)), works.board.of(source));
     while let Some(Batch { events, rejects, done }) = batches.recv().await {
         let count = events.len() as u64;
         counters.receive(count + rejects.len() as u64);
-        works.reject(&source, rejects).await;
+        works.reject(source, rejects).await;
         let began = tokio::time::Instant::now();
-        works.run(&entry, works.records(&source, events), done).await;
+        works.run(&entry, works.records(source, events), done).await;
         counters.wait(began.elapsed());
         counters.send(count);
     }
 }
 
 /// A source's batches to disk: durable there, so that the source waits for nothing else.
-pub(super) async fn to_disk(works: Works, source: Arc<str>, mut batches: mpsc::Receiver<Batch>, disk: Arc<Disk>) {
-    let counters = works.board.of(&source);
+pub(super) async fn to_disk(works: &Works, source: &Arc<str>, batches: &mut mpsc::Receiver<Batch>, disk: &Arc<Disk>) {
+    let counters = works.board.of(source);
     while let Some(Batch { events, rejects, done }) = batches.recv().await {
         counters.receive((events.len() + rejects.len()) as u64);
-        works.reject(&source, rejects).await;
-        let records = works.records(&source, events);
+        works.reject(source, rejects).await;
+        let records = works.records(source, events);
         if disk.append(&records).await
             && let Some(done) = done
         {
@@ -108,8 +108,10 @@ pub(super) async fn to_disk(works: Works, source: Arc<str>, mut batches: mpsc::R
 }
 
 /// From disk through the plan, until it is told to end. One batch at a time: what comes next on disk is confirmed in order.
-pub(super) async fn from_disk(works: Works, source: Arc<str>, disk: Arc<Disk>, mut ending: watch::Receiver<bool>) {
-    let (entry, counters) = (Entry::From(Arc::clone(&source)), works.board.of(&source));
+pub(super) async fn from_disk(works: &Works, source: &Arc<str>, disk: &Arc<Disk>, mut ending: watch::Receiver<bool>) {
+    let (entry, counters) = (Entry::From(Arc::clone(source)), works.board.of(source));
+    // What was taken before a fall, and not dealt with, is taken again.
+    disk.rewind();
     loop {
         let taken = tokio::select! {
             biased;

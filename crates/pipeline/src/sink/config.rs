@@ -2,7 +2,7 @@
 //!
 //! A description is checked here, and opened; what a sink does is said beside its code.
 
-use super::{Notice, Sink, Topic, directory, mail, otlp, syslog, webhook};
+use super::{Notice, Sink, Topic, directory, mail, otlp, parquet, syslog, webhook};
 use crate::resource::{Invalid, OpenError, Resource};
 use detection::Severity;
 use model::time::Clock;
@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A sink: `type = "webhook"`, `"syslog"`, `"smtp"`, `"otlp"` or `"directory"`, and the settings of that type.
+/// A sink: `type = "webhook"`, `"syslog"`, `"smtp"`, `"otlp"`, `"directory"` or `"parquet"`, and its settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum SinkConfig {
@@ -25,6 +25,8 @@ pub enum SinkConfig {
     Otlp(otlp::OtlpConfig),
     /// Files of JSON lines.
     Directory(directory::DirectoryConfig),
+    /// Parquet files in a folder or an object store.
+    Parquet(parquet::ParquetConfig),
 }
 
 /// Which notices a sink is for.
@@ -60,6 +62,7 @@ impl SinkConfig {
             Self::Smtp(config) => config.resolve(folder),
             Self::Otlp(config) => config.resolve(folder),
             Self::Directory(config) => crate::resource::resolve(&mut config.folder, folder),
+            Self::Parquet(config) => config.resolve(folder),
         }
     }
 
@@ -71,6 +74,7 @@ impl SinkConfig {
             Self::Smtp(config) => config.problems(),
             Self::Otlp(config) => config.problems(),
             Self::Directory(config) => config.problems(),
+            Self::Parquet(config) => config.problems(),
         }
     }
 
@@ -78,7 +82,20 @@ impl SinkConfig {
     pub fn resources(&self) -> Vec<Resource> {
         match self {
             Self::Directory(config) => vec![Resource::Folder(config.folder.clone())],
+            Self::Parquet(config) => config.folder.iter().cloned().map(Resource::Folder).collect(),
             Self::Webhook(_) | Self::Syslog(_) | Self::Smtp(_) | Self::Otlp(_) => Vec::new(),
+        }
+    }
+
+    /// Reads the secrets and certificates that it names, as its start would, and makes nothing.
+    ///
+    /// # Errors
+    /// The first of them that is not there, or is not what it should be.
+    pub fn look(&self, clock: &Arc<dyn Clock>) -> Result<(), OpenError> {
+        match self {
+            Self::Directory(_) => Ok(()),
+            Self::Parquet(config) => config.look(clock),
+            Self::Webhook(_) | Self::Syslog(_) | Self::Smtp(_) | Self::Otlp(_) => self.open("look", clock).map(drop),
         }
     }
 
@@ -93,6 +110,7 @@ impl SinkConfig {
             Self::Smtp(config) => Box::new(mail::Mail::open(name, config)?),
             Self::Otlp(config) => Box::new(otlp::Otlp::open(name, config)?),
             Self::Directory(config) => Box::new(directory::Directory::open(name, config)?),
+            Self::Parquet(config) => Box::new(parquet::Parquet::open(name, config, clock)?),
         })
     }
 }

@@ -9,13 +9,17 @@ pub mod mail;
 mod message;
 mod notice;
 pub mod otlp;
+pub mod parquet;
 pub mod syslog;
 pub mod webhook;
 
 pub use config::{SinkConfig, Wants};
 
+use archive::export::Row;
 use async_trait::async_trait;
 use detection::Severity;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// What a notice is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -91,4 +95,31 @@ pub trait Sink: Send + Sync + 'static {
     }
     /// Tells notices in order; how many were taken, and why the next one was not.
     async fn deliver(&self, notices: &[Notice]) -> (usize, Result<(), Refused>);
+    /// Where it takes events themselves, many at once, instead of notices of them.
+    fn bulk(&self) -> Option<&dyn Bulk> {
+        None
+    }
+}
+
+/// When enough events were gathered: whichever of these comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Roll {
+    /// So many.
+    pub events: usize,
+    /// So many bytes of them.
+    pub bytes: usize,
+    /// The first of them has waited for so long.
+    pub time: Duration,
+}
+
+/// A sink that takes events themselves, many at once.
+#[async_trait]
+pub trait Bulk: Send + Sync {
+    /// When it is to be told.
+    fn roll(&self) -> Roll;
+    /// Takes events, all or none: durable when this returns.
+    ///
+    /// # Errors
+    /// Not now, or never: then they become dead letters.
+    async fn put(&self, rows: Arc<Vec<Row>>) -> Result<(), Refused>;
 }

@@ -2,14 +2,14 @@
 //!
 //! A description is checked here, and opened; what a source does is said beside its code.
 
-use super::{Source, badge, file, otlp, syslog};
+use super::{Counters, Source, badge, file, http, otlp, syslog};
 use crate::resource::{Invalid, OpenError, Resource};
 use model::time::Clock;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A source: `type = "syslog"`, `"otlp"`, `"file"` or `"badge_csv"`, and the settings of that type.
+/// A source: `type = "syslog"`, `"otlp"`, `"http"`, `"file"` or `"badge_csv"`, and the settings of that type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum SourceConfig {
@@ -17,6 +17,8 @@ pub enum SourceConfig {
     Syslog(syslog::SyslogConfig),
     /// OpenTelemetry logs over gRPC and HTTP.
     Otlp(otlp::OtlpConfig),
+    /// JSON objects, one a line, over HTTP.
+    Http(http::HttpConfig),
     /// Log files that are followed through rotation.
     File(file::FileConfig),
     /// Badge readers' and visitors' records as CSV files.
@@ -30,6 +32,8 @@ pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     /// Where sources keep what they have read: one file each, by name.
     pub folder: PathBuf,
+    /// What the source counts; the same numbers when it is opened again.
+    pub counters: Arc<Counters>,
 }
 
 impl Surroundings {
@@ -45,6 +49,7 @@ impl SourceConfig {
         match self {
             Self::Syslog(config) => config.tls.iter_mut().for_each(|tls| tls.resolve(folder)),
             Self::Otlp(config) => config.tls.iter_mut().for_each(|tls| tls.resolve(folder)),
+            Self::Http(config) => config.resolve(folder),
             Self::File(config) => file::resolve(&mut config.paths, folder),
             Self::BadgeCsv(config) => file::resolve(&mut config.paths, folder),
         }
@@ -55,6 +60,7 @@ impl SourceConfig {
         match self {
             Self::Syslog(config) => config.problems(),
             Self::Otlp(config) => config.problems(),
+            Self::Http(config) => config.problems(),
             Self::File(config) => config.problems(),
             Self::BadgeCsv(config) => config.problems(),
         }
@@ -65,8 +71,23 @@ impl SourceConfig {
         match self {
             Self::Syslog(config) => config.resources(),
             Self::Otlp(config) => config.resources(),
+            Self::Http(config) => vec![Resource::Tcp(config.address)],
             Self::File(_) | Self::BadgeCsv(_) => Vec::new(),
         }
+    }
+
+    /// Reads the secrets and certificates that it names, as its start would.
+    ///
+    /// # Errors
+    /// The first of them that is not there, or is not what it should be.
+    pub fn look(&self) -> Result<(), OpenError> {
+        let tls = match self {
+            Self::Syslog(config) => &config.tls,
+            Self::Otlp(config) => &config.tls,
+            Self::Http(config) => return config.look(),
+            Self::File(_) | Self::BadgeCsv(_) => &None,
+        };
+        tls.iter().try_for_each(|tls| tls.load(&[]).map(drop))
     }
 
     /// Opens its sockets and files under a name that stays the same over restarts; nothing is read yet.
@@ -78,6 +99,7 @@ impl SourceConfig {
             Self::Syslog(config) => config.open(name, surroundings).await,
             Self::File(config) => config.open(name, surroundings),
             Self::Otlp(config) => config.open(name, surroundings).await,
+            Self::Http(config) => config.open(name, surroundings).await,
             Self::BadgeCsv(config) => config.open(name, surroundings),
         }
     }

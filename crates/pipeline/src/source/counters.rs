@@ -1,8 +1,11 @@
 //! What a source counts while it runs.
 //!
-//! Numbers only grow, `open` apart; nothing waits for them.
+//! Numbers only grow, but for [`GAUGES`]; nothing waits for them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The numbers that also shrink.
+pub const GAUGES: [&str; 2] = ["open", "files"];
 
 /// The counters of one source.
 #[derive(Debug, Default)]
@@ -21,6 +24,8 @@ pub struct Counters {
     pub lost: AtomicU64,
     /// Connections accepted.
     pub connections: AtomicU64,
+    /// Connections of a peer that had as many as it may have: closed at once.
+    pub turned_away: AtomicU64,
     /// Connections open now.
     pub open: AtomicU64,
     /// Connections that ended with an error or in silence.
@@ -35,7 +40,7 @@ pub struct Counters {
 
 impl Counters {
     /// All of them, by name.
-    pub fn read(&self) -> [(&'static str, u64); 12] {
+    pub fn read(&self) -> [(&'static str, u64); 13] {
         [
             ("events", &self.events),
             ("bytes", &self.bytes),
@@ -44,6 +49,7 @@ impl Counters {
             ("repeats", &self.repeats),
             ("lost", &self.lost),
             ("connections", &self.connections),
+            ("turned_away", &self.turned_away),
             ("open", &self.open),
             ("broken", &self.broken),
             ("handshakes_failed", &self.handshakes_failed),

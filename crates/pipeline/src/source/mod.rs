@@ -8,13 +8,15 @@ pub mod config;
 mod counters;
 pub mod file;
 mod handover;
+pub mod http;
 mod net;
 pub mod otlp;
 pub mod syslog;
+mod web;
 
 pub use config::{SourceConfig, Surroundings};
-pub use counters::Counters;
-pub use net::{CONNECTIONS_MAX, HANDSHAKE_TIME_MAX};
+pub use counters::{Counters, GAUGES};
+pub use net::{CONNECTIONS_MAX, HANDSHAKE_TIME_MAX, PEER_CONNECTIONS_MAX};
 
 use detection::{RawEvent, Reject};
 use futures::future::BoxFuture;

@@ -6,7 +6,7 @@
 
 use super::counters::add;
 use super::handover::Handover;
-use super::net::Listener;
+use super::net::{Listener, peer_connections_max, peer_problem};
 use super::{BATCH_EVENTS_MAX, Batch, Counters, Source, Surroundings};
 use crate::resource::{Invalid, OpenError, Resource};
 use crate::tls::ServerTls;
@@ -60,6 +60,9 @@ pub struct SyslogConfig {
     /// A connection that says nothing for so long is closed.
     #[serde(default = "silence_seconds")]
     pub silence_seconds: u64,
+    /// Most connections of one peer.
+    #[serde(default = "peer_connections_max")]
+    pub peer_connections_max: usize,
 }
 
 fn silence_seconds() -> u64 {
@@ -83,6 +86,7 @@ impl SyslogConfig {
         if self.silence_seconds == 0 {
             problems.push(Invalid::new("silence_seconds", "give connections at least 1 second"));
         }
+        problems.extend(peer_problem(self.peer_connections_max));
         problems
     }
 
@@ -98,10 +102,16 @@ impl SyslogConfig {
     pub(super) async fn open(&self, name: &str, around: &Surroundings) -> Result<Box<dyn Source>, OpenError> {
         let clock = Arc::clone(&around.clock);
         Ok(match self.mode {
-            Mode::Udp => Box::new(SyslogUdp::bind(name, self.address, clock).await?),
+            Mode::Udp => {
+                let source = SyslogUdp::bind(name, self.address, clock).await?;
+                Box::new(SyslogUdp { counters: Arc::clone(&around.counters), ..source })
+            }
             Mode::Tcp | Mode::Tls => {
                 let silence = Duration::from_secs(self.silence_seconds);
-                Box::new(SyslogTcp::bind(name, self.address, self.tls.as_ref(), silence, clock).await?)
+                let counters = Arc::clone(&around.counters);
+                let bound = SyslogTcp::bind_counting(name, self.address, self.tls.as_ref(), silence, clock, counters);
+                let source = bound.await?;
+                Box::new(source.peer_connections_max(self.peer_connections_max))
             }
         })
     }
@@ -218,7 +228,17 @@ impl SyslogTcp {
         silence: Duration,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, OpenError> {
-        let counters = Arc::<Counters>::default();
+        Self::bind_counting(name, address, tls, silence, clock, Arc::default()).await
+    }
+
+    async fn bind_counting(
+        name: &str,
+        address: SocketAddr,
+        tls: Option<&ServerTls>,
+        silence: Duration,
+        clock: Arc<dyn Clock>,
+        counters: Arc<Counters>,
+    ) -> Result<Self, OpenError> {
         let listener = Listener::bind(address, tls, &[], Arc::clone(&clock), Arc::clone(&counters)).await?;
         Ok(Self { name: name.to_owned(), listener, silence, clock, counters })
     }
@@ -226,6 +246,12 @@ impl SyslogTcp {
     /// Looks for changed certificates so often, at most.
     pub fn look_every(mut self, every: Duration) -> Self {
         self.listener.look_every(every);
+        self
+    }
+
+    /// Has at most so many connections of one peer.
+    pub fn peer_connections_max(mut self, count: usize) -> Self {
+        self.listener.peer_connections_max(count);
         self
     }
 }
@@ -244,7 +270,7 @@ impl Source for SyslogTcp {
         Box::pin(async move {
             let handover = Handover::new(SourceKind::Syslog, &self.name, self.clock, self.counters, out.clone());
             let silence = self.silence;
-            let serve = move |stream| {
+            let serve = move |stream, _| {
                 let handover = handover.clone();
                 async move { read(stream, &handover, silence).await }
             };

@@ -2,6 +2,7 @@
 
 use super::{ALERTS, AUDIT, COPIES_MAX, DETECTOR, INCIDENTS, Kind, OWN_SINKS, OWN_SOURCES, Topology};
 use crate::resource::Resource;
+use crate::sink::SinkConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -127,6 +128,12 @@ pub enum Problem {
         /// Why.
         why: &'static str,
     },
+    /// What is no event to a sink that holds events only.
+    #[error("'{source_name}' must not reach it: it holds events only; use a sink of another type")]
+    NoEvents {
+        /// The platform's own source.
+        source_name: String,
+    },
     /// More ways to one component than make sense.
     #[error("one event would reach it by {copies} ways: at most {COPIES_MAX}")]
     TooManyCopies {
@@ -141,7 +148,7 @@ pub enum Problem {
         /// By whom.
         other: String,
     },
-    /// A transform that does not compile, or a file it needs that cannot be read.
+    /// A transform that does not compile, or a file that a component needs and that cannot be used.
     #[error("{why}")]
     DoesNotOpen {
         /// Why.
@@ -315,6 +322,12 @@ impl Checking<'_> {
                 let problem = Problem::Feedback { source_name: source.into(), why };
                 self.found(self.line_of(DETECTOR), DETECTOR, problem);
             }
+            let takes_events = |sink: &&super::SinkEntry| matches!(sink.config, Some(SinkConfig::Parquet(_)));
+            for sink in self.topology.sinks.iter().filter(takes_events) {
+                if source != AUDIT && reached.contains(&*sink.name) {
+                    self.found(sink.line, &sink.name, Problem::NoEvents { source_name: source.into() });
+                }
+            }
         }
     }
 
@@ -326,7 +339,11 @@ impl Checking<'_> {
         });
         let sinks = self.topology.sinks.iter().filter_map(|sink| {
             let config = sink.config.as_ref()?;
-            Some((&sink.name, sink.line, &sink.lines, config.problems(), config.resources()))
+            let mut problems = config.problems();
+            if let (SinkConfig::Parquet(config), None) = (config, &sink.buffer) {
+                problems.extend(config.problem_unbuffered());
+            }
+            Some((&sink.name, sink.line, &sink.lines, problems, config.resources()))
         });
         let mut taken: Vec<(Resource, &str)> = Vec::new();
         let mut problems = Vec::new();

@@ -10,6 +10,7 @@ pub(crate) fn source_type(config: &SourceConfig) -> &'static str {
     match config {
         SourceConfig::Syslog(_) => "syslog",
         SourceConfig::Otlp(_) => "otlp",
+        SourceConfig::Http(_) => "http",
         SourceConfig::File(_) => "file",
         SourceConfig::BadgeCsv(_) => "badge_csv",
     }
@@ -19,7 +20,7 @@ pub(crate) fn source_type(config: &SourceConfig) -> &'static str {
 pub(crate) fn is_read_again(config: &SourceConfig) -> bool {
     match config {
         SourceConfig::File(_) | SourceConfig::BadgeCsv(_) => true,
-        SourceConfig::Syslog(_) | SourceConfig::Otlp(_) => false,
+        SourceConfig::Syslog(_) | SourceConfig::Otlp(_) | SourceConfig::Http(_) => false,
     }
 }
 
@@ -32,6 +33,7 @@ pub(crate) fn source_kind(config: &SourceConfig) -> SourceKind {
             Format::Ndjson => SourceKind::Ndjson,
         },
         SourceConfig::Otlp(_) => SourceKind::Otlp,
+        SourceConfig::Http(_) => SourceKind::Ndjson,
         SourceConfig::BadgeCsv(_) => SourceKind::Badge,
     }
 }
@@ -44,5 +46,6 @@ pub(crate) fn sink_type(config: &SinkConfig) -> &'static str {
         SinkConfig::Smtp(_) => "smtp",
         SinkConfig::Otlp(_) => "otlp",
         SinkConfig::Directory(_) => "directory",
+        SinkConfig::Parquet(_) => "parquet",
     }
 }

@@ -12,9 +12,11 @@ pub(crate) use read::tests;
 
 use crate::buffer::BufferConfig;
 use crate::cases::Case;
+use crate::resource::OpenError;
 use crate::sink::SinkConfig;
 use crate::source::SourceConfig;
 use crate::transform::TransformConfig;
+use model::time::Clock;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -145,6 +147,19 @@ impl Topology {
         findings.sort();
         findings.dedup();
         (topology, findings)
+    }
+
+    /// What is wrong with the secrets and certificates that sources and sinks name: they are read, and nothing is kept.
+    pub fn look(&self, file: &str, clock: &Arc<dyn Clock>) -> Vec<Finding> {
+        let sources = self.sources.iter().map(|source| (&source.name, source.line, source.config.look()));
+        let described = self.sinks.iter().filter_map(|sink| Some((sink, sink.config.as_ref()?)));
+        let sinks = described.map(|(sink, config)| (&sink.name, sink.line, config.look(clock)));
+        let broken = sources.chain(sinks).filter_map(|(name, line, looked)| Some((name, line, looked.err()?)));
+        let finding = |(name, line, why): (&Arc<str>, u32, OpenError)| {
+            let problem = Problem::DoesNotOpen { why: why.to_string() };
+            Finding { file: file.into(), line: line.max(1), component: Some(Arc::clone(name)), problem }
+        };
+        broken.map(finding).collect()
     }
 
     /// The detector listens to every described source that nobody else listens to, and to what it is told to.

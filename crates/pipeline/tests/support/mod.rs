@@ -13,6 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender};
 
+/// Longer than anything takes that a test waits for.
+pub const SOON: Duration = Duration::from_secs(30);
+
 /// A clock that stands.
 pub struct Fixed;
 pub const NOW_MS: u64 = 1_795_467_600_000;
@@ -39,7 +42,8 @@ pub struct Frames {
 impl Frames {
     pub async fn next(&mut self) -> Result<(u64, Bytes), &'static str> {
         while self.waiting.is_empty() {
-            let Some(batch) = self.from.recv().await else { return Err("ended") };
+            let next = tokio::time::timeout(SOON, self.from.recv());
+            let Some(batch) = next.await.expect("nothing came") else { return Err("ended") };
             let sequence = |position: Option<Position>| position.expect("these sources have positions").sequence;
             self.waiting.extend(batch.events.into_iter().map(|raw| Ok((sequence(raw.position), raw.bytes))));
             self.waiting.extend(batch.rejects.into_iter().map(|reject| Err(reject.reason.label())));

@@ -46,7 +46,7 @@ impl<T: FnMut(Chunk, u64) -> Batch + Send + 'static> Follow<T> {
         let (name, path) = (settings.name.clone(), settings.checkpoint.clone());
         let clock = Arc::clone(&around.clock);
         let tail = Tail::open(settings, clock.wall_ms()).map_err(|error| OpenError::File { path, error })?;
-        Ok(Self { name, tail, poll, clock, counters: Arc::default(), turn })
+        Ok(Self { name, tail, poll, clock, counters: Arc::clone(&around.counters), turn })
     }
 }
 

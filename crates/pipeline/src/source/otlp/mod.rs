@@ -2,62 +2,47 @@
 //!
 //! A request is answered with success only once all of it is durable; a client whose answer got lost sends it again,
 //! and its records are known again by their content. What cannot be taken is counted in the answer, record by
-//! record. Only so many requests are read at once, and each only so far, compressed or not.
+//! record. A request takes memory out of its peer's share: as it is read, and for what decoding makes of it before it
+//! is decoded.
 
+mod grpc;
 mod http;
+mod measure;
 mod record;
 
-use super::counters::add;
-use super::handover::{Handover, send};
-use super::net::{Listener, Stream};
+use super::handover::{Framed, Handover, NotDurable};
+use super::net::{Listener, peer_connections_max, peer_problem};
+use super::web::{Broken, Budget, Share, Versions, connection};
 use super::{Batch, Counters, Source, Surroundings};
 use crate::resource::{Invalid, OpenError, Resource};
 use crate::tls::ServerTls;
+use bytes::Bytes;
 use detection::SourceKind;
 use futures::future::BoxFuture;
-use hyper::body::Incoming;
-use hyper::service::{Service, service_fn};
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper::service::service_fn;
 use model::time::Clock;
-use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
 use opentelemetry_proto::tonic::collector::logs::v1::{
     ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
 };
+use parking_lot::Mutex;
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::mpsc::Sender;
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
-use tonic::Status;
-use tonic::body::Body;
-use tonic::codec::CompressionEncoding;
-use tonic::codegen::Service as _;
 
 /// Most bytes of one request after decompression, unless the description says otherwise.
 pub const BODY_SIZE_BYTES: usize = 4 * 1024 * 1024;
 /// The most a description may allow.
-pub const BODY_SIZE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Most requests that are read or wait to be durable; further ones wait for their turn.
-pub const REQUESTS_MAX: usize = 32;
+pub const BODY_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most records of one request.
+pub const RECORDS_MAX: usize = 64 * 1024;
+/// Requests that are read, or wait to be durable, take at most so many times what one body may have; a third of it
+/// those of one peer.
+const IN_FLIGHT_MAX: usize = 96;
 /// Records of one request have at most so many times the bytes that a request may have: each carries its resource.
 const EXPANSION_MAX: usize = 4;
-/// A request waits no longer for its turn, and is then told to come again.
-const TURN_TIME_MAX: Duration = Duration::from_secs(5);
-/// A request is read in this time.
-const READ_TIME_MAX: Duration = Duration::from_secs(20);
-/// A request is durable in this time, or its client is told to send it again.
-const DURABLE_TIME_MAX: Duration = Duration::from_secs(30);
-/// Most requests at once of one HTTP/2 connection.
-const STREAMS_MAX: u32 = 16;
-/// A connection on which no request begins for so long is closed.
-const IDLE_TIME_MAX: Duration = Duration::from_secs(120);
-/// An HTTP/2 peer answers a ping in this time.
-const PING_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// An OTLP listener as the topology file describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +60,9 @@ pub struct OtlpConfig {
     /// Most bytes of one request after decompression.
     #[serde(default = "body_size_bytes_max")]
     pub body_size_bytes_max: usize,
+    /// Most connections of one peer to each of the two.
+    #[serde(default = "peer_connections_max")]
+    pub peer_connections_max: usize,
 }
 
 fn body_size_bytes_max() -> usize {
@@ -92,6 +80,7 @@ impl OtlpConfig {
             let advice = format!("write a number from 1024 to {BODY_SIZE_BYTES_MAX}");
             problems.push(Invalid::new("body_size_bytes_max", advice));
         }
+        problems.extend(peer_problem(self.peer_connections_max));
         problems
     }
 
@@ -102,12 +91,14 @@ impl OtlpConfig {
 
     /// Binds its addresses.
     pub(super) async fn open(&self, name: &str, around: &Surroundings) -> Result<Box<dyn Source>, OpenError> {
-        let counters = Arc::<Counters>::default();
+        let counters = Arc::clone(&around.counters);
         let bind = async |address: Option<SocketAddr>, protocols| match address {
-            None => Ok(None),
+            None => Ok::<_, OpenError>(None),
             Some(address) => {
                 let (clock, counters) = (Arc::clone(&around.clock), Arc::clone(&counters));
-                Listener::bind(address, self.tls.as_ref(), protocols, clock, counters).await.map(Some)
+                let mut listener = Listener::bind(address, self.tls.as_ref(), protocols, clock, counters).await?;
+                listener.peer_connections_max(self.peer_connections_max);
+                Ok(Some(listener))
             }
         };
         Ok(Box::new(Otlp {
@@ -145,25 +136,25 @@ impl Source for Otlp {
         Box::pin(async move {
             let Self { grpc: grpc_listener, http: http_listener, body_size_bytes_max, clock, counters, .. } = *self;
             let handover = Handover::unnumbered(SourceKind::Otlp, clock, counters, out.clone());
-            let turns = Arc::new(Semaphore::new(REQUESTS_MAX));
-            let intake = Intake { handover, body_size_bytes_max, turns };
+            let budget = Budget::new(IN_FLIGHT_MAX * body_size_bytes_max);
+            let intake = Intake { handover, body_size_bytes_max, budget };
             let (grpc, http) = (intake.clone(), intake);
             let until = || async { out.closed().await };
             let grpc = async {
                 let Some(listener) = grpc_listener else { return };
-                let serve = move |stream| {
+                let serve = move |stream, peer| {
                     let intake = grpc.clone();
-                    let service = service_fn(move |request| answer_grpc(intake.clone(), request));
-                    connection(auto::Builder::new(TokioExecutor::new()).http2_only(), stream, service)
+                    let service = service_fn(move |request| grpc::answer(intake.clone(), peer, request));
+                    connection(Versions::Http2, stream, service)
                 };
                 listener.run(until(), serve).await;
             };
             let http = async {
                 let Some(listener) = http_listener else { return };
-                let serve = move |stream| {
+                let serve = move |stream, peer| {
                     let intake = http.clone();
-                    let service = service_fn(move |request| http::answer(intake.clone(), request));
-                    connection(auto::Builder::new(TokioExecutor::new()), stream, service)
+                    let service = service_fn(move |request| http::answer(intake.clone(), peer, request));
+                    connection(Versions::Both, stream, service)
                 };
                 listener.run(until(), serve).await;
             };
@@ -173,20 +164,47 @@ impl Source for Otlp {
     }
 }
 
-/// Serves the requests of one connection.
-async fn connection<S, F>(mut builder: auto::Builder<TokioExecutor>, stream: Stream, service: S) -> io::Result<()>
-where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = F> + Send,
-    F: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
-{
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_TIME_MAX);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(IDLE_TIME_MAX)
-        .keep_alive_timeout(PING_TIME_MAX)
-        .max_concurrent_streams(STREAMS_MAX);
-    builder.serve_connection(TokioIo::new(stream), service).await.map_err(io::Error::other)
+/// How a request and its answer are written.
+#[derive(Clone, Copy)]
+enum Form {
+    Protobuf,
+    Json,
+}
+
+/// Why a request was refused.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("only {}", http::PATH)]
+    Path,
+    #[error("only POST")]
+    Method,
+    #[error("only application/x-protobuf and application/json")]
+    Form,
+    #[error("only gzip and identity")]
+    Encoding,
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    #[error("not an export request")]
+    Malformed,
+    #[error("it would take {0} bytes of memory: send fewer records at once")]
+    TooMuch(usize),
+    #[error("{0} records: send at most {RECORDS_MAX} at once")]
+    TooMany(usize),
+    #[error(transparent)]
+    NotDurable(#[from] NotDurable),
+}
+
+impl Refusal {
+    /// gRPC's number for it.
+    const fn code(&self) -> i32 {
+        match self {
+            Self::Path | Self::Method => 12,
+            Self::TooMuch(_) | Self::TooMany(_) | Self::Broken(Broken::TooLarge(_)) => 8,
+            Self::Broken(Broken::Slow) => 4,
+            Self::Broken(Broken::Busy) | Self::NotDurable(_) => 14,
+            _ => 3,
+        }
+    }
 }
 
 /// Where requests of both kinds go.
@@ -194,80 +212,62 @@ where
 struct Intake {
     handover: Handover,
     body_size_bytes_max: usize,
-    turns: Arc<Semaphore>,
-}
-
-/// Why a request was not taken, though nothing is wrong with it.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-enum Unavailable {
-    #[error("too many requests at once: send it again")]
-    Busy,
-    #[error("not durable in time: send it again")]
-    NotDurable,
+    budget: Arc<Budget>,
 }
 
 impl Intake {
-    /// Leave to read a request.
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, Unavailable> {
-        match tokio::time::timeout(TURN_TIME_MAX, self.turns.acquire()).await {
-            Ok(Ok(turn)) => Ok(turn),
-            Ok(Err(_)) | Err(_) => Err(Unavailable::Busy),
-        }
-    }
-
-    /// Hands records over and waits until they are durable; what could not be taken is in the answer.
-    async fn take(&self, request: &ExportLogsServiceRequest) -> Result<ExportLogsServiceResponse, Unavailable> {
-        let lines = record::lines(request, EXPANSION_MAX * self.body_size_bytes_max);
+    /// Takes a body that was read: hands its records over and waits until they are durable. What could not be taken is
+    /// in the answer.
+    async fn take(&self, form: Form, body: Bytes, share: &Mutex<Share>) -> Result<ExportLogsServiceResponse, Refusal> {
+        let lines = self.lines(form, body, share)?;
         let rejected = lines.iter().filter(|line| line.is_err()).count();
-        let reason = lines.iter().find_map(|line| line.as_ref().err().map(ToString::to_string));
-        let all = async {
-            let mut waiting = Vec::new();
-            for mut batch in self.handover.batches(lines) {
-                let (done, durable) = oneshot::channel();
-                batch.done = Some(done);
-                send(&self.handover.out, &self.handover.counters, batch).await.map_err(|_| Unavailable::NotDurable)?;
-                waiting.push(durable);
-            }
-            futures::future::try_join_all(waiting).await.map_err(|_| Unavailable::NotDurable)
-        };
-        match tokio::time::timeout(DURABLE_TIME_MAX, all).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(unavailable)) => return Err(unavailable),
-            Err(_) => return Err(Unavailable::NotDurable),
-        }
+        let reason = lines.iter().find_map(|line| line.as_ref().err().map(|spoiled| spoiled.reason.to_string()));
+        self.handover.give_durably(self.handover.batches(lines)).await?;
         let partial_success = reason.map(|reason| ExportLogsPartialSuccess {
             rejected_log_records: rejected as i64,
             error_message: format!("the first of them: {reason}"),
         });
         Ok(ExportLogsServiceResponse { partial_success })
     }
-}
 
-#[tonic::async_trait]
-impl LogsService for Intake {
-    async fn export(
-        &self,
-        request: tonic::Request<ExportLogsServiceRequest>,
-    ) -> Result<tonic::Response<ExportLogsServiceResponse>, Status> {
-        let answer = self.take(request.get_ref()).await;
-        answer.map(tonic::Response::new).map_err(|unavailable| Status::unavailable(unavailable.to_string()))
+    /// The records of a body as lines; what is not needed any more is given back to the peer's share.
+    fn lines(&self, form: Form, body: Bytes, share: &Mutex<Share>) -> Result<Vec<Framed>, Refusal> {
+        let weight = match form {
+            Form::Protobuf => measure::protobuf(&body).ok_or(Refusal::Malformed)?,
+            Form::Json => measure::json(&body),
+        };
+        if weight > share.lock().most() / 2 {
+            return Err(Refusal::TooMuch(weight));
+        }
+        share.lock().grow(weight).map_err(Broken::from)?;
+        let request = decoded(form, &body)?;
+        let groups = request.resource_logs.iter().flat_map(|group| &group.scope_logs);
+        let count: usize = groups.map(|group| group.log_records.len()).sum();
+        if count > RECORDS_MAX {
+            return Err(Refusal::TooMany(count));
+        }
+        let lines = record::lines(&request, EXPANSION_MAX * self.body_size_bytes_max);
+        share.lock().shrink_to(lines.iter().flatten().map(Bytes::len).sum());
+        Ok(lines)
     }
 }
 
-async fn answer_grpc(intake: Intake, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    let mut service = LogsServiceServer::new(intake.clone())
-        .max_decoding_message_size(intake.body_size_bytes_max)
-        .accept_compressed(CompressionEncoding::Gzip);
-    let answer = match intake.turn().await {
-        Err(busy) => Status::unavailable(busy.to_string()).into_http(),
-        Ok(_turn) => match tokio::time::timeout(READ_TIME_MAX + DURABLE_TIME_MAX, service.call(request)).await {
-            Ok(Ok(answer)) => answer,
-            Err(_) => Status::deadline_exceeded("the request was not read in time").into_http(),
-        },
-    };
-    // Only refusals say their status before the body.
-    if answer.headers().get("grpc-status").is_some_and(|status| status != "0") {
-        add(&intake.handover.counters.refused, 1);
+fn decoded(form: Form, body: &[u8]) -> Result<ExportLogsServiceRequest, Refusal> {
+    match form {
+        Form::Protobuf => ExportLogsServiceRequest::decode(body).map_err(|_| Refusal::Malformed),
+        Form::Json => serde_json::from_slice(body).map_err(|_| Refusal::Malformed),
     }
-    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = (decoded(Form::Json, &bytes).is_ok(), decoded(Form::Protobuf, &bytes).is_ok());
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Pure. The same record makes the same line, so that a repetition is known; what a record says is judged later.
 
-use bytes::Bytes;
+use super::super::handover::{Framed, Spoiled};
 use detection::RejectReason;
 use detection::event::RAW_SIZE_BYTES_MAX;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -10,11 +10,8 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use serde_json::{Map, Value};
 
-/// Most records of one request; the rest is rejected as one.
-pub(super) const RECORDS_MAX: usize = 64 * 1024;
-
 /// The lines of a request's records, of at most so many bytes together; those beyond are rejected.
-pub(super) fn lines(request: &ExportLogsServiceRequest, size_bytes_max: usize) -> Vec<Result<Bytes, RejectReason>> {
+pub(super) fn lines(request: &ExportLogsServiceRequest, size_bytes_max: usize) -> Vec<Framed> {
     let (mut lines, mut room) = (Vec::new(), size_bytes_max);
     for group in &request.resource_logs {
         let resource = group.resource.as_ref().map(|resource| map(&resource.attributes)).unwrap_or_default();
@@ -31,19 +28,16 @@ pub(super) fn lines(request: &ExportLogsServiceRequest, size_bytes_max: usize) -
             object(&mut shared, "scope", named);
             let shared = Value::Object(shared).to_string();
             for record in &scope.log_records {
-                if lines.len() >= RECORDS_MAX {
-                    lines.push(Err(RejectReason::TooLarge { limit_bytes: RECORDS_MAX as u64 }));
-                    return lines;
-                }
                 let limit = RAW_SIZE_BYTES_MAX.min(room);
-                let line = if shared.len() > limit { None } else { Some(line(record, &shared)) };
-                match line.filter(|line| line.len() <= limit) {
-                    Some(line) => {
+                let too_large = RejectReason::TooLarge { limit_bytes: limit as u64 };
+                let line = if shared.len() > limit { line(record, "{}") } else { line(record, &shared) };
+                lines.push(match shared.len() <= limit && line.len() <= limit {
+                    true => {
                         room -= line.len();
-                        lines.push(Ok(line.into()));
+                        Ok(line.into())
                     }
-                    None => lines.push(Err(RejectReason::TooLarge { limit_bytes: limit as u64 })),
-                }
+                    false => Err(Spoiled::of(too_large, &line.into())),
+                });
             }
         }
     }
@@ -118,6 +112,7 @@ fn value(any: &AnyValue) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use opentelemetry_proto::tonic::logs::v1::{ResourceLogs, ScopeLogs};
     use opentelemetry_proto::tonic::resource::v1::Resource;
     use proptest::prelude::*;
