@@ -66,6 +66,7 @@ impl World {
             inlets: BTreeMap::new(),
             own_sources: BTreeMap::from([("audit".into(), Box::new(Fed(fed)) as Box<dyn Source>)]),
             sinks: open_sinks(&topology, &clock()).unwrap(),
+            witness: None,
         };
         Self { pipeline: Pipeline::start(&topology, host).await.unwrap(), feed, next: 0 }
     }

@@ -196,7 +196,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    #[test]
     fn lines(texts: &[&'static str]) -> Vec<Bytes> {
         texts.iter().map(|text| Bytes::from_static(text.as_bytes())).collect()
     }

@@ -1,7 +1,7 @@
 //! One node in memory, with virtual time: what drivers do is tested on the node they are written for.
 
 use crate::core::ingest::Taken;
-use crate::machine::command::{Command, Ingest, Select};
+use crate::machine::command::{Command, Door, Ingest, Select};
 use crate::machine::control::platform;
 use crate::machine::note::Note;
 use crate::node::Node;
@@ -85,7 +85,7 @@ impl Bed {
             clock: Arc::new(Virtual(Instant::now())),
             entropy: Arc::clone(&entropy) as _,
             engine: Arc::new(MemoryEngine::auto_sync()),
-            link: Arc::new(link),
+            link,
         };
         let rules = watch::channel(rules_of(rules)).0;
         let start = Start {
@@ -103,6 +103,8 @@ impl Bed {
             lost: false,
             bootstrap: None,
             plant_leader_restore: false,
+            plant_unfenced: false,
+            works: Vec::new(),
         };
         let running = Running::start(start).await.unwrap();
         Self { node: Arc::clone(&running.node), rules, running }
@@ -162,7 +164,7 @@ impl Bed {
 }
 
 fn ingest() -> Ingest {
-    Ingest { events: Vec::new(), door: None, note: Note { action: "ingest".into(), ..Note::default() } }
+    Ingest { events: Vec::new(), door: Door::Open, note: Note { action: "ingest".into(), ..Note::default() } }
 }
 
 /// Rules of one file.

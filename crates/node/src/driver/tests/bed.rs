@@ -174,6 +174,8 @@ impl Bed {
             lost: false,
             bootstrap: Some((SessionKey::generate(KeyId::FIRST, &*entropy), account)),
             plant_leader_restore: false,
+            plant_unfenced: false,
+            works: Vec::new(),
         };
         let running = Running::start(start).await.unwrap();
         let node = Arc::clone(&running.node);
