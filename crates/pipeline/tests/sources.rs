@@ -152,6 +152,8 @@ async fn silence_ends_a_connection_and_what_came_before_is_kept() {
 async fn more_connections_than_allowed_wait_for_their_turn() {
     let (out, mut events) = frames();
     let source = SyslogTcp::bind("tcp", ANY.parse().unwrap(), None, SILENCE, clock()).await.unwrap();
+    // All of them are one peer's here.
+    let source = source.peer_connections_max(CONNECTIONS_MAX + 1);
     let (address, counters) = (source.addresses()[0], source.counters());
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(Box::new(source).run(out));

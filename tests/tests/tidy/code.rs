@@ -149,6 +149,8 @@ fn dead(tree: &Tree) -> Vec<String> {
                 let opened = format!("{word}{name} {{");
                 text.lines().any(|line| line.trim() == wanted || line.trim().starts_with(&opened))
             }) || text.contains(&format!("{name}.rs\"]"))
+                // A program of another workspace, which this one carries as a text.
+                || text.contains(&format!("include_str!(\"../../{inside}\")"))
         };
         if !is_root && !tree.files(&package, ".rs").any(|(other, text)| other != path && declared(text)) {
             found.push(format!("{path}: no file declares this module"));

@@ -60,6 +60,9 @@ fn fill(draft: &mut Draft, event: &AuditEvent, failed: bool) {
     draft.text("cloud.region", Some(&event.region));
     draft.text("unmapped.node", Some(&event.node));
     draft.text("unmapped.detail_digest", event.detail_digest.as_deref());
+    if let Some(count) = event.count {
+        draft.set("count", count);
+    }
     if !event.fields.is_empty() {
         draft.set("unmapped.fields", event.fields.clone());
     }

@@ -8,7 +8,7 @@ use crate::sigma::FieldId;
 use crate::source::audit::has_failed;
 
 /// The keys of an audit event, in the order of their places in [`key`].
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "time_ms",
     "region",
     "node",
@@ -24,6 +24,7 @@ const KEYS: [&str; 15] = [
     "fields",
     "request_id",
     "detail_digest",
+    "count",
 ];
 
 /// Places of keys that are looked at one by one.
@@ -37,6 +38,7 @@ mod key {
     pub(super) const ADDRESS: usize = 10;
     pub(super) const RESOURCE: usize = 11;
     pub(super) const FIELDS: usize = 12;
+    pub(super) const COUNT: usize = 15;
 }
 
 /// The fields that audit events become, where rules use them.
@@ -45,6 +47,7 @@ pub(crate) struct AuditFields {
     /// For each key with a text, the fields it is copied to.
     copies: [Vec<FieldId>; KEYS.len()],
     fields: Option<FieldId>,
+    count: Option<FieldId>,
     group: Option<FieldId>,
     user_name: Option<FieldId>,
     user_uid: Option<FieldId>,
@@ -96,6 +99,7 @@ impl AuditFields {
         Self {
             copies,
             fields: id("unmapped.fields"),
+            count: id("count"),
             group: id("unmapped.group"),
             user_name: id("user.name"),
             user_uid: id("user.uid"),
@@ -186,6 +190,13 @@ pub(crate) fn audit(
         return Err(Odd);
     }
     numbers(slots, fields, [class_uid, activity_id, ocsf::severity_of(action, failed)], time_ms, group);
+    // As a number that is one: `-1` or `1e3` would not be read by the full parser.
+    if let Some(item) = items[key::COUNT].filter(|item| item.kind == Kind::Number) {
+        let count: u64 = line[item.start as usize..item.end as usize].parse().map_err(|_| Odd)?;
+        if let Some(field) = fields.count {
+            slots.push_number(Some(field), count);
+        }
+    }
     for (field, value) in &fields.constants {
         slots.push_text(Some(*field), value, Kind::Text);
     }
@@ -249,6 +260,7 @@ fn place_of(key: &str) -> Option<usize> {
         "fields" => 12,
         "request_id" => 13,
         "detail_digest" => 14,
+        "count" => 15,
         _ => return None,
     })
 }
@@ -258,6 +270,7 @@ fn check(key: &str, item: Option<Item>) -> Result<(), Odd> {
     let Some(item) = item else { return Ok(()) };
     let fits = match key {
         "time_ms" | "group" => item.kind == Kind::Number,
+        "count" => matches!(item.kind, Kind::Number | Kind::Null),
         // Escapes in these would have to be undone before they are compared.
         "action" | "outcome" => item.kind == Kind::Text,
         "region" | "node" => matches!(item.kind, Kind::Text | Kind::Escaped),

@@ -36,7 +36,7 @@ pub struct Schema {
 }
 
 /// The fields of the platform's own events.
-const OWN_FIELDS: [&str; 28] = [
+const OWN_FIELDS: [&str; 30] = [
     "activity_id",
     "actor.session.uid",
     "actor.user.name",
@@ -45,10 +45,12 @@ const OWN_FIELDS: [&str; 28] = [
     "category_uid",
     "class_uid",
     "cloud.region",
+    "count",
     "metadata.log_name",
     "metadata.product.name",
     "metadata.tenant_uid",
     "metadata.version",
+    "privileges",
     "resources.name",
     "session.uid",
     "severity_id",

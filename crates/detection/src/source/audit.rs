@@ -48,6 +48,9 @@ pub struct AuditEvent {
     /// Commits to old and new values.
     #[serde(default)]
     pub detail_digest: Option<String>,
+    /// How many records were seen, where one act sees several.
+    #[serde(default)]
+    pub count: Option<u64>,
 }
 
 /// Parses an audit event.

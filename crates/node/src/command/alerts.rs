@@ -199,13 +199,17 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_in_the_address() {
-        let asked = ["x", "--since", "1h", "--entity", "user:ann b", "--superseded", "--severity", "high"];
-        let list = Arguments::try_parse_from(asked).unwrap().list;
+        let parse = |asked: &[&str]| {
+            let node = ["x", "--api", "https://127.0.0.1:7401", "--ca", "ca.pem"];
+            Arguments::try_parse_from(node.iter().chain(asked))
+        };
+        let asked = ["--since", "1h", "--entity", "user:ann b", "--superseded", "--severity", "high"];
+        let list = parse(&asked).unwrap().list;
         let path = list.path(7_200_000).unwrap();
         assert_eq!(path, "/v1/alerts?limit=50&severity=high&entity=user%3Aann%20b&from_ms=3600000&superseded=true");
-        assert!(Arguments::try_parse_from(["x", "--since", "1h", "--from", "2026-03-02T09:00:00Z"]).is_err());
-        assert!(Arguments::try_parse_from(["x", "--limit", "501"]).is_err());
-        assert!(Arguments::try_parse_from(["x", "--since", "soon"]).unwrap().list.path(0).is_err());
+        assert!(parse(&["--since", "1h", "--from", "2026-03-02T09:00:00Z"]).is_err());
+        assert!(parse(&["--limit", "501"]).is_err());
+        assert!(parse(&["--since", "soon"]).unwrap().list.path(0).is_err());
     }
 
     #[test]

@@ -174,7 +174,8 @@ mod tests {
         let attributes = vec![attribute(text("GET /index.html")); 6];
         let body = Some(text("10.0.0.1 - - [24/Nov/2026] GET /index.html HTTP/1.1 200 4711"));
         let bytes = request(vec![LogRecord { body, attributes, ..LogRecord::default() }; 1_000]).encode_to_vec();
-        assert!(protobuf(&bytes).unwrap() < 16 * bytes.len());
+        let (weight, size) = (protobuf(&bytes).unwrap(), bytes.len());
+        assert!(weight < 32 * size, "{weight} for {size} bytes");
         let line =
             r#"{"body":{"stringValue":"x"},"attributes":[{"key":"http.method","value":{"stringValue":"GET"}}]},"#;
         assert!(json(line.as_bytes()) < 32 * line.len());
