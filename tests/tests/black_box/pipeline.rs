@@ -87,8 +87,7 @@ async fn the_audit_stream_goes_on_at_another_node_where_it_was() {
             std::fs::write(&path, AUDITED.replace("NODE", &node.name)).unwrap();
             let config = bed.config(&node.name);
             let text = std::fs::read_to_string(&config).unwrap();
-            let wired = format!("[detection]\npipeline = \"{path}\"");
-            std::fs::write(&config, text.replace("[detection]", &wired)).unwrap();
+            std::fs::write(&config, format!("{text}\n[detection]\npipeline = \"{path}\"\n")).unwrap();
         }
     });
     let Some(mut bed) = bed.await else { return };
