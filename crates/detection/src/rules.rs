@@ -44,7 +44,7 @@ pub(crate) enum Origin {
 #[derive(Clone, Debug)]
 pub(crate) struct Feed {
     pub(crate) origin: Origin,
-    /// Its number within the correlation; all rules share one where they are counted together.
+    /// Its number within the correlation; all rules, but not correlations, share one where they are counted together.
     pub(crate) slot: u32,
     /// For each field of the group key, the fields of this rule's events it is taken from: the first that is there.
     pub(crate) group_fields: Vec<Vec<String>>,
@@ -257,7 +257,13 @@ fn plan(set: &mut RuleSet, correlation: Correlation, origins: &[Origin]) -> Resu
     let Correlation { mut header, kind, rules, group_by, aliases, timespan_ms, generate } = correlation;
     let slot_of = |place: usize| {
         let first = origins.iter().position(|origin| *origin == origins[place]).unwrap_or(place);
-        if kind.is_about_rules() { u32::try_from(first).unwrap_or(u32::MAX) } else { 0 }
+        let first = u32::try_from(first).unwrap_or(u32::MAX);
+        match origins[place] {
+            _ if kind.is_about_rules() => first,
+            // An event that several rules match is one; windows of several correlations are not.
+            Origin::Rule(_) => 0,
+            Origin::Correlation(_) => first.saturating_add(1),
+        }
     };
     let slots: Vec<u32> = (0..origins.len()).map(slot_of).collect();
     let shape = Shape::of(&kind, &slots).map_err(|reason| error_at(&header, reason))?;

@@ -44,7 +44,7 @@ fn whatever_a_detectors_effects_depend_on_makes_another_set() {
         (0, "runbooks/denied.md", "runbooks/other.md", false),
         (0, "title: Often", "title: Many", false),
         (0, "name: often", "name: often\nshadow: true", false),
-        (0, "level: low", "level: low\ngenerate: true", false),
+        (0, "level: low", "level: low\nalerts: true", false),
         (1, "Operation: api.operation", "Operation: api.service", true),
         (1, "[root]", "[root, toor]", true),
         (1, "status_id: 2", "status_id: 1", true),

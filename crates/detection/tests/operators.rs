@@ -11,15 +11,19 @@ use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use support::{NOW_MS, feed, plain};
 
-/// Rules `a`, `b`, `c`, `d`, each by the field `kind`, and a correlation about the first `count` of them.
+/// The first `count` of the rules `a`, `b`, `c`, each by the field `kind`, and a correlation about them; of a condition
+/// over rules, about those it names, as it must.
 fn rules(count: usize, correlation: &str) -> RuleSet {
-    let mut text = String::new();
-    for name in ["a", "b", "c", "d"] {
-        text += &format!(
-            "title: {name}\nname: {name}\nlogsource: {{}}\ndetection: {{s: {{kind: {name}}}, condition: s}}\n---\n"
-        );
-    }
-    let names = ["a", "b", "c", "d"][..count].join(", ");
+    let (_, condition) = correlation.split_once("condition: ").unwrap_or_default();
+    let is_over_rules = !condition.is_empty() && !condition.starts_with('{');
+    let is_named = |name: &str| condition.split([' ', '(', ')']).any(|word| word == name);
+    let names = ["a", "b", "c"].into_iter().take(count).filter(|name| !is_over_rules || is_named(name));
+    let names: Vec<&str> = names.collect();
+    let rule = |name| {
+        format!("title: {name}\nname: {name}\nlogsource: {{}}\ndetection: {{s: {{kind: {name}}}, condition: s}}\n---\n")
+    };
+    let mut text: String = names.iter().map(rule).collect();
+    let names = names.join(", ");
     text += &format!(
         "title: x\nname: x\ncorrelation: {{rules: [{names}], group-by: user, timespan: 60s, {correlation}}}\n"
     );
@@ -133,7 +137,7 @@ fn conditions_over_rules_say_which_match_and_which_do_not() {
     );
     check(2, "type: temporal_ordered, condition: not a and b", &[(0, B, 0), (90, A, 0), (100, B, 0)], &[&[0]]);
     // Of a key that was never seen nothing is said, and what nothing can fulfil is refused.
-    check(2, "type: temporal, condition: not a", &[(0, B, 0), (100, A, 0)], &[&[0]]);
+    check(2, "type: temporal, condition: not a and (b or not b)", &[(0, B, 0), (100, A, 0)], &[&[0]]);
     let text = "title: a\nname: a\nlogsource: {}\ndetection: {s: {k: 1}, condition: s}\n---\ntitle: x\ncorrelation: {type: temporal, rules: a, timespan: 1m, condition: a and not a}\n";
     assert_eq!(load_texts(vec![("n.yml".into(), text.into())]).1.len(), 1);
 }
@@ -153,6 +157,34 @@ fn what_a_closed_window_says_feeds_other_correlations() {
         assert!(errors.is_empty(), "{errors:?}");
         assert_eq!(alerts(&rules, seen), expect, "{above}");
     }
+}
+
+#[test]
+fn windows_of_several_correlations_that_one_event_begins_or_ends_count_each() {
+    let text = "title: a\nname: a\nlogsource: {}\ndetection: {s: {kind: a}, condition: s}\n---\n\
+        title: b\nname: b\nlogsource: {}\ndetection: {s: {kind: b}, condition: s}\n---\n\
+        title: few\nname: few\ncorrelation: {type: event_count, rules: a, group-by: user, timespan: 60s, condition: {lt: 3}}\n---\n\
+        title: lone\nname: lone\ncorrelation: {type: temporal, rules: [a, b], group-by: user, timespan: 60s, condition: a and not b}\n---\n\
+        title: above\nname: above\ncorrelation: {type: event_count, rules: [few, lone], group-by: user, timespan: 300s, condition: {gte: 2}}\n";
+    let (rules, errors) = load_texts(vec![("n.yml".into(), text.into())]);
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(alerts(&rules, &[(0, A, 0), (500, C, 0)]), [[0]]);
+    assert_eq!(alerts(&rules, &[(0, A, 0), (10, B, 0), (500, C, 0)]), Vec::<Vec<u64>>::new());
+    let text = "title: a\nname: a\nlogsource: {}\ndetection: {s: {kind: a}, condition: s}\n---\n\
+        title: b\nname: b\nlogsource: {}\ndetection: {s: {kind: b}, condition: s}\n---\n\
+        title: two\nname: two\ncorrelation: {type: event_count, rules: [a, b], group-by: user, timespan: 60s, condition: {gte: 2}}\n---\n\
+        title: both\nname: both\ncorrelation: {type: temporal, rules: [a, b], group-by: user, timespan: 60s}\n---\n\
+        title: above\nname: above\ncorrelation: {type: event_count, rules: [two, both], group-by: user, timespan: 300s, condition: {gte: 2}}\n";
+    let (rules, errors) = load_texts(vec![("n.yml".into(), text.into())]);
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(alerts(&rules, &[(0, A, 0), (10, B, 0)]), [[0, 10]]);
+    // An event that two rules match is one.
+    let text = "title: a\nname: a\nlogsource: {}\ndetection: {s: {kind: a}, condition: s}\n---\n\
+        title: b\nname: b\nlogsource: {}\ndetection: {s: {user: u}, condition: s}\n---\n\
+        title: two\nname: two\ncorrelation: {type: event_count, rules: [a, b], group-by: user, timespan: 60s, condition: {gte: 2}}\n";
+    let (rules, errors) = load_texts(vec![("n.yml".into(), text.into())]);
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(alerts(&rules, &[(0, A, 0), (100, A, 0), (110, A, 0)]), [[100, 110]]);
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn text_of(rules: usize, correlations: &[(bool, Vec<usize>)]) -> String {
     let mut text = String::new();
     for rule in 0..rules {
         let detection = json!({"s": {"api.operation": ACTIONS[rule % ACTIONS.len()]}, "condition": "s"});
-        let rule = json!({"title": format!("rule {rule}"), "name": format!("r{rule}"), "generate": rule % 3 == 0,
+        let rule = json!({"title": format!("rule {rule}"), "name": format!("r{rule}"), "alerts": rule % 3 == 0,
             "logsource": {"product": "holdfast"}, "detection": detection});
         text += &format!("{rule}\n---\n");
     }

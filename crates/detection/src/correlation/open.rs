@@ -116,7 +116,9 @@ impl Open {
     pub(super) fn read_again(&mut self, of: Of<'_>, folded: &Reading, from: OrderKey) -> Outcome {
         let mark = self.marks.range(..from).next_back();
         let (begin, start) = mark.map_or((Unbounded, folded), |(key, reading)| (Excluded(*key), reading));
-        let before = std::mem::replace(&mut self.live, Reading { peak: 0, ..start.clone() });
+        // What is put in first comes right after it.
+        let peak = start.sweep.len();
+        let before = std::mem::replace(&mut self.live, Reading { peak, ..start.clone() });
         let since_mark = std::mem::replace(&mut self.since_mark, 0);
         let mut change = Change::default();
         if !self.entries.contains_key(&from) {
