@@ -70,7 +70,7 @@ fn evidence(id: &str, door: &Door, told: &Told, events: &mut BTreeMap<String, St
         findings.push(format!("alert {id} is about events at {times:?}, {} in all; told were {all:?}", list.len()));
     }
     for event in list {
-        let event = event["uid"].as_str().unwrap_or_default().to_owned();
+        let event = event["data"]["uid"].as_str().unwrap_or_default().to_owned();
         if let Some(other) = events.insert(event.clone(), id.to_owned()) {
             findings.push(format!("event {event} is under alert {other} and under {id}"));
         }
@@ -93,7 +93,7 @@ mod tests {
     }
 
     fn of_events(events: &[(&str, u64)]) -> Told {
-        let list: Vec<Value> = events.iter().map(|(id, time)| json!({"uid": id, "data": {"time": time}})).collect();
+        let list: Vec<Value> = events.iter().map(|(id, time)| json!({"data": {"uid": id, "time": time}})).collect();
         Told { times: 1, differs: false, body: json!({"evidences": list}) }
     }
 
