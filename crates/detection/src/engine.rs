@@ -244,11 +244,12 @@ impl Detector {
 
     fn sweep(&mut self, now_ms: u64, read_ms: u64, end: Option<Watermark>, effects: &mut Vec<Effect>) {
         let grace_ms = self.options.idle_after_ms.saturating_add(self.options.allowed_lateness_ms);
+        let slowest_ms = end.map_or_else(|| self.streams.slowest_ms(), |end| end.time_ms);
         // In an order in which each comes after those that feed it.
         for correlation in 0..self.correlators.len() {
             let floor_ms = end.map_or_else(|| self.streams.floor_ms(), |end| end.time_ms);
             let of = |stream| end.or_else(|| self.streams.watermark(stream));
-            let watermarks = Watermarks { of: &of, floor_ms };
+            let watermarks = Watermarks { of: &of, floor_ms, slowest_ms };
             let swept = self.correlators[correlation].sweep(read_ms, grace_ms, watermarks);
             for (stream, until_ms) in swept.gaps.into_iter().filter(|_| end.is_none()) {
                 self.streams.leave_gap(stream, until_ms);
@@ -348,7 +349,8 @@ impl Detector {
                     let event = (entry.key.time_ms, entry.key.id);
                     let correlator = &mut self.correlators[correlation];
                     let before = correlator.held();
-                    let outcome = correlator.insert(&group, source, Watermarks { of: &of, floor_ms }, entry);
+                    let watermarks = Watermarks { of: &of, floor_ms, slowest_ms: floor_ms };
+                    let outcome = correlator.insert(&group, source, watermarks, entry);
                     self.held.change(before, correlator.held());
                     if outcome.late {
                         self.counts.late += u64::from(!source.is_late);

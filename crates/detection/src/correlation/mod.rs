@@ -82,6 +82,8 @@ pub(crate) struct Watermarks<'a> {
     pub(crate) of: &'a dyn Fn(u32) -> Option<Watermark>,
     /// The earliest of those that are steady, whether or not they feed a key: they may yet.
     pub(crate) floor_ms: u64,
+    /// The earliest of all that are not behind, where silent ones go on with the clock.
+    pub(crate) slowest_ms: u64,
 }
 
 /// Where an entry comes from.
@@ -296,6 +298,8 @@ impl Correlator {
     /// Folds what the watermark has passed, judges what it has closed, and forgets keys in which nothing can begin
     /// any more. All that was received before `read_ms` was read; `grace_ms` is how long nothing must have come.
     pub(crate) fn sweep(&mut self, read_ms: u64, grace_ms: u64, watermarks: Watermarks<'_>) -> Swept {
+        // Windows that others judge come as late as the slowest stream makes them, which may have fed none here yet.
+        let slowest_ms = if self.plan.delay_ms > 0 { watermarks.slowest_ms } else { u64::MAX };
         let (plan, tenant) = (&self.plan, &self.tenant);
         let closes = plan.closes();
         let abandoned_after_ms = plan.timespan_ms.saturating_add(plan.delay_ms).saturating_add(grace_ms);
@@ -304,7 +308,7 @@ impl Correlator {
             let watermark = state.watermark(closes, watermarks);
             // Where none of its streams is known any more, windows are closed by the clock.
             let quiet_ms = || if closes { state.quiet_ms(read_ms, grace_ms) } else { 0 };
-            let watermark_ms = watermark.unwrap_or_else(quiet_ms).saturating_sub(plan.delay_ms);
+            let watermark_ms = watermark.unwrap_or_else(quiet_ms).min(slowest_ms).saturating_sub(plan.delay_ms);
             let make = alert_maker(plan, tenant, group);
             let (outcome, changed) = state.fold(Of { plan, make: &make }, watermark_ms);
             if !outcome.is_empty() {

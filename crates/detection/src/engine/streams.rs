@@ -150,6 +150,13 @@ impl Streams {
         floor.0
     }
 
+    /// The earliest watermark of the streams that are not behind; those that are silent go on with the clock.
+    pub(super) fn slowest_ms(&self) -> u64 {
+        let all = self.known.iter().filter(|(_, known)| !is_behind(&known.stream, self.behind_max_ms));
+        let marks = all.filter_map(|(number, _)| self.watermark(*number));
+        marks.map(|mark| if mark.pace == Pace::Steady { mark.time_ms } else { mark.quiet_ms }).min().unwrap_or(u64::MAX)
+    }
+
     fn pace(&self, stream: &Stream) -> Pace {
         let is_asleep = self.read_ms > stream.seen_ms.saturating_add(self.idle_after_ms);
         if is_asleep || self.is_standing(stream) {
