@@ -204,3 +204,35 @@ fn a_planted_bug_is_caught() {
         assert!(caught > 5, "{plant:?} was caught in {caught} of 100");
     }
 }
+
+/// A group whose only stream is silent goes on with the clock, but no further than those that feed it have judged.
+#[test]
+fn a_window_that_is_yet_to_be_judged_is_counted_with_those_before_it() {
+    let all = [
+        (0, 0, 0, 1, 0, 0),
+        (0, 0, 0, 0, 262_462, 0),
+        (0, 0, 0, 0, 6_304, 0),
+        (0, 0, 1, 0, 11_102, 0),
+        (2, 0, 1, 0, 13_535, 0),
+        (0, 0, 0, 0, 13_091, 0),
+        (0, 0, 1, 0, 7_376, 0),
+        (0, 0, 1, 0, 8_317, 17_814),
+        (0, 0, 0, 0, 9_676, 0),
+        (0, 0, 1, 1, 2_365, 0),
+        (0, 0, 0, 0, 7_420, 28_353),
+    ];
+    let drawn = all.map(|(kind, user, stream, host, gap_ms, delay_ms)| Drawn {
+        kind,
+        user,
+        value: 0,
+        stream,
+        host,
+        gap_ms,
+        delay_ms,
+        again: None,
+        restarts: false,
+        ticks: true,
+    });
+    let (happened, come) = deliver(&drawn, Plant::Nothing);
+    assert_eq!(in_order(happened), as_delivered(come, Plant::Nothing));
+}
