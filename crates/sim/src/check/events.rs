@@ -103,15 +103,15 @@ pub fn untold(node: &node::Node, outside: &Outside) -> Option<String> {
         .or_else(|| invented.map(|(key, told)| format!("sinks: {key} is not what was stored: {told:?}")))
 }
 
-/// An alert that is under no incident.
+/// An alert that stands and is under no incident: one that was superseded may have left it to the one that covers it.
 pub fn unfiled(node: &node::Node) -> Option<String> {
     let incidents = node::driver::book::incidents(node).unwrap_or_default();
     let filed: BTreeSet<String> =
         incidents.iter().flat_map(|incident| incident.alerts.keys()).map(ToString::to_string).collect();
-    stored(node).into_keys().find(|alert| !filed.contains(alert))
+    standing(node).into_iter().find(|alert| !filed.contains(alert))
 }
 
-/// Each alert is under one incident, and every incident's alerts were raised.
+/// Each alert that stands is under one incident, none under two, and every incident's alerts were raised.
 pub fn each_alert_is_filed_once(evidence: &Evidence, findings: &mut Findings) {
     let node = &evidence.regions[0].node;
     let (stored, mut filed) = (stored(node), BTreeMap::<String, u32>::new());
@@ -120,8 +120,11 @@ pub fn each_alert_is_filed_once(evidence: &Evidence, findings: &mut Findings) {
             *filed.entry(alert.to_string()).or_default() += 1;
         }
     }
-    for alert in stored.keys().filter(|alert| filed.get(*alert) != Some(&1)) {
-        findings.push(format!("incidents: {alert} is under {} of them", filed.get(alert).copied().unwrap_or(0)));
+    for (alert, (_, stands)) in &stored {
+        let count = filed.get(alert).copied().unwrap_or(0);
+        if count > 1 || *stands && count == 0 {
+            findings.push(format!("incidents: {alert} is under {count} of them"));
+        }
     }
     for alert in filed.keys().filter(|alert| !stored.contains_key(*alert)) {
         findings.push(format!("incidents: {alert} was never raised"));
