@@ -52,7 +52,7 @@ impl Plant {
         ("clock-ordered", Self::ClockOrdered, 0),
         ("unfenced", Self::Unfenced, 5),
         ("cursor-apart", Self::CursorApart, 5),
-        ("delivery-forgotten", Self::DeliveryForgotten, 5),
+        ("delivery-forgotten", Self::DeliveryForgotten, 0),
     ];
 
     /// Whether it is looked for where those are hunted who have duties, so many times in a run.

@@ -95,12 +95,13 @@ pub fn untold(node: &node::Node, outside: &Outside) -> Option<String> {
     let alerts = stored(node);
     let missing = alerts.keys().find(|id| !told.contains_key(&format!("alert/{id}")));
     let invented = told.iter().find(|(key, told)| {
-        told.differs
-            || told.topic == Topic::Alert && key.strip_prefix("alert/").is_none_or(|id| !alerts.contains_key(id))
+        // A notice of an incident has it as it stands when it is told: told again, it may say more.
+        told.topic == Topic::Alert
+            && (told.differs || key.strip_prefix("alert/").is_none_or(|id| !alerts.contains_key(id)))
     });
     missing
         .map(|id| format!("sinks: alert {id} was told to nobody"))
-        .or_else(|| invented.map(|(key, told)| format!("sinks: {key} is not what was stored: {told:?}")))
+        .or_else(|| invented.map(|(key, _)| format!("sinks: {key} is not what was stored, or was told in two ways")))
 }
 
 /// An alert that stands and is under no incident: one that was superseded may have left it to the one that covers it.
