@@ -235,10 +235,7 @@ impl Detector {
         self.swept_ms = read_ms;
         self.streams.tick(read_ms);
         self.sweep(read_ms, read_ms, None, effects);
-        let lost = self.streams.take_lost();
-        if !lost.is_none() {
-            self.lose(read_ms, ("streams".into(), "Source streams".into()), lost, effects);
-        }
+        self.tell_lost(read_ms, effects);
         self.tell_rest(read_ms, effects);
     }
 

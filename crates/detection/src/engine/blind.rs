@@ -51,6 +51,14 @@ impl Detector {
         }
     }
 
+    /// What the streams lost is told with the event that cost it: a detector that is restarted after it has told it too.
+    pub(super) fn tell_lost(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        let lost = self.streams.take_lost();
+        if !lost.is_none() {
+            self.lose(now_ms, ("streams".into(), "Source streams".into()), lost, effects);
+        }
+    }
+
     /// An hour later, what was lost meanwhile is told in one.
     pub(super) fn tell_rest(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         let is_due = |blind: &Blind| now_ms >= blind.told_ms.saturating_add(TOLD_EVERY_MS);

@@ -43,6 +43,7 @@ impl Detector {
             let made = look.event.map_or_else(|| normalise_for(raw, owner), Ok)?;
             self.matched(now_ms, arrived, &Event { time_ms, ..made }, effects);
         }
+        self.tell_lost(raw.received_ms, effects);
         Ok(())
     }
 
@@ -59,6 +60,7 @@ impl Detector {
         if self.worker.hits().len() > 0 {
             self.matched(now_ms, arrived, &event, effects);
         }
+        self.tell_lost(event.received_ms, effects);
     }
 
     fn arrived(&mut self, received_ms: u64, stream: u32, coming: Coming, is_clamped: bool) -> Arrived {
