@@ -179,9 +179,9 @@ async fn tell(site: &Site, door: &str, place: u64, time_ms: u64) -> (bool, u64) 
         body: Some(("application/x-ndjson", event.to_string().into_bytes())),
         ..Call::new(Method::POST, "/v1/events?source=doors", &site.admin.token)
     };
-    let call = if place % 2 == 0 { call } else { call.header("idempotency-key", format!("{door}-{place}")) };
+    let call = if place.is_multiple_of(2) { call } else { call.header("idempotency-key", format!("{door}-{place}")) };
     let call = call.within(Duration::from_secs(6));
-    let more = u64::from(time_ms % TOLD_AGAIN_EACH == 0);
+    let more = u64::from(time_ms.is_multiple_of(TOLD_AGAIN_EACH));
     let (mut taken, mut tellings) = (0, 0);
     while tellings < TELLINGS_MAX && taken < 1 + more {
         let at = &site.doors[((time_ms + tellings) % site.doors.len() as u64) as usize];

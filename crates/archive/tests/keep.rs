@@ -1,4 +1,5 @@
 //! What is kept and what leaves: nothing twice, nothing lost by a crash, nothing silently.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

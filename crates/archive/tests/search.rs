@@ -1,4 +1,5 @@
 //! Searches: what is found, what can never be found, and what a broken file or heavy question does.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

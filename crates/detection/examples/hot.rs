@@ -1,6 +1,7 @@
 //! What one event costs the detector, by how many distinct values or events a window holds: it should not matter.
 //!
 //! Run with `--release` for figures; each argument is a size, such as `100 10000 100000`.
+#![expect(clippy::disallowed_methods, reason = "an example measures in real time")]
 
 use detection::engine::{Detector, Input, Options};
 use detection::event::{Event, Fields, LogSource};

@@ -1,4 +1,5 @@
 //! Disk buffers: what was acknowledged is read, in order, through damage and kills; what is damaged is told of; it ends.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use pipeline::buffer::{BYTES_MIN, Buffer, BufferConfig, Next, NotAppended, Sync, WhenFull};
 use proptest::prelude::*;
@@ -20,7 +21,7 @@ fn drain(buffer: &mut Buffer) -> (Vec<(u64, Vec<u8>)>, u64) {
     let (mut records, mut missing) = (Vec::new(), 0);
     // Each call goes on: more calls than records and damaged places there cannot be.
     for _ in 0..100_000 {
-        match buffer.next().unwrap() {
+        match buffer.read().unwrap() {
             Next::Nothing => return (records, missing),
             Next::Record { sequence, bytes } => records.push((sequence, bytes)),
             Next::Damaged { records, .. } => missing += records,
@@ -132,7 +133,7 @@ proptest! {
                     Err(error) => return Err(TestCaseError::fail(error.to_string())),
                 },
                 Act::Read(count) => for _ in 0..count {
-                    match buffer.next().unwrap() {
+                    match buffer.read().unwrap() {
                         Next::Nothing => prop_assert_eq!(read, expect.len()),
                         Next::Record { sequence, bytes } => {
                             prop_assert_eq!(&(sequence, bytes), &expect[read]);

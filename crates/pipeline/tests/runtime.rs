@@ -1,5 +1,6 @@
 //! Topologies at work: acknowledgement through the whole graph, backpressure, dead letters and their replay, buffers
 //! on disk, and the stop.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use async_trait::async_trait;
 use detection::{Position, RawEvent, SourceKind};

@@ -71,10 +71,7 @@ pub async fn run(command: &EscalationCommand) -> anyhow::Result<()> {
             let client = remote.connect().await?;
             let known = match replaces {
                 Some(revision) => Some(revision.to_string()),
-                None => match client.find("/v1/escalation/policy").await? {
-                    Some(policy) => Some(show::text(&policy["etag"])),
-                    None => None,
-                },
+                None => client.find("/v1/escalation/policy").await?.map(|policy| show::text(&policy["etag"])),
             };
             let body = Some(json!({"text": document, "why": why}));
             let applied = client.ask_as_seen(Method::PUT, "/v1/escalation/policy", body, known.as_deref()).await?;

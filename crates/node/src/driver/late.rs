@@ -178,7 +178,7 @@ async fn judge(node: Arc<Node>, rules: Arc<RuleSet>, lane: LateLane) -> Option<V
             tokio::task::yield_now().await;
         }
     }
-    events.sort_by(|one, other| (one.time_ms, one.id).cmp(&(other.time_ms, other.id)));
+    events.sort_by_key(|event| (event.time_ms, event.id));
     Some(judge_again(&rules, &options, &lane, &events))
 }
 

@@ -133,7 +133,7 @@ impl Step<'_> {
         let outcome = self.transact(transact)?;
         if let Outcome::Refused(why) = &outcome {
             // Whoever reports checks before; what is refused all the same must not go unseen.
-            self.machine.observer.refused(self.machine.group, &action, why.clone());
+            self.machine.observer.refused(self.machine.group, &action, *why);
         }
         Ok(Some(outcome))
     }

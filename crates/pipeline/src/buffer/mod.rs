@@ -278,7 +278,7 @@ impl Buffer {
     ///
     /// # Errors
     /// The disk's; the same is tried again with the next call.
-    pub fn next(&mut self) -> io::Result<Next> {
+    pub fn read(&mut self) -> io::Result<Next> {
         loop {
             let Some(place) = self.place() else { return Ok(Next::Nothing) };
             let is_last = place + 1 == self.segments.len();

@@ -35,17 +35,17 @@ impl Worker {
         }
     }
 
-    pub(super) async fn from_queue(&self, queue: &mut UnboundedReceiver<Parcel>) {
+    pub(super) async fn empty_queue(&self, queue: &mut UnboundedReceiver<Parcel>) {
         match self {
-            Self::Tells(delivery) => delivery.from_queue(queue).await,
-            Self::Gathers(gathering) => gathering.from_queue(queue).await,
+            Self::Tells(delivery) => delivery.empty_queue(queue).await,
+            Self::Gathers(gathering) => gathering.empty_queue(queue).await,
         }
     }
 
-    pub(super) async fn from_disk(&self, disk: &Arc<Disk>, ending: watch::Receiver<bool>) {
+    pub(super) async fn empty_disk(&self, disk: &Arc<Disk>, ending: watch::Receiver<bool>) {
         match self {
-            Self::Tells(delivery) => delivery.from_disk(disk, ending).await,
-            Self::Gathers(gathering) => gathering.from_disk(disk, ending).await,
+            Self::Tells(delivery) => delivery.empty_disk(disk, ending).await,
+            Self::Gathers(gathering) => gathering.empty_disk(disk, ending).await,
         }
     }
 }
@@ -77,7 +77,7 @@ impl Gathering {
     }
 
     /// From memory: what is gathered keeps its room in the queue, so half a queue is enough.
-    pub(super) async fn from_queue(&self, queue: &mut UnboundedReceiver<Parcel>) {
+    pub(super) async fn empty_queue(&self, queue: &mut UnboundedReceiver<Parcel>) {
         let Roll { events, bytes, time } = self.roll();
         let (events, bytes) = (events.min(queue::EVENTS_MAX as usize / 2), bytes.min(queue::BYTES_MAX as usize / 2));
         while let Some(first) = queue.recv().await {
@@ -101,7 +101,7 @@ impl Gathering {
     }
 
     /// From disk, until it is told to end; what was gathered by then is taken again after the next start.
-    pub(super) async fn from_disk(&self, disk: &Arc<Disk>, mut ending: watch::Receiver<bool>) {
+    pub(super) async fn empty_disk(&self, disk: &Arc<Disk>, mut ending: watch::Receiver<bool>) {
         // What was taken before a fall, and not dealt with, is taken again.
         disk.rewind();
         let Roll { events, bytes, time } = self.roll();

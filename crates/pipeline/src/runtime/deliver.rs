@@ -126,7 +126,7 @@ pub(super) struct Delivery {
 
 impl Delivery {
     /// From memory: a batch is durable once the sink has taken it. Ends when its queue does.
-    pub(super) async fn from_queue(&self, queue: &mut UnboundedReceiver<Parcel>) {
+    pub(super) async fn empty_queue(&self, queue: &mut UnboundedReceiver<Parcel>) {
         while let Some(first) = queue.recv().await {
             let mut parcels = vec![first];
             self.gather(queue, &mut parcels).await;
@@ -160,7 +160,7 @@ impl Delivery {
     }
 
     /// From disk, until it is told to end and nothing waits.
-    pub(super) async fn from_disk(&self, disk: &Arc<Disk>, mut ending: watch::Receiver<bool>) {
+    pub(super) async fn empty_disk(&self, disk: &Arc<Disk>, mut ending: watch::Receiver<bool>) {
         // What was taken before a fall, and not dealt with, is taken again.
         disk.rewind();
         loop {

@@ -151,7 +151,7 @@ impl Disk {
         let mut buffer = self.buffer.lock();
         let (mut records, mut damage, mut bytes_taken) = (Vec::new(), Vec::new(), 0);
         while records.len() < TAKE_MAX && bytes_taken < TAKE_BYTES_MAX {
-            match buffer.next()? {
+            match buffer.read()? {
                 Next::Nothing => break,
                 Next::Damaged { bytes, records } => damage.push(Refusal::Damaged { bytes, records }),
                 Next::Record { bytes, .. } => {

@@ -273,13 +273,13 @@ impl Starting<'_> {
             let worker = Worker::new(Delivery { name: Arc::clone(name), outlet, counters, morgue });
             match &sink.buffer {
                 None => {
-                    deliveries.spawn(kept!(delivering, worker.from_queue(&mut queue)));
+                    deliveries.spawn(kept!(delivering, worker.empty_queue(&mut queue)));
                 }
                 Some(config) => {
                     let (disk, ending) = (self.disk(name, config)?, self.ending.subscribe());
                     let same = Arc::clone(&disk);
                     deliveries.spawn(kept!(filling, deliver::to_disk(&mut queue, &same)));
-                    deliveries.spawn(kept!(delivering, worker.from_disk(&disk, ending.clone())));
+                    deliveries.spawn(kept!(delivering, worker.empty_disk(&disk, ending.clone())));
                 }
             }
             queues.insert(Arc::clone(name), sender);
