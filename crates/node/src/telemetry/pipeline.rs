@@ -2,28 +2,29 @@
 
 use pipeline::runtime::{Monitor, Status};
 use pipeline::source::GAUGES as GAUGES_OF_SOURCES;
-use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{CounterVec, Encoder, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 /// The instruments of a running pipeline. Components are named by the configuration, so they are few.
 pub struct PipelineMetrics {
     monitor: Monitor,
     registry: Registry,
-    counters: Vec<(&'static str, IntCounterVec)>,
+    counters: Vec<(&'static str, f64, CounterVec)>,
     gauges: Vec<(&'static str, IntGaugeVec)>,
     sources: IntCounterVec,
     sources_now: IntGaugeVec,
     dead_letters: IntGaugeVec,
 }
 
-const COUNTERS: [(&str, &str, &str); 8] = [
-    ("received", "received_events_total", "Events that came to a component."),
-    ("sent", "sent_events_total", "Events that went on from a component."),
-    ("left_out", "left_out_events_total", "Events left out because the topology says so."),
-    ("dropped", "dropped_events_total", "Events dropped by a full buffer that was told to."),
-    ("dead_lettered", "dead_letter_events_total", "Events that became dead letters."),
-    ("waited_us", "waiting_microseconds_total", "How long others have waited for a component."),
-    ("retries", "retries_total", "How often a sink said: later."),
-    ("restarts", "restarts_total", "How often a component's task was begun again after it had ended."),
+/// What is counted, how much one of it is in the unit of its name, the name and its help.
+const COUNTERS: [(&str, f64, &str, &str); 8] = [
+    ("received", 1.0, "received_events_total", "Events that came to a component."),
+    ("sent", 1.0, "sent_events_total", "Events that went on from a component."),
+    ("left_out", 1.0, "left_out_events_total", "Events left out because the topology says so."),
+    ("dropped", 1.0, "dropped_events_total", "Events dropped by a full buffer that was told to."),
+    ("dead_lettered", 1.0, "dead_letter_events_total", "Events that became dead letters."),
+    ("waited_us", 1e-6, "waiting_seconds_total", "How long others have waited for a component."),
+    ("retries", 1.0, "retries_total", "How often a sink said: later."),
+    ("restarts", 1.0, "restarts_total", "How often a component's task was begun again after it had ended."),
 ];
 const GAUGES: [(&str, &str, &str); 3] = [
     ("buffered_events", "buffered_events", "Events that wait for a component."),
@@ -36,8 +37,8 @@ impl PipelineMetrics {
     pub fn new(monitor: Monitor) -> Self {
         let registry = Registry::new();
         let options = |name: &str, help: &str| Opts::new(format!("holdfast_pipeline_{name}"), help);
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            let counter = IntCounterVec::new(options(name, help), labels).expect("the name is well formed");
+        let counter = |name: &str, help: &str| {
+            let counter = CounterVec::new(options(name, help), &["component"]).expect("the name is well formed");
             registry.register(Box::new(counter.clone())).expect("every name is registered once");
             counter
         };
@@ -46,9 +47,12 @@ impl PipelineMetrics {
             registry.register(Box::new(gauge.clone())).expect("every name is registered once");
             gauge
         };
-        let counters = COUNTERS.map(|(what, name, help)| (what, counter(name, help, &["component"])));
+        let counters = COUNTERS.map(|(what, one, name, help)| (what, one, counter(name, help)));
         let gauges = GAUGES.map(|(what, name, help)| (what, gauge(name, help, &["component"])));
-        let sources = counter("source_total", "What a source counts of its own.", &["component", "what"]);
+        let sources =
+            IntCounterVec::new(options("source_total", "What a source counts of its own."), &["component", "what"])
+                .expect("the name is well formed");
+        registry.register(Box::new(sources.clone())).expect("every name is registered once");
         let sources_now = gauge("source_now", "What a source has now: connections, files.", &["component", "what"]);
         let dead_letters =
             gauge("dead_letters", "Dead letters that are kept: bytes, and files that had to go.", &["what"]);
@@ -66,9 +70,9 @@ impl PipelineMetrics {
         let Status { components, sources, dead_letters_bytes, dead_letters_files_lost } = self.monitor.status();
         for (component, counts) in &components {
             for (what, value) in counts.named() {
-                if let Some((_, counter)) = self.counters.iter().find(|(name, _)| *name == what) {
+                if let Some((_, one, counter)) = self.counters.iter().find(|(name, ..)| *name == what) {
                     let counter = counter.with_label_values(&[&**component]);
-                    counter.inc_by(value.saturating_sub(counter.get()));
+                    counter.inc_by((value as f64 * one - counter.get()).max(0.0));
                 } else if let Some((_, gauge)) = self.gauges.iter().find(|(name, _)| *name == what) {
                     gauge.with_label_values(&[&**component]).set(value.cast_signed());
                 }
