@@ -123,7 +123,7 @@ impl Node {
                 other => return Err(internal("events came to something else", &format!("{other:?}"))),
             }
         }
-        self.metrics.detection.with_label_values(&["", "repeated"]).inc_by(count.saturating_sub(kept));
+        self.metrics.events_repeated.inc_by(count.saturating_sub(kept));
         Ok(kept)
     }
 }

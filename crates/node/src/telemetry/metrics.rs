@@ -4,7 +4,8 @@
 //! a client can choose freely.
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 /// Every instrument of a node.
@@ -66,6 +67,8 @@ pub struct Metrics {
     pub audit_leaves: IntGaugeVec,
     /// Bytes of this process in memory.
     pub resident_bytes: Gauge,
+    /// Events of others that were delivered again, and left out of the region's log.
+    pub events_repeated: IntCounter,
     /// When each of this node's certificates expires, in seconds since 1970; 0 where it cannot be read.
     pub certificates: IntGaugeVec,
     /// Open QUIC work: calls, streams, bytes, by kind.
@@ -158,6 +161,11 @@ impl Metrics {
             audit_leaves: int_gauge("holdfast_audit_leaves", "Leaves of the audit log.", &["group"]),
             resident_bytes: Gauge::with_opts(Opts::new("holdfast_resident_memory_bytes", "Memory of this process."))
                 .expect("the name is well formed"),
+            events_repeated: IntCounter::new(
+                "holdfast_ingest_repeated_events_total",
+                "Events that were delivered again, and left out of the region's log.",
+            )
+            .expect("the name is well formed"),
             certificates: int_gauge(
                 "holdfast_certificate_expiry_timestamp_seconds",
                 "When this node's certificates expire; 0 where one cannot be read.",
@@ -171,7 +179,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let instruments: [Box<dyn prometheus::core::Collector>; 30] = [
+        let instruments: Vec<Box<dyn prometheus::core::Collector>> = vec![
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
             Box::new(self.commands.clone()),
@@ -200,6 +208,7 @@ impl Metrics {
             Box::new(self.archive.clone()),
             Box::new(self.audit_leaves.clone()),
             Box::new(self.resident_bytes.clone()),
+            Box::new(self.events_repeated.clone()),
             Box::new(self.certificates.clone()),
             Box::new(self.transport.clone()),
         ];
