@@ -82,8 +82,7 @@ pub async fn run(
         first: first && !born.exists(),
         lost,
         bootstrap,
-        plant_leader_restore: false,
-        plant_unfenced: false,
+        defect: None,
     };
     // Listening comes before everything that others could notice: a port that is taken ends it here.
     let api = TcpListener::bind(place.api).await.with_context(|| format!("the API's address {}", place.api))?;

@@ -11,6 +11,7 @@ use crate::driver::outbox::Outbox;
 use crate::driver::proposer::Proposer;
 use crate::driver::route::{Gate, Router};
 use crate::driver::{anchor, pull, silence};
+use crate::machine::Defect;
 use crate::machine::command::Refusal;
 use crate::machine::control::{ControlCommand, ControlMachine, ControlOutcome};
 use crate::machine::data::{DataMachine, Observer};
@@ -73,10 +74,8 @@ pub struct Start {
     pub lost: bool,
     /// Only for the first start of a cluster: the first session key and administrator.
     pub bootstrap: Option<(SessionKey, Account)>,
-    /// **For tests only.** See [`GroupOptions::plant_leader_restore`].
-    pub plant_leader_restore: bool,
-    /// **For tests only.** Reports count under leases that have ended too.
-    pub plant_unfenced: bool,
+    /// **For tests only.** What is wrong with this node on purpose.
+    pub defect: Option<Defect>,
 }
 
 /// Why a node did not start.
@@ -156,7 +155,7 @@ impl Groups<'_> {
         };
         let options = GroupOptions {
             timing,
-            plant_leader_restore: self.start.plant_leader_restore,
+            plant_leader_restore: self.start.defect == Some(Defect::LeaderRestored),
             ..GroupOptions::new(id, self.place.id)
         };
         let world = &self.start.world;
@@ -184,7 +183,7 @@ impl Groups<'_> {
         let space = self.start.world.engine.space(&format!("data-{}", id.get()), &KEYSPACES)?;
         let ledger = Ledger::new(Arc::clone(cluster), self.region.name.as_str(), id);
         let machine = DataMachine::open(id, self.region.origin(), cluster.partitions, space, ledger, observer)?;
-        let machine = Arc::new(machine.plant_unfenced(self.start.plant_unfenced));
+        let machine = Arc::new(machine.planted(self.start.defect));
         let group = self.consensus(id, Arc::clone(&machine) as Arc<dyn consensus::Machine>, 1).await?;
         let proposer = self.proposer(&group, id);
         Ok(DataGroup { group, machine, proposer })

@@ -206,9 +206,6 @@ impl Space for WatchedSpace {
         if self.watch.plant == Some(Plant::StateForgotten) && keyspace == keys::DUTY {
             rows.retain(|(key, _)| !key.starts_with(SHARD) || key.ends_with(CURSOR));
         }
-        if self.watch.plant == Some(Plant::DeliveryForgotten) && keyspace == keys::DUTY {
-            rows.retain(|(key, _)| !key.starts_with(b"i"));
-        }
         Ok(rows)
     }
     fn write(&self, mut batch: Batch) -> io::Result<()> {

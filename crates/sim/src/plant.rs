@@ -1,6 +1,8 @@
 //! Planted bugs: each breaks one promise at a door of the node, so that a checker can show that it would notice.
 //!
-//! A planted bug is never reachable outside the simulator, but for two switches that a start keeps for tests.
+//! A planted bug is never reachable outside the simulator, but for those that a start takes for tests (`node::machine::Defect`).
+
+use node::machine::Defect;
 
 /// One planted bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +33,7 @@ pub enum Plant {
     Unfenced,
     /// Where a shard has read to is stored apart from what it knew: now and then only the first is there afterwards.
     CursorApart,
-    /// A restarted node does not find which events it has taken: what is delivered again is taken again.
+    /// No node knows which events it has taken: what is delivered again is taken again.
     DeliveryForgotten,
 }
 
@@ -52,7 +54,7 @@ impl Plant {
         ("clock-ordered", Self::ClockOrdered, 0),
         ("unfenced", Self::Unfenced, 5),
         ("cursor-apart", Self::CursorApart, 5),
-        ("delivery-forgotten", Self::DeliveryForgotten, 0),
+        ("delivery-forgotten", Self::DeliveryForgotten, 5),
     ];
 
     /// Whether it is looked for where those are hunted who have duties, so many times in a run.
@@ -61,6 +63,16 @@ impl Plant {
             Self::AlertTwice | Self::StateForgotten | Self::Unfenced | Self::CursorApart | Self::DeliveryForgotten => {
                 Some(20)
             }
+            _ => None,
+        }
+    }
+
+    /// What it is in the node itself; all others are in what surrounds it.
+    pub const fn defect(self) -> Option<Defect> {
+        match self {
+            Self::LeaderRestore => Some(Defect::LeaderRestored),
+            Self::Unfenced => Some(Defect::Unfenced),
+            Self::DeliveryForgotten => Some(Defect::DeliveryForgotten),
             _ => None,
         }
     }

@@ -189,8 +189,7 @@ impl World {
             first,
             lost: false,
             bootstrap: first.then(|| setup::bootstrap(self.seed)),
-            plant_leader_restore: self.plant == Some(Plant::LeaderRestore),
-            plant_unfenced: self.plant == Some(Plant::Unfenced),
+            defect: self.plant.and_then(Plant::defect),
         };
         let (tell_end, ended) = watch::channel(false);
         match Running::start(start).await {

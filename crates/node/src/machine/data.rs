@@ -5,6 +5,7 @@
 //! reads a clock or the control plane: replicas must come to the same result from the same entry.
 
 use crate::driver::proposer::Entry as LogEntry;
+use crate::machine::Defect;
 use crate::machine::command::{Command, Found, Outcome, Read, Refusal, Select};
 use crate::machine::door::Recent;
 use crate::machine::keys;
@@ -83,7 +84,7 @@ pub struct DataMachine {
     pub(super) observer: Arc<dyn Observer>,
     changed: watch::Sender<u64>,
     assigned: watch::Sender<u64>,
-    pub(super) is_unfenced: bool,
+    pub(super) defect: Option<Defect>,
 }
 
 /// One entry being applied.
@@ -116,15 +117,15 @@ impl DataMachine {
         };
         let (changed, assigned) = (watch::Sender::new(0), watch::Sender::new(0));
         let state = Mutex::new(state);
-        let machine = Self { group, origin, partitions, space, state, observer, changed, assigned, is_unfenced: false };
+        let machine = Self { group, origin, partitions, space, state, observer, changed, assigned, defect: None };
         machine.load()?;
         Ok(machine)
     }
 
-    /// **For tests only.** See [`crate::Start::plant_unfenced`].
+    /// **For tests only.**
     #[must_use]
-    pub fn plant_unfenced(self, is_unfenced: bool) -> Self {
-        Self { is_unfenced, ..self }
+    pub fn planted(self, defect: Option<Defect>) -> Self {
+        Self { defect, ..self }
     }
 
     fn load(&self) -> io::Result<()> {

@@ -4,6 +4,7 @@
 //! others by identities, of which the last are remembered: a bounded number, for a bounded time. The time is that of
 //! the entry, so that all replicas forget alike.
 
+use crate::machine::Defect;
 use crate::machine::command::{Door, Idempotency, Identity, Ingest, Outcome, Refusal};
 use crate::machine::data::{Step, stored};
 use crate::machine::keys;
@@ -97,6 +98,10 @@ impl Step<'_> {
         Ok(Outcome::Taken { applied, refused: None })
     }
 
+    fn knows(&self, identity: &Identity) -> bool {
+        self.machine.defect != Some(Defect::DeliveryForgotten) && self.state.recent.knows(identity)
+    }
+
     /// A stream comes in its order: what lies before its end was there.
     fn by_place(&mut self, stream: &str, sequences: Vec<u64>, events: Vec<Vec<u8>>) -> io::Result<()> {
         let known = self.view.get(keys::DUTY, &keys::door(stream))?;
@@ -117,7 +122,7 @@ impl Step<'_> {
         let number = self.next_event();
         let mut new = BTreeSet::new();
         for (event, identity) in events.into_iter().zip(identities) {
-            if identity.is_none_or(|identity| !self.state.recent.knows(&identity) && new.insert(identity)) {
+            if identity.is_none_or(|identity| !self.knows(&identity) && new.insert(identity)) {
                 self.keep_event(event);
             }
         }
@@ -130,8 +135,8 @@ impl Step<'_> {
     fn by_request(&mut self, request: &Idempotency, events: Vec<Vec<u8>>) -> bool {
         let key = Identity::of("holdfast idempotency key of events 1", &[request.key.as_bytes()]);
         let whole = Identity::of("holdfast request of events 1", &[request.key.as_bytes(), &request.digest]);
-        if self.state.recent.knows(&key) {
-            return self.state.recent.knows(&whole);
+        if self.knows(&key) {
+            return self.knows(&whole);
         }
         let number = self.next_event();
         events.into_iter().for_each(|event| self.keep_event(event));

@@ -5,6 +5,7 @@
 //! two nodes that both believe in their lease do no harm, and nothing here needs a clock. A report that is too large for
 //! one command comes in parts, which are set aside until its end: then all of it takes effect, in one entry.
 
+use crate::machine::Defect;
 use crate::machine::command::{ActChange, Lease, Must, Outcome, Refused, Report, Row, Transact};
 use crate::machine::data::{Step, stored};
 use crate::machine::keys;
@@ -62,7 +63,7 @@ impl Step<'_> {
     pub(super) fn report(&mut self, report: Report) -> io::Result<Outcome> {
         let lease = match self.lease(&report.duty)? {
             Some(lease) if lease.epoch == report.epoch && lease.life.is_some() => lease,
-            Some(lease) if self.machine.is_unfenced => lease,
+            Some(lease) if self.machine.defect == Some(Defect::Unfenced) => lease,
             _ => return Ok(Outcome::Fenced),
         };
         if report.number <= lease.number {

@@ -5,6 +5,7 @@
 pub mod command;
 pub mod control;
 pub mod data;
+mod defect;
 pub mod door;
 mod duty;
 mod grant;
@@ -14,6 +15,8 @@ pub mod look;
 pub mod note;
 pub mod transact;
 mod view;
+
+pub use defect::Defect;
 
 #[cfg(test)]
 mod door_tests;
