@@ -125,7 +125,7 @@ impl Play {
             acknowledged: history.iter().filter(|op| op.outcome == crate::history::Outcome::Ok).count(),
             kills: self.world.kills,
             alerts: alerts.len(),
-            rules: alerts.into_values().map(|(title, _)| title).collect(),
+            rules: alerts.into_values().map(|alert| alert.rule).collect(),
             virtual_ms: self.trace.now_us() / 1_000,
             lines: self.trace.lines(),
         }
@@ -267,7 +267,7 @@ impl Play {
         let regions: Vec<_> = (0..REGIONS.len()).filter_map(|region| self.world.node_in(region)).collect();
         let expected = regions.iter().flat_map(|node| events::undisturbed(node)).collect();
         events::difference(&expected, first)
-            .or_else(|| events::unfiled(first).map(|alert| format!("alert {alert} is under no incident")))
+            .or_else(|| events::misfiled(first).into_iter().next())
             .or_else(|| events::untold(first, &self.world.outside))
     }
 }

@@ -10,7 +10,7 @@ use detection::{Alert, Event, Position, RawEvent};
 use model::codec::decode;
 use model::{Record, TenantId, Value};
 use node::core::ingest::Taken;
-use node::driver::detect::{ONLY, SUPERSEDED_BY};
+use node::driver::record::{ONLY, SUPERSEDED_BY};
 use node::machine::control::platform;
 use node::machine::keys;
 use pipeline::sink::Topic;
@@ -59,8 +59,16 @@ fn once(node: &node::Node) -> Vec<Event> {
     node.home().machine.events(0, usize::MAX).unwrap_or_default().into_iter().filter_map(event).collect()
 }
 
-/// The alerts a node holds: the rule of each, and whether it stands.
-pub fn stored(node: &node::Node) -> BTreeMap<String, (String, bool)> {
+/// An alert that a node holds.
+pub struct Raised {
+    /// The rule's title.
+    pub rule: String,
+    /// The alert that covers its events, where it no longer stands; itself where none does.
+    covered_by: Option<String>,
+}
+
+/// The alerts a node holds, by id.
+pub fn stored(node: &node::Node) -> BTreeMap<String, Raised> {
     let space = node.data_of(TenantId::PLATFORM).machine.read_space();
     let prefix = keys::record(TenantId::PLATFORM, platform::ALERTS, "");
     let of_alerts = rows(&*space, keys::DATA).into_iter().filter(|(key, _)| key.starts_with(&prefix));
@@ -69,21 +77,24 @@ pub fn stored(node: &node::Node) -> BTreeMap<String, (String, bool)> {
         let field = |id| record.visible().find(|(field, _)| *field == id).map(|(_, state)| state.value());
         let Some(Value::Text(json)) = field(ONLY) else { return None };
         let alert: Alert = serde_json::from_str(&json).ok()?;
-        let stands = !matches!(field(SUPERSEDED_BY), Some(Value::Text(_)));
-        Some((keys::record_key(&key).to_owned(), (alert.rule.title.to_string(), stands)))
+        let covered_by = match field(SUPERSEDED_BY) {
+            Some(Value::Text(by)) => Some(by),
+            _ => None,
+        };
+        Some((keys::record_key(&key).to_owned(), Raised { rule: alert.rule.title.to_string(), covered_by }))
     };
     of_alerts.filter_map(alert).collect()
 }
 
 /// Of the alerts a node holds, those that stand.
 pub fn standing(node: &node::Node) -> BTreeSet<String> {
-    stored(node).into_iter().filter(|(_, (_, stands))| *stands).map(|(id, _)| id).collect()
+    stored(node).into_iter().filter(|(_, alert)| alert.covered_by.is_none()).map(|(id, _)| id).collect()
 }
 
 /// How alerts that stand differ from those of an undisturbed run.
 pub fn difference(expected: &BTreeSet<String>, node: &node::Node) -> Option<String> {
     let (stored, standing) = (stored(node), standing(node));
-    let named = |id: &String| format!("{id} ({})", stored.get(id).map_or("unknown", |(title, _)| title.as_str()));
+    let named = |id: &String| format!("{id} ({})", stored.get(id).map_or("unknown", |alert| alert.rule.as_str()));
     let missing: Vec<String> = expected.difference(&standing).map(named).collect();
     let excess: Vec<String> = standing.difference(expected).map(named).collect();
     (missing.len() + excess.len() > 0).then(|| format!("alerts: missing {missing:?}, too many {excess:?}"))
@@ -96,40 +107,40 @@ pub fn untold(node: &node::Node, outside: &Outside) -> Option<String> {
     let missing = alerts.keys().find(|id| !told.contains_key(&format!("alert/{id}")));
     let invented = told.iter().find(|(key, told)| {
         // A notice of an incident has it as it stands when it is told: told again, it may say more.
-        told.topic == Topic::Alert
-            && (told.differs || key.strip_prefix("alert/").is_none_or(|id| !alerts.contains_key(id)))
+        told.differs && told.topic != Topic::Incident
+            || told.topic == Topic::Alert && key.strip_prefix("alert/").is_none_or(|id| !alerts.contains_key(id))
     });
     missing
         .map(|id| format!("sinks: alert {id} was told to nobody"))
         .or_else(|| invented.map(|(key, _)| format!("sinks: {key} is not what was stored, or was told in two ways")))
 }
 
-/// An alert that stands and is under no incident: one that was superseded may have left it to the one that covers it.
-pub fn unfiled(node: &node::Node) -> Option<String> {
-    let incidents = node::driver::book::incidents(node).unwrap_or_default();
-    let filed: BTreeSet<String> =
-        incidents.iter().flat_map(|incident| incident.alerts.keys()).map(ToString::to_string).collect();
-    standing(node).into_iter().find(|alert| !filed.contains(alert))
-}
-
-/// Each alert that stands is under one incident, none under two, and every incident's alerts were raised.
-pub fn each_alert_is_filed_once(evidence: &Evidence, findings: &mut Findings) {
-    let node = &evidence.regions[0].node;
+/// Alerts that are not under one incident, and incidents' alerts that were never raised. An alert that no longer stands
+/// may have left its incident to the one that covers it, which must be under one itself.
+pub fn misfiled(node: &node::Node) -> Vec<String> {
     let (stored, mut filed) = (stored(node), BTreeMap::<String, u32>::new());
     for incident in node::driver::book::incidents(node).unwrap_or_default() {
         for alert in incident.alerts.keys() {
             *filed.entry(alert.to_string()).or_default() += 1;
         }
     }
-    for (alert, (_, stands)) in &stored {
-        let count = filed.get(alert).copied().unwrap_or(0);
-        if count > 1 || *stands && count == 0 {
-            findings.push(format!("incidents: {alert} is under {count} of them"));
-        }
-    }
-    for alert in filed.keys().filter(|alert| !stored.contains_key(*alert)) {
-        findings.push(format!("incidents: {alert} was never raised"));
-    }
+    let count = |alert: &String| filed.get(alert).copied().unwrap_or(0);
+    let last = |alert: &Raised| left_to(&stored, alert.covered_by.as_ref()?).map(count);
+    let is_wrong = |(id, alert): &(&String, &Raised)| count(id) > 1 || count(id) == 0 && last(alert) != Some(1);
+    let wrong = stored.iter().filter(is_wrong).map(|(id, _)| format!("alert {id} is under {} incidents", count(id)));
+    let invented = filed.keys().filter(|id| !stored.contains_key(*id)).map(|id| format!("alert {id} was never raised"));
+    wrong.chain(invented).collect()
+}
+
+/// The alert that covers an alert in the end.
+fn left_to<'a>(stored: &'a BTreeMap<String, Raised>, id: &'a String) -> Option<&'a String> {
+    let next = |id: &&'a String| stored.get(*id)?.covered_by.as_ref();
+    std::iter::successors(Some(id), next).take(stored.len()).last()
+}
+
+/// Each alert is under one incident, and every incident's alerts were raised.
+pub fn each_alert_is_filed_once(evidence: &Evidence, findings: &mut Findings) {
+    findings.extend(misfiled(&evidence.regions[0].node));
 }
 
 /// What was acknowledged is there once; alerts are those of an undisturbed run, each raised once.
