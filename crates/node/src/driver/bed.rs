@@ -11,12 +11,14 @@ use bytes::Bytes;
 use detection::rollout::Care;
 use detection::rules::RuleSet;
 use detection::{Alert, RawEvent, SourceKind};
+use identity::{Account, SessionKey};
 use keyring::SigningKey;
 use model::cluster::Cluster;
 use model::codec::encode;
 use model::entropy::Entropy;
 use model::time::Clock;
 use model::{NodeId, RegionId, TenantId, Value};
+use pipeline::sink::Sink;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -30,6 +32,23 @@ pub(crate) const BEGIN_MS: u64 = 1_767_225_600_000;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+const CLUSTER: &str = r#"
+name = "test"
+environment = "development"
+partitions = 4
+groups = 1
+detection_shards = 1
+[[regions]]
+id = 1
+name = "eu"
+[[regions.nodes]]
+id = 1
+name = "eu-1"
+link = "127.0.0.1:1"
+api = "127.0.0.1:2"
+metrics = "127.0.0.1:3"
+"#;
+
 struct Virtual(Instant);
 
 impl Clock for Virtual {
@@ -41,7 +60,9 @@ impl Clock for Virtual {
     }
 }
 
-struct Counted(AtomicU64);
+/// Not random, and no two alike.
+#[derive(Default)]
+pub(crate) struct Counted(AtomicU64);
 
 impl Entropy for Counted {
     fn fill(&self, bytes: &mut [u8]) {
@@ -49,6 +70,15 @@ impl Entropy for Counted {
         reader.update(&self.0.fetch_add(1, Ordering::Relaxed).to_be_bytes());
         reader.finalize_xof().fill(bytes);
     }
+}
+
+/// What a bed's node has that others' have not.
+#[derive(Default)]
+pub(crate) struct Furniture {
+    pub(crate) rules: Arc<RuleSet>,
+    pub(crate) care: Care,
+    pub(crate) sinks: Vec<Arc<dyn Sink>>,
+    pub(crate) bootstrap: Option<(SessionKey, Account)>,
 }
 
 /// The node.
@@ -61,25 +91,13 @@ pub(crate) struct Bed {
 
 impl Bed {
     pub(crate) async fn start(rules: &str, care: Care) -> Self {
-        let text = r#"
-            name = "test"
-            environment = "development"
-            partitions = 4
-            groups = 1
-            detection_shards = 1
-            [[regions]]
-            id = 1
-            name = "eu"
-            [[regions.nodes]]
-            id = 1
-            name = "eu-1"
-            link = "127.0.0.1:1"
-            api = "127.0.0.1:2"
-            metrics = "127.0.0.1:3"
-        "#;
-        let cluster = Arc::new(Cluster::parse(text).unwrap());
+        Self::furnished(Furniture { rules: rules_of(rules), care, ..Furniture::default() }).await
+    }
+
+    pub(crate) async fn furnished(with: Furniture) -> Self {
+        let cluster = Arc::new(Cluster::parse(CLUSTER).unwrap());
         let zone = cluster.node(NodeId::new(1)).unwrap().1.zone.clone();
-        let entropy = Arc::new(Counted(AtomicU64::new(0)));
+        let entropy = Arc::new(Counted::default());
         let link = MemoryNetwork::new(7).join(Peer { node: NodeId::new(1), region: RegionId::new(1), zone });
         let world = World {
             clock: Arc::new(Virtual(Instant::now())),
@@ -87,24 +105,23 @@ impl Bed {
             engine: Arc::new(MemoryEngine::auto_sync()),
             link,
         };
-        let rules = watch::channel(rules_of(rules)).0;
+        let rules = watch::channel(with.rules).0;
         let start = Start {
             cluster,
             name: "eu-1".into(),
             world,
             timing: consensus::Timing::default(),
             audit_key: SigningKey::generate(&*entropy),
-            session_ms: 3_600_000,
+            session_ms: 86_400_000,
             password_cost: identity::password::Cost::Cheap,
             rules: rules.subscribe(),
-            care,
-            sinks: Vec::new(),
+            care: with.care,
+            sinks: with.sinks,
+            works: Vec::new(),
             first: true,
             lost: false,
-            bootstrap: None,
-            plant_leader_restore: false,
-            plant_unfenced: false,
-            works: Vec::new(),
+            bootstrap: with.bootstrap,
+            defect: None,
         };
         let running = Running::start(start).await.unwrap();
         Self { node: Arc::clone(&running.node), rules, running }

@@ -3,8 +3,8 @@
 //! What is acted on here is in memory before it is stored; where storing fails, memory is thrown away and read again.
 
 use crate::core::wait::{failed, internal};
-use crate::driver::detect::{COUNT, LAST_MS, ONLY, SUPERSEDED_BY};
 use crate::driver::duty::{Lost, Post};
+use crate::driver::record::{COUNT, LAST_MS, ONLY, SUPERSEDED_BY};
 use crate::machine::command::{Act, ActChange, Command, Must, Outcome, Refusal, Row, Select, Transact};
 use crate::machine::control::platform;
 use crate::machine::note::Note;

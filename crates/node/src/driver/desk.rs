@@ -3,9 +3,9 @@
 //! Follows the alerts this region stored; what follows from them is stored together with the place it was read up to.
 
 use crate::driver::book;
-use crate::driver::detect::{COUNT, LAST_MS, ONLY, SUPERSEDED_BY, note};
 use crate::driver::duty::{Lost, Post, Work};
 use crate::driver::follow::{self, Wrote};
+use crate::driver::record::{COUNT, LAST_MS, ONLY, SUPERSEDED_BY, note};
 use crate::machine::control::platform;
 use async_trait::async_trait;
 use detection::AlertId;

@@ -4,14 +4,11 @@
 //! alerts that follow, in one report: whoever takes the shard over goes on where the last report ended, and what was
 //! read but not reported is read again. So each event counts once, whoever dies when.
 
-pub(crate) use crate::driver::record::note;
-pub use crate::driver::record::{COUNT, LAST_MS, ONLY, SUPERSEDED_BY};
-
 use crate::core::ingest::Taken;
 use crate::driver::duty::{Lost, Post, Work};
 use crate::driver::gauge::Gauges;
 use crate::driver::late::Late;
-use crate::driver::record::{raised, written};
+use crate::driver::record::{note, raised, written};
 use crate::driver::streams;
 use crate::driver::trial::Trial;
 use crate::machine::command::{Command, Row};

@@ -10,10 +10,10 @@ pub(crate) use reach::unreached;
 
 use crate::core::stored::{put, transact};
 use crate::driver::book;
-use crate::driver::detect::note;
 use crate::driver::duty::{Lost, Post, Work};
 use crate::driver::follow;
 use crate::driver::outbox::call::{self, Call as CallRecord, PAGE};
+use crate::driver::record::note;
 use crate::machine::command::Must;
 use crate::machine::control::platform;
 use crate::node::Node;

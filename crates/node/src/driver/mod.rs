@@ -18,7 +18,7 @@ mod late;
 pub mod outbox;
 pub mod proposer;
 pub mod pull;
-pub(crate) mod record;
+pub mod record;
 pub mod rejoin;
 pub mod route;
 pub mod serve;

@@ -5,7 +5,7 @@
 
 use super::queue::{Item, Source};
 use crate::core::stored::{put, transact};
-use crate::driver::detect::note;
+use crate::driver::record::note;
 use crate::machine::command::{Act, ActChange, Must, Transact};
 use crate::machine::control::platform;
 use crate::machine::note::Note;

@@ -1,76 +1,28 @@
 //! One node of one region in memory, with an analyst who is logged in, and its sinks.
 
+use crate::Node;
+use crate::driver::bed::{self, Counted, Furniture};
 use crate::machine::command::Must;
 use crate::machine::control::platform;
 use crate::machine::note::Note;
-use crate::{Node, Running, Start, World};
 use api::types::{ApplyPolicy, Caller, IncidentAction, IncidentView, Login, Precondition};
 use async_trait::async_trait;
 use detection::{Alert, Entity, EntityKind, EventId, EventSummary, IncidentId, RuleReference, SemanticHash, Severity};
 use identity::password::{Cost, PasswordHash};
 use identity::token::KeyId;
 use identity::{Account, Grant, Role, Session, SessionKey};
-use keyring::SigningKey;
-use model::cluster::Cluster;
-use model::entropy::Entropy;
-use model::time::Clock;
-use model::{NodeId, RegionId, TenantId, UserId};
+use model::{TenantId, UserId};
 use parking_lot::Mutex;
 use pipeline::sink::{Notice, Refused, Sink, Topic};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use storage::MemoryEngine;
-use tokio::sync::watch;
 use tokio::time::Instant;
-use transport::{MemoryNetwork, Peer};
 
-const EPOCH_MS: u64 = 1_767_225_600_000;
 const PASSWORD: &str = "Unlikely-horse-7-battery";
 /// Nothing here takes longer, in virtual time.
 const PATIENCE: Duration = Duration::from_secs(3_600);
-
-const CLUSTER: &str = r#"
-name = "test"
-environment = "development"
-partitions = 4
-groups = 1
-[[regions]]
-id = 1
-name = "eu"
-[[regions.nodes]]
-id = 1
-name = "eu-1"
-link = "127.0.0.1:1"
-api = "127.0.0.1:2"
-metrics = "127.0.0.1:3"
-"#;
-
-struct Virtual(Instant);
-
-impl Clock for Virtual {
-    fn wall_ms(&self) -> u64 {
-        EPOCH_MS + u64::try_from(self.0.elapsed().as_millis()).unwrap()
-    }
-    fn monotonic(&self) -> Duration {
-        self.0.elapsed()
-    }
-}
-
-/// Not random, and no two alike.
-#[derive(Default)]
-struct Counted(AtomicU64);
-
-impl Entropy for Counted {
-    fn fill(&self, bytes: &mut [u8]) {
-        for chunk in bytes.chunks_mut(32) {
-            let number = self.0.fetch_add(1, Ordering::Relaxed);
-            chunk.copy_from_slice(&blake3::hash(&number.to_le_bytes()).as_bytes()[..chunk.len()]);
-        }
-    }
-}
 
 type Answer = Result<(), Refused>;
 type Script = Box<dyn FnMut(&Notice) -> Answer + Send>;
@@ -133,52 +85,28 @@ pub(super) struct Bed {
     pub(super) node: Arc<Node>,
     pub(super) caller: Caller,
     pub(super) session: Session,
-    _running: Running,
+    _bed: bed::Bed,
 }
 
 impl Bed {
     pub(super) async fn start(sinks: Vec<Arc<dyn Sink>>) -> Self {
-        let entropy: Arc<dyn Entropy> = Arc::new(Counted::default());
+        let entropy = Counted::default();
         let account = Account {
             id: UserId::new(0),
             login: identity::Login::parse("carol").unwrap(),
             person: "Carol".into(),
             tenant: TenantId::PLATFORM,
             grants: [Role::Soc, Role::Auditor].map(Grant::whole).into(),
-            password: PasswordHash::new(PASSWORD, Cost::Cheap, &*entropy),
+            password: PasswordHash::new(PASSWORD, Cost::Cheap, &entropy),
             totp: None,
             totp_last: None,
             must_change: false,
             disabled: false,
             epoch: 1,
         };
-        let peer = Peer { node: NodeId::new(1), region: RegionId::new(1), zone: "protected".into() };
-        let world = World {
-            clock: Arc::new(Virtual(Instant::now())),
-            engine: Arc::new(MemoryEngine::auto_sync()),
-            link: MemoryNetwork::new(1).join(peer),
-            entropy: Arc::clone(&entropy),
-        };
-        let start = Start {
-            cluster: Arc::new(Cluster::parse(CLUSTER).unwrap()),
-            name: "eu-1".into(),
-            world,
-            timing: consensus::Timing::default(),
-            audit_key: SigningKey::generate(&*entropy),
-            session_ms: 86_400_000,
-            password_cost: Cost::Cheap,
-            rules: watch::channel(Arc::default()).1,
-            care: detection::rollout::Care::default(),
-            sinks,
-            first: true,
-            lost: false,
-            bootstrap: Some((SessionKey::generate(KeyId::FIRST, &*entropy), account)),
-            plant_leader_restore: false,
-            plant_unfenced: false,
-            works: Vec::new(),
-        };
-        let running = Running::start(start).await.unwrap();
-        let node = Arc::clone(&running.node);
+        let bootstrap = Some((SessionKey::generate(KeyId::FIRST, &entropy), account));
+        let bed = bed::Bed::furnished(Furniture { sinks, bootstrap, ..Furniture::default() }).await;
+        let node = Arc::clone(&bed.node);
         until("the cluster is set up", async || {
             (!node.control().keys.is_empty() && node.home().group.is_leader()).then_some(())
         })
@@ -189,7 +117,7 @@ impl Bed {
         let token = until("carol logs in", async || node.login(&caller, login()).await.ok()).await.token;
         caller.bearer = Some(token);
         let session = node.authenticate(&caller).await.unwrap();
-        Self { node, caller, session, _running: running }
+        Self { node, caller, session, _bed: bed }
     }
 
     pub(super) async fn policy(&self, text: &str) -> Vec<String> {
