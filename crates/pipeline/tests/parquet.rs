@@ -26,9 +26,6 @@ use tokio::sync::{mpsc, oneshot};
 /// A source that a test feeds.
 struct Fed(mpsc::Receiver<Batch>);
 impl Source for Fed {
-    fn name(&self) -> &str {
-        "audit"
-    }
     fn counters(&self) -> Arc<Counters> {
         Arc::default()
     }

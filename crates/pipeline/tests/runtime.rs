@@ -34,9 +34,6 @@ impl Clock for Fixed {
 /// A source that a test feeds.
 struct Fed(mpsc::Receiver<Batch>);
 impl Source for Fed {
-    fn name(&self) -> &str {
-        "audit"
-    }
     fn counters(&self) -> Arc<Counters> {
         Arc::default()
     }
