@@ -27,6 +27,17 @@ fn a_small_file_of_aliases_is_refused_before_it_grows() {
     assert_eq!(told.cases[0].error.as_deref(), Some("the file is too large"));
 }
 
+#[test]
+fn a_case_that_asks_for_a_long_event_many_times_is_refused_before_it_grows() {
+    let case = |size: usize| {
+        let text = "x".repeat(size);
+        format!("- {{name: n, expect: [], events: [{{json: {{x: {text}}}, count: 100000}}]}}\n")
+    };
+    let told = |size| report::test(&RuleSet::default(), &[("c.yml".to_owned(), case(size))]).cases.remove(0).error;
+    assert_eq!(told(1_000_000).as_deref(), Some("more events than a case may have"));
+    assert_eq!(told(100), None);
+}
+
 #[track_caller]
 fn refused(text: &str, expect: &str) {
     let (_, errors) = load_texts(vec![("r.yml".into(), text.into())]);

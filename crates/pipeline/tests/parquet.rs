@@ -4,89 +4,43 @@
 mod support;
 
 use bytes::Bytes;
-use detection::{Position, RawEvent, SourceKind};
-use futures::future::BoxFuture;
+use detection::SourceKind;
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::record::Field;
 use pipeline::dead;
 use pipeline::outbound::open_sinks;
-use pipeline::runtime::{Host, Pipeline, dead_letters_folder};
+use pipeline::runtime::{Pipeline, dead_letters_folder};
 use pipeline::sink::SinkConfig;
-use pipeline::source::{Batch, Counters, Source};
 use pipeline::topology::Topology;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
+use support::feed::{self, Feed, soon};
 use support::receiver::{Deed, Receiver};
 use support::tls::Authority;
 use support::{NOW_MS, SOON, clock};
-use tokio::sync::{mpsc, oneshot};
-
-/// A source that a test feeds.
-struct Fed(mpsc::Receiver<Batch>);
-impl Source for Fed {
-    fn name(&self) -> &str {
-        "audit"
-    }
-    fn counters(&self) -> Arc<Counters> {
-        Arc::default()
-    }
-    fn run(mut self: Box<Self>, out: mpsc::Sender<Batch>) -> BoxFuture<'static, std::io::Result<()>> {
-        Box::pin(async move {
-            while let Some(batch) = self.0.recv().await {
-                if out.send(batch).await.is_err() {
-                    break;
-                }
-            }
-            Ok(())
-        })
-    }
-}
+use tokio::sync::oneshot;
 
 struct World {
     pipeline: Pipeline,
-    feed: mpsc::Sender<Batch>,
+    feed: Feed,
     next: u64,
 }
 
 impl World {
-    /// The audit stream stands for any source: it needs no socket.
     async fn start(folder: &Path, sink: &str) -> Self {
         let text = format!("[sinks.lake]\ntype = 'parquet'\ninputs = ['audit']\n{sink}");
-        let (topology, findings) = Topology::read("t.toml", &text, folder.to_owned());
-        assert!(findings.is_empty(), "{findings:#?}");
-        let (feed, fed) = mpsc::channel(1);
-        let host = Host {
-            clock: clock(),
-            folder: folder.to_owned(),
-            node: "eu-1".into(),
-            tenant: "platform".into(),
-            dead_letters_bytes_max: dead::BYTES_MAX,
-            inlets: BTreeMap::new(),
-            own_sources: BTreeMap::from([("audit".into(), Box::new(Fed(fed)) as Box<dyn Source>)]),
-            sinks: open_sinks(&topology, &clock()).unwrap(),
-            witness: None,
-        };
+        let topology = feed::topology(folder, &text);
+        let (host, feed) = feed::host(folder, open_sinks(&topology, &clock()).unwrap());
         Self { pipeline: Pipeline::start(&topology, host).await.unwrap(), feed, next: 0 }
     }
 
-    /// Feeds lines as one batch; told when they are durable.
+    /// Feeds lines as one batch, each at a place of its own; told when they are durable.
     async fn give(&mut self, lines: &[String]) -> oneshot::Receiver<()> {
-        let (done, told) = oneshot::channel();
-        let events = lines.iter().map(|line| {
-            let position = Some(Position { stream: "test".into(), sequence: self.next });
-            self.next += 1;
-            RawEvent { source: SourceKind::Ndjson, received_ms: NOW_MS, position, bytes: line.clone().into() }
-        });
-        let batch = Batch { events: events.collect(), rejects: Vec::new(), done: Some(done) };
-        tokio::time::timeout(SOON, self.feed.send(batch)).await.expect("there is room").unwrap();
-        told
+        let first = self.next;
+        self.next += lines.len() as u64;
+        self.feed.give(SourceKind::Ndjson, first, lines).await
     }
-}
-
-async fn soon<T>(told: oneshot::Receiver<T>) -> Result<T, oneshot::error::RecvError> {
-    tokio::time::timeout(SOON, told).await.expect("it is told")
 }
 
 fn line(n: u64, time_ms: u64) -> String {

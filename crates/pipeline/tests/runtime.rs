@@ -2,55 +2,21 @@
 //! on disk, and the stop.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod support;
+
 use async_trait::async_trait;
-use detection::{Position, RawEvent, SourceKind};
-use futures::future::BoxFuture;
-use model::time::Clock;
+use detection::{RawEvent, SourceKind};
 use parking_lot::Mutex;
 use pipeline::dead::{self, Act, Doing};
-use pipeline::runtime::{Host, Inlet, Pipeline, Sinks, Witness, dead_letters_folder};
+use pipeline::runtime::{Inlet, Pipeline, Sinks, Witness, dead_letters_folder};
 use pipeline::sink::{Notice, Refused, Sink, Wants};
-use pipeline::source::{Batch, Counters, Source};
-use pipeline::topology::Topology;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, oneshot};
-
-/// Longer than anything here takes.
-const SOON: Duration = Duration::from_secs(20);
-
-struct Fixed;
-impl Clock for Fixed {
-    fn wall_ms(&self) -> u64 {
-        1_795_467_600_000
-    }
-    fn monotonic(&self) -> Duration {
-        Duration::ZERO
-    }
-}
-
-/// A source that a test feeds.
-struct Fed(mpsc::Receiver<Batch>);
-impl Source for Fed {
-    fn name(&self) -> &str {
-        "audit"
-    }
-    fn counters(&self) -> Arc<Counters> {
-        Arc::default()
-    }
-    fn run(mut self: Box<Self>, out: mpsc::Sender<Batch>) -> BoxFuture<'static, std::io::Result<()>> {
-        Box::pin(async move {
-            while let Some(batch) = self.0.recv().await {
-                if out.send(batch).await.is_err() {
-                    break;
-                }
-            }
-            Ok(())
-        })
-    }
-}
+use support::SOON;
+use support::feed::{self, Feed, soon};
+use tokio::sync::{Notify, oneshot};
 
 /// A sink that a test looks into; it can be told to say "later", or "never" to what holds a word.
 #[derive(Default)]
@@ -148,7 +114,7 @@ impl Inlet for Doors {
 
 struct World {
     pipeline: Pipeline,
-    feed: mpsc::Sender<Batch>,
+    feed: Feed,
     outside: Arc<Seen>,
     copy: Arc<Seen>,
     log: Arc<Seen>,
@@ -171,56 +137,28 @@ impl Witness for Witnessed {
     }
 }
 
-/// The audit stream stands for any source: it needs no socket.
 async fn start(folder: &Path, text: &str) -> World {
     let log = Arc::<Seen>::default();
     start_with(folder, text, Arc::clone(&log), Arc::new(Log(log))).await
 }
 
 async fn start_with(folder: &Path, text: &str, log: Arc<Seen>, inlet: Arc<dyn Inlet>) -> World {
-    let (topology, findings) = Topology::read("t.toml", text, folder.to_owned());
-    assert!(findings.is_empty(), "{findings:#?}");
-    let (feed, fed) = mpsc::channel(1);
     let (outside, copy) = (Arc::<Seen>::default(), Arc::<Seen>::default());
     let sink = |seen: &Arc<Seen>| Arc::new(Outside(Arc::clone(seen))) as Arc<dyn Sink>;
     let sinks = Sinks::from([("outside".into(), sink(&outside)), ("copy".into(), sink(&copy))]);
     let witness = Arc::<Witnessed>::default();
-    let host = Host {
-        clock: Arc::new(Fixed),
-        folder: folder.to_owned(),
-        node: "eu-1".into(),
-        tenant: "platform".into(),
-        dead_letters_bytes_max: dead::BYTES_MAX,
-        inlets: BTreeMap::from([("detector".into(), inlet)]),
-        own_sources: BTreeMap::from([("audit".into(), Box::new(Fed(fed)) as Box<dyn Source>)]),
-        sinks,
-        witness: Some(Arc::clone(&witness) as Arc<dyn Witness>),
-    };
-    World { pipeline: Pipeline::start(&topology, host).await.unwrap(), feed, outside, copy, log, witness }
+    let (mut host, feed) = feed::host(folder, sinks);
+    host.inlets = BTreeMap::from([("detector".into(), inlet)]);
+    host.witness = Some(Arc::clone(&witness) as Arc<dyn Witness>);
+    let pipeline = Pipeline::start(&feed::topology(folder, text), host).await.unwrap();
+    World { pipeline, feed, outside, copy, log, witness }
 }
 
 impl World {
     /// Feeds lines as one batch; told when they are durable.
     async fn give(&self, lines: &[&str]) -> oneshot::Receiver<()> {
-        self.give_of(SourceKind::Ndjson, lines).await
+        self.feed.give(SourceKind::Ndjson, 0, lines).await
     }
-
-    async fn give_of(&self, source: SourceKind, lines: &[&str]) -> oneshot::Receiver<()> {
-        let (done, told) = oneshot::channel();
-        let events = (0..).zip(lines).map(|(sequence, line)| RawEvent {
-            source,
-            received_ms: 5,
-            position: Some(Position { stream: "test".into(), sequence }),
-            bytes: (*line).to_owned().into(),
-        });
-        let batch = Batch { events: events.collect(), rejects: Vec::new(), done: Some(done) };
-        tokio::time::timeout(SOON, self.feed.send(batch)).await.expect("there is room").unwrap();
-        told
-    }
-}
-
-async fn soon<T>(told: oneshot::Receiver<T>) -> Result<T, oneshot::error::RecvError> {
-    tokio::time::timeout(SOON, told).await.expect("it is told")
 }
 
 /// Waits until something that another task does has happened.
@@ -502,7 +440,7 @@ inputs = ['audit']
         entry("bolt", "record.view", "success"),
     ];
     let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
-    soon(world.give_of(SourceKind::Audit, &entries).await).await.unwrap();
+    soon(world.feed.give(SourceKind::Audit, 0, &entries).await).await.unwrap();
     let told = world.outside.wait_for(1).await;
     assert!(told.len() == 1 && told[0].contains("acme") && told[0].contains("denied"), "{told:?}");
     assert_eq!(world.copy.wait_for(4).await.len(), 4);

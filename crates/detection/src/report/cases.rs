@@ -19,6 +19,8 @@ const CASES_WEIGHT_MAX: usize = 16 * CASES_FILE_BYTES_MAX;
 pub const CASES_MAX: usize = 10_000;
 /// Most events of one case.
 const EVENTS_MAX: u64 = 100_000;
+/// Most bytes of them: one that is long may be asked for many times.
+const EVENTS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// 2026-11-23 10:00:00 UTC: when the first event of each case happens.
 const BEGIN_MS: u64 = 1_795_428_000_000;
 /// When the last of them has been received: any moment after will do.
@@ -173,14 +175,15 @@ fn run(rules: &RuleSet, file: &str, case: &Case) -> CaseResult {
 }
 
 fn events(case: &Case) -> Result<Vec<RawEvent>, String> {
-    let (mut events, mut at_ms) = (Vec::new(), BEGIN_MS);
+    let (mut events, mut size_bytes, mut at_ms) = (Vec::new(), 0, BEGIN_MS);
     for step in &case.events {
         at_ms = at_ms.saturating_add(step.after_s.saturating_mul(1_000));
         for number in 0..step.count.unwrap_or(1) {
-            if events.len() as u64 >= EVENTS_MAX {
+            if events.len() as u64 >= EVENTS_MAX || size_bytes > EVENTS_BYTES_MAX {
                 return Err("more events than a case may have".to_owned());
             }
             let (source, text) = body(step, at_ms, number)?;
+            size_bytes += text.len();
             let position = Some(Position { stream: "test".into(), sequence: events.len() as u64 });
             events.push(RawEvent { source, received_ms: NOW_MS, position, bytes: text.into() });
             at_ms = at_ms.saturating_add(step.every_s.unwrap_or(1).saturating_mul(1_000));

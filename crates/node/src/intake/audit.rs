@@ -40,9 +40,6 @@ pub(super) struct AuditStream {
 }
 
 impl Source for AuditStream {
-    fn name(&self) -> &str {
-        pipeline::topology::AUDIT
-    }
     fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.counters)
     }

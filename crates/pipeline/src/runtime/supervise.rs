@@ -138,9 +138,6 @@ mod tests {
     /// A source that ends as it is told: well, with an error, or with a panic; or stays.
     struct Ends(&'static str);
     impl Source for Ends {
-        fn name(&self) -> &str {
-            "ends"
-        }
         fn counters(&self) -> Arc<crate::source::Counters> {
             Arc::default()
         }

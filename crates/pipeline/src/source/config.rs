@@ -98,8 +98,8 @@ impl SourceConfig {
         match self {
             Self::Syslog(config) => config.open(name, surroundings).await,
             Self::File(config) => config.open(name, surroundings),
-            Self::Otlp(config) => config.open(name, surroundings).await,
-            Self::Http(config) => config.open(name, surroundings).await,
+            Self::Otlp(config) => config.open(surroundings).await,
+            Self::Http(config) => config.open(surroundings).await,
             Self::BadgeCsv(config) => config.open(name, surroundings),
         }
     }

@@ -7,7 +7,7 @@
 use super::counters::add;
 use super::handover::{Framed, Handover, NotDurable, Spoiled};
 use super::net::{Listener, Peer, peer_connections_max, peer_problem};
-use super::web::{Broken, Budget, Versions, connection, read};
+use super::web::{Broken, Budget, Versions, body_problem, body_size_bytes_max, connection, read};
 use super::{Batch, Counters, Source, Surroundings};
 use crate::resource::{self, Invalid, OpenError, secret};
 use crate::tls::ServerTls;
@@ -32,10 +32,6 @@ use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
 use tonic::body::Body;
 
-/// Most bytes of one request after decompression, unless the description says otherwise.
-pub const BODY_SIZE_BYTES: usize = 4 * 1024 * 1024;
-/// The most a description may allow.
-pub const BODY_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most bad lines that an answer names; how many there are is beside them.
 pub const VERDICTS_MAX: usize = 1_000;
 /// Fewest bytes of a token.
@@ -70,10 +66,6 @@ pub struct HttpConfig {
     pub peer_connections_max: usize,
 }
 
-fn body_size_bytes_max() -> usize {
-    BODY_SIZE_BYTES
-}
-
 impl HttpConfig {
     /// Makes relative paths count from a folder.
     pub(super) fn resolve(&mut self, folder: &Path) {
@@ -84,14 +76,11 @@ impl HttpConfig {
     /// What is wrong with it.
     pub fn problems(&self) -> Vec<Invalid> {
         let mut problems = Vec::new();
-        if !(1024..=BODY_SIZE_BYTES_MAX).contains(&self.body_size_bytes_max) {
-            let advice = format!("write a number from 1024 to {BODY_SIZE_BYTES_MAX}");
-            problems.push(Invalid::new("body_size_bytes_max", advice));
-        }
         if self.token.is_some() && self.tls.is_none() && !self.address.ip().is_loopback() {
             let advice = "a token must not be sent in the clear: add tls, or listen on this machine only";
             problems.push(Invalid::new("token", advice));
         }
+        problems.extend(body_problem(self.body_size_bytes_max));
         problems.extend(peer_problem(self.peer_connections_max));
         problems
     }
@@ -113,21 +102,19 @@ impl HttpConfig {
     }
 
     /// Reads its secret and binds its address.
-    pub(super) async fn open(&self, name: &str, around: &Surroundings) -> Result<Box<dyn Source>, OpenError> {
+    pub(super) async fn open(&self, around: &Surroundings) -> Result<Box<dyn Source>, OpenError> {
         let (clock, counters) = (Arc::clone(&around.clock), Arc::clone(&around.counters));
         let protocols: &[&[u8]] = &[b"h2", b"http/1.1"];
         let token = self.token()?;
         let bound = Listener::bind(self.address, self.tls.as_ref(), protocols, Arc::clone(&clock), counters.clone());
         let mut listener = bound.await?;
         listener.peer_connections_max(self.peer_connections_max);
-        let (name, limit) = (name.to_owned(), self.body_size_bytes_max);
-        Ok(Box::new(Http { name, listener, token, limit, clock, counters }))
+        Ok(Box::new(Http { listener, token, limit: self.body_size_bytes_max, clock, counters }))
     }
 }
 
 /// A listener for NDJSON.
 struct Http {
-    name: String,
     listener: Listener,
     token: Option<blake3::Hash>,
     limit: usize,
@@ -136,9 +123,6 @@ struct Http {
 }
 
 impl Source for Http {
-    fn name(&self) -> &str {
-        &self.name
-    }
     fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.counters)
     }
@@ -147,7 +131,7 @@ impl Source for Http {
     }
     fn run(self: Box<Self>, out: Sender<Batch>) -> BoxFuture<'static, io::Result<()>> {
         Box::pin(async move {
-            let Self { listener, token, limit, clock, counters, .. } = *self;
+            let Self { listener, token, limit, clock, counters } = *self;
             let handover = Handover::unnumbered(SourceKind::Ndjson, clock, counters, out.clone());
             let intake = Intake { handover, token, limit, budget: Budget::new(IN_FLIGHT_MAX * limit) };
             let serve = move |stream, peer| {

@@ -17,6 +17,7 @@ mod web;
 pub use config::{SourceConfig, Surroundings};
 pub use counters::{Counters, GAUGES};
 pub use net::{CONNECTIONS_MAX, HANDSHAKE_TIME_MAX, PEER_CONNECTIONS_MAX};
+pub use web::{BODY_SIZE_BYTES, BODY_SIZE_BYTES_MAX};
 
 use detection::{RawEvent, Reject};
 use futures::future::BoxFuture;
@@ -49,8 +50,6 @@ pub fn channel() -> (mpsc::Sender<Batch>, mpsc::Receiver<Batch>) {
 
 /// The door through which events come from outside.
 pub trait Source: Send + 'static {
-    /// Its name: part of the stream its events are positions in.
-    fn name(&self) -> &str;
     /// What it counts, to be kept before it runs.
     fn counters(&self) -> Arc<Counters>;
     /// Where it listens: the ports that it got.

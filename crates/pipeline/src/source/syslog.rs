@@ -159,9 +159,6 @@ impl SyslogUdp {
 }
 
 impl Source for SyslogUdp {
-    fn name(&self) -> &str {
-        &self.name
-    }
     fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.counters)
     }
@@ -257,9 +254,6 @@ impl SyslogTcp {
 }
 
 impl Source for SyslogTcp {
-    fn name(&self) -> &str {
-        &self.name
-    }
     fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.counters)
     }

@@ -1,6 +1,7 @@
-//! What tests of sources and sinks share.
+//! What tests of sources, sinks and topologies share.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod feed;
 pub mod receiver;
 pub mod smtp;
 pub mod tls;

@@ -27,7 +27,6 @@ const STORE_EVERY: u32 = 64;
 
 /// Followed files as a source: what turns records into events is the caller's.
 pub(in super::super) struct Follow<T> {
-    name: String,
     tail: Tail,
     poll: Duration,
     clock: Arc<dyn Clock>,
@@ -43,23 +42,20 @@ impl<T: FnMut(Chunk, u64) -> Batch + Send + 'static> Follow<T> {
         around: &Surroundings,
         turn: T,
     ) -> Result<Self, OpenError> {
-        let (name, path) = (settings.name.clone(), settings.checkpoint.clone());
+        let path = settings.checkpoint.clone();
         let clock = Arc::clone(&around.clock);
         let tail = Tail::open(settings, clock.wall_ms()).map_err(|error| OpenError::File { path, error })?;
-        Ok(Self { name, tail, poll, clock, counters: Arc::clone(&around.counters), turn })
+        Ok(Self { tail, poll, clock, counters: Arc::clone(&around.counters), turn })
     }
 }
 
 impl<T: FnMut(Chunk, u64) -> Batch + Send + 'static> Source for Follow<T> {
-    fn name(&self) -> &str {
-        &self.name
-    }
     fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.counters)
     }
     fn run(self: Box<Self>, out: Sender<Batch>) -> BoxFuture<'static, io::Result<()>> {
         Box::pin(async move {
-            let Self { mut tail, poll, clock, counters, mut turn, .. } = *self;
+            let Self { mut tail, poll, clock, counters, mut turn } = *self;
             let mut pending: VecDeque<Pending> = VecDeque::new();
             let (mut unstored, mut rests) = (0, false);
             loop {

@@ -12,7 +12,7 @@ mod record;
 
 use super::handover::{Framed, Handover, NotDurable};
 use super::net::{Listener, peer_connections_max, peer_problem};
-use super::web::{Broken, Budget, Share, Versions, connection};
+use super::web::{Broken, Budget, Share, Versions, body_problem, body_size_bytes_max, connection};
 use super::{Batch, Counters, Source, Surroundings};
 use crate::resource::{Invalid, OpenError, Resource};
 use crate::tls::ServerTls;
@@ -32,10 +32,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
 
-/// Most bytes of one request after decompression, unless the description says otherwise.
-pub const BODY_SIZE_BYTES: usize = 4 * 1024 * 1024;
-/// The most a description may allow.
-pub const BODY_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most records of one request.
 pub const RECORDS_MAX: usize = 64 * 1024;
 /// Requests that are read, or wait to be durable, take at most so many times what one body may have; a third of it
@@ -65,10 +61,6 @@ pub struct OtlpConfig {
     pub peer_connections_max: usize,
 }
 
-fn body_size_bytes_max() -> usize {
-    BODY_SIZE_BYTES
-}
-
 impl OtlpConfig {
     /// What is wrong with it.
     pub fn problems(&self) -> Vec<Invalid> {
@@ -76,10 +68,7 @@ impl OtlpConfig {
         if self.grpc.is_none() && self.http.is_none() {
             problems.push(Invalid::new("grpc", "name an address for `grpc`, for `http`, or for both"));
         }
-        if !(1024..=BODY_SIZE_BYTES_MAX).contains(&self.body_size_bytes_max) {
-            let advice = format!("write a number from 1024 to {BODY_SIZE_BYTES_MAX}");
-            problems.push(Invalid::new("body_size_bytes_max", advice));
-        }
+        problems.extend(body_problem(self.body_size_bytes_max));
         problems.extend(peer_problem(self.peer_connections_max));
         problems
     }
@@ -90,7 +79,7 @@ impl OtlpConfig {
     }
 
     /// Binds its addresses.
-    pub(super) async fn open(&self, name: &str, around: &Surroundings) -> Result<Box<dyn Source>, OpenError> {
+    pub(super) async fn open(&self, around: &Surroundings) -> Result<Box<dyn Source>, OpenError> {
         let counters = Arc::clone(&around.counters);
         let bind = async |address: Option<SocketAddr>, protocols| match address {
             None => Ok::<_, OpenError>(None),
@@ -102,7 +91,6 @@ impl OtlpConfig {
             }
         };
         Ok(Box::new(Otlp {
-            name: name.to_owned(),
             grpc: bind(self.grpc, &[b"h2"]).await?,
             http: bind(self.http, &[b"h2", b"http/1.1"]).await?,
             body_size_bytes_max: self.body_size_bytes_max,
@@ -114,7 +102,6 @@ impl OtlpConfig {
 
 /// OTLP listeners.
 struct Otlp {
-    name: String,
     grpc: Option<Listener>,
     http: Option<Listener>,
     body_size_bytes_max: usize,
@@ -123,9 +110,6 @@ struct Otlp {
 }
 
 impl Source for Otlp {
-    fn name(&self) -> &str {
-        &self.name
-    }
     fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.counters)
     }
@@ -134,7 +118,7 @@ impl Source for Otlp {
     }
     fn run(self: Box<Self>, out: Sender<Batch>) -> BoxFuture<'static, io::Result<()>> {
         Box::pin(async move {
-            let Self { grpc: grpc_listener, http: http_listener, body_size_bytes_max, clock, counters, .. } = *self;
+            let Self { grpc: grpc_listener, http: http_listener, body_size_bytes_max, clock, counters } = *self;
             let handover = Handover::unnumbered(SourceKind::Otlp, clock, counters, out.clone());
             let budget = Budget::new(IN_FLIGHT_MAX * body_size_bytes_max);
             let intake = Intake { handover, body_size_bytes_max, budget };

@@ -2,6 +2,7 @@
 
 use super::READ_TIME_MAX;
 use super::budget::{NoRoom, Share};
+use crate::resource::Invalid;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -11,6 +12,25 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::time::Sleep;
+
+/// Most bytes of one request after decompression, unless the description says otherwise.
+pub const BODY_SIZE_BYTES: usize = 4 * 1024 * 1024;
+/// The most a description may allow.
+pub const BODY_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The least a description may allow.
+const BODY_SIZE_BYTES_MIN: usize = 1024;
+
+/// The default of `body_size_bytes_max`.
+pub(in super::super) fn body_size_bytes_max() -> usize {
+    BODY_SIZE_BYTES
+}
+
+/// What is wrong with a bound on one request's bytes.
+pub(in super::super) fn body_problem(body_size_bytes_max: usize) -> Option<Invalid> {
+    let fits = (BODY_SIZE_BYTES_MIN..=BODY_SIZE_BYTES_MAX).contains(&body_size_bytes_max);
+    let advice = format!("write a number from {BODY_SIZE_BYTES_MIN} to {BODY_SIZE_BYTES_MAX}");
+    (!fits).then(|| Invalid::new("body_size_bytes_max", advice))
+}
 
 /// Why a body could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

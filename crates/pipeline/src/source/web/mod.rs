@@ -5,7 +5,8 @@
 mod body;
 mod budget;
 
-pub(super) use body::{Broken, Metered, read};
+pub use body::{BODY_SIZE_BYTES, BODY_SIZE_BYTES_MAX};
+pub(super) use body::{Broken, Metered, body_problem, body_size_bytes_max, read};
 pub(super) use budget::{Budget, Share};
 
 use super::net::Stream;

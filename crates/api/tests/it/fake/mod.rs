@@ -1,17 +1,21 @@
 //! A core in memory that does just enough for the API to be tested against it.
 
+mod records;
+mod views;
+
 use api::types::*;
 use api::{Answer, Core, Problem, Unauthenticated};
 use bytes::Bytes;
 use identity::{Account, Grant as IdentityGrant, Role, Session, SessionKey, SessionKeys};
 use model::entropy::Entropy;
 use model::{TenantId, UserId};
-use std::collections::BTreeMap;
+use records::Records;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
+use views::*;
 
 const NOW_MS: u64 = 1_800_000_000_000;
 
@@ -27,8 +31,8 @@ impl Entropy for Fixed {
 pub struct Fake {
     /// The next method answers this.
     pub problem: Mutex<Option<Problem>>,
-    /// By key: version and fields.
-    pub records: Mutex<BTreeMap<String, (u64, Fields)>>,
+    /// The records of every table.
+    records: Mutex<Records>,
     /// What `observe` was told.
     pub observed: Mutex<Vec<(&'static str, String, u16)>>,
     /// What the last write was given.
@@ -80,139 +84,6 @@ impl Fake {
     fn tenant_exists(&self, tenant: &str) -> Answer<()> {
         self.trip()?;
         if tenant == "acme" { Ok(()) } else { Err(Problem::not_found("tenant")) }
-    }
-
-    fn etag(version: u64) -> Etag {
-        Etag::new(format!("v{version}")).unwrap()
-    }
-}
-
-fn user(login: &str) -> UserView {
-    UserView { login: login.into(), person: login.into(), tenant: None, grants: vec![], mfa: false }
-}
-
-fn alert() -> AlertView {
-    AlertView {
-        id: "a1".into(),
-        rule: "r".into(),
-        title: "t".into(),
-        severity: Severity::High,
-        time_ms: 1,
-        tenant: None,
-        group: serde_json::json!({"ip": "192.0.2.9"}),
-        incident: None,
-        count: None,
-        superseded_by: None,
-    }
-}
-
-fn summary(id: &str) -> IncidentSummary {
-    IncidentSummary {
-        id: id.into(),
-        title: "t".into(),
-        severity: Severity::Low,
-        priority: Priority::Low,
-        risk: 10,
-        status: IncidentStatus::New,
-        tenant: None,
-        assignee: None,
-        acknowledged_by: None,
-        first_ms: 1,
-        last_ms: 2,
-        opened_ms: 3,
-        updated_ms: 3,
-        closed_ms: None,
-        alert_count: 1,
-        due_ms: None,
-        quiet_until_ms: None,
-        merged_into: None,
-    }
-}
-
-fn incident(id: &str) -> IncidentView {
-    IncidentView {
-        summary: summary(id),
-        severity_set: None,
-        priority_set: None,
-        risk_parts: RiskView {
-            score: 10,
-            level: "low".into(),
-            rules: BTreeMap::new(),
-            criticality: "normal".into(),
-            tactics: vec![],
-        },
-        attack: AttackView { version: 19, tactics: vec![], techniques: vec![], renamed: vec![], others: vec![] },
-        graph: EntityGraph { entities: vec![], edges: vec![], left_out: 0 },
-        clocks: vec![],
-        post_mortem: None,
-        absorbed: vec![],
-        alerts: vec![alert()],
-        events: vec![],
-        history: vec![],
-        etag: Fake::etag(1),
-    }
-}
-
-fn note(act: &str, text: String) -> IncidentNote {
-    let id = String::from("c1");
-    IncidentNote { id, time_ms: 4, actor: "alice".into(), act: act.into(), text, why: None, void: None }
-}
-
-fn policy(revision: u64, text: &str) -> PolicyView {
-    let etag = Fake::etag(revision);
-    PolicyView { revision, text: text.into(), by: "alice".into(), applied_ms: 1, why: None, warnings: vec![], etag }
-}
-
-fn ticket(id: &str) -> TicketView {
-    TicketView {
-        id: id.into(),
-        incident: "i1".into(),
-        queue: "jira".into(),
-        title: "t".into(),
-        description: String::new(),
-        state: TicketState::Open,
-        fields: BTreeMap::new(),
-        comments: vec![],
-        links: vec![],
-        opened_ms: 1,
-        updated_ms: 1,
-        revision: 1,
-        sync: TicketSync::Pending,
-        sinks: vec![],
-        etag: Fake::etag(1),
-    }
-}
-
-fn table(name: &str) -> TableView {
-    TableView { id: 1, name: name.into(), version: 1, fields: vec![] }
-}
-
-fn tenant(name: &str) -> TenantView {
-    TenantView { id: 1, name: name.into(), allowed_regions: vec!["eu".into()], continuity_class: 1 }
-}
-
-fn health() -> Health {
-    Health { status: "ok", node: "eu-1".into(), region: "eu".into() }
-}
-
-fn job(state: JobState, question: String) -> JobView {
-    JobView {
-        id: format!("{:032x}", 1),
-        kind: "search".into(),
-        state,
-        tenant: "acme".into(),
-        question,
-        began_ms: 0,
-        files_done: 1,
-        files_total: 1,
-        rows_read: 1,
-        rows_matched: 1,
-        problem: None,
-        broken: std::collections::BTreeMap::new(),
-        columns: vec!["user_name".into()],
-        rows: vec![serde_json::json!({"user_name": "ann"})],
-        next: None,
-        truncated: false,
     }
 }
 
@@ -311,11 +182,7 @@ impl Core for Fake {
             }
             _ => {}
         }
-        let records = self.records.lock().unwrap();
-        let (version, fields) = records.get(&at.key).ok_or(Problem::not_found("record"))?;
-        let mut fields = fields.clone();
-        fields.retain(|name, _| read.fields.as_ref().is_none_or(|wanted| wanted.contains(name)));
-        let value = RecordView { key: at.key.clone(), etag: Self::etag(*version), updated_ms: 5, fields };
+        let value = self.records.lock().unwrap().get(&at.key, read.fields.as_ref())?;
         Ok(Read { value, token: "seen".into() })
     }
     async fn write_record(
@@ -330,41 +197,11 @@ impl Core for Fake {
         self.tenant_exists(&at.tenant)?;
         *self.write.lock().unwrap() = Some(write.clone());
         let mut records = self.records.lock().unwrap();
-        let now = records.get(&at.key).map(|(version, _)| Self::etag(*version));
-        let holds = match (&precondition, &now) {
-            (Precondition::Unstated, Some(_)) => return Err(Problem::PreconditionRequired),
-            (Precondition::Unstated, None) | (Precondition::Exists, Some(_)) | (Precondition::Absent, None) => true,
-            (Precondition::Matches(tags), Some(now)) => tags.contains(now),
-            (Precondition::Differs(tags), now) => now.as_ref().is_none_or(|now| !tags.contains(now)),
-            _ => false,
-        };
-        if now.is_none() && !matches!(change, Change::Put(_)) {
-            return Err(Problem::not_found("record"));
-        }
-        if !holds {
-            return Err(Problem::PreconditionFailed { operation: None });
-        }
         let version = self.count.fetch_add(1, Ordering::Relaxed);
-        let mut etag = Some(Self::etag(version));
-        match change {
-            Change::Put(fields) => drop(records.insert(at.key.clone(), (version, fields))),
-            Change::Patch(patch) => {
-                let (held, fields) = records.get_mut(&at.key).unwrap();
-                *held = version;
-                fields.extend(patch.set);
-                for (name, by) in patch.increment {
-                    let sum = fields.get(&name).and_then(serde_json::Value::as_i64).unwrap_or(0).wrapping_add(by);
-                    fields.insert(name, sum.into());
-                }
-            }
-            Change::Delete => {
-                records.remove(&at.key);
-                etag = None;
-            }
-        }
+        let (created, etag) = records.write(&at.key, change, &precondition, version)?;
         let durable = if write.durability == Durability::Region { Durable::AsAsked } else { Durable::Locally };
         let replayed = write.idempotency_key.as_deref() == Some("again");
-        Ok(Written { durable, created: now.is_none(), etag, token: "seen".into(), replayed })
+        Ok(Written { durable, created, etag, token: "seen".into(), replayed })
     }
     async fn query(
         &self,
@@ -376,28 +213,7 @@ impl Core for Fake {
         _: &ReadOptions,
     ) -> Answer<Read<RecordPage>> {
         self.tenant_exists(tenant)?;
-        let records = self.records.lock().unwrap();
-        let wanted = |key: &str| {
-            range.after.as_deref().is_none_or(|after| key > after)
-                && range.from.as_deref().is_none_or(|from| key >= from)
-                && range.to.as_deref().is_none_or(|to| key < to)
-                && range.prefix.as_deref().is_none_or(|prefix| key.starts_with(prefix))
-        };
-        let mut found: Vec<RecordView> = records
-            .iter()
-            .filter(|(key, _)| wanted(key))
-            .map(|(key, (version, fields))| RecordView {
-                key: key.clone(),
-                etag: Self::etag(*version),
-                updated_ms: 5,
-                fields: fields.clone(),
-            })
-            .take(range.limit + 1)
-            .collect();
-        let has_more = found.len() > range.limit;
-        found.truncate(range.limit);
-        let more = found.last().filter(|_| has_more).map(|last| last.key.clone());
-        Ok(Read { value: RecordPage { records: found, more }, token: "seen".into() })
+        Ok(Read { value: self.records.lock().unwrap().page(range), token: "seen".into() })
     }
     async fn transact(
         &self,
@@ -409,7 +225,7 @@ impl Core for Fake {
     ) -> Answer<Transacted> {
         self.tenant_exists(tenant)?;
         *self.write.lock().unwrap() = Some(write.clone());
-        let results = operations.iter().map(|_| OperationResult { etag: Some(Self::etag(1)) }).collect();
+        let results = operations.iter().map(|_| OperationResult { etag: Some(etag(1)) }).collect();
         *self.operations.lock().unwrap() = operations;
         Ok(Transacted { durable: Durable::AsAsked, results, token: "seen".into(), replayed: false })
     }
