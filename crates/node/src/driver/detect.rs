@@ -7,6 +7,7 @@
 use crate::core::ingest::Taken;
 use crate::driver::duty::{Lost, Post, Work};
 use crate::driver::gauge::Gauges;
+use crate::driver::known::Known;
 use crate::driver::late::Late;
 use crate::driver::record::{note, raised, written};
 use crate::driver::streams;
@@ -47,7 +48,7 @@ pub struct Shard {
     /// Of so many.
     pub of: u16,
     /// The rules of all shards, as this node knows them now.
-    pub rules: watch::Receiver<Arc<RuleSet>>,
+    pub rules: watch::Receiver<Known>,
     /// How new rules come into charge.
     pub care: Care,
 }
@@ -88,7 +89,7 @@ impl Watch {
     /// Goes on where the last report ended, until the lease is lost.
     async fn take_over(mut post: Post, shard: &Shard) -> Result<std::convert::Infallible, Lost> {
         let mut rules = shard.rules.clone();
-        let known = shard.own(&rules.borrow_and_update());
+        let known = shard.own(&rules.borrow_and_update().rules);
         let trial = Trial::restore(&post, known, shard.care.clone()).await;
         let (detector, cursor) = restore(&mut post, trial.in_charge()).await?;
         let (late, unreadable) = Late::restore(&post).await;
@@ -116,8 +117,8 @@ impl Watch {
                 watch.report(now_ms, &mut effects).await?;
             }
             if rules.has_changed().unwrap_or(false) {
-                let new = shard.own(&rules.borrow_and_update());
-                watch.trial.propose(now_ms, new);
+                let known = rules.borrow_and_update().clone();
+                watch.trial.propose(now_ms, shard.own(&known.rules), known.forecast.as_deref());
             }
             watch.change_rules(now_ms, &mut effects).await?;
             watch.late.go_on(&watch.post.node, watch.trial.in_charge());

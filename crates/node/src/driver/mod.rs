@@ -14,6 +14,7 @@ pub mod duty;
 pub mod escalate;
 pub mod follow;
 mod gauge;
+pub mod known;
 mod late;
 pub mod outbox;
 pub mod proposer;

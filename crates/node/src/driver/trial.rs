@@ -7,6 +7,7 @@
 //! what runs beside begins again with whoever takes the shard over.
 
 use crate::driver::duty::Post;
+use crate::driver::known::Forecasts;
 use crate::machine::command::Row;
 use detection::alert::{EventSummary, RuleReference};
 use detection::engine::{Detector, Effect};
@@ -106,8 +107,8 @@ impl Trial {
         }
     }
 
-    /// This node knows other rules now.
-    pub(super) fn propose(&mut self, now_ms: u64, new: Arc<RuleSet>) {
+    /// This node knows other rules now, or what is to be expected of those it knows.
+    pub(super) fn propose(&mut self, now_ms: u64, new: Arc<RuleSet>, forecast: Option<&Forecasts>) {
         let (set, identity) = (new.fingerprint(), new.identity());
         if self.stored.rejected == Some(identity) {
             tracing::warn!(set = %set, "these rules went wrong before; they are not tried again");
@@ -122,8 +123,21 @@ impl Trial {
         if is_other {
             self.sets.insert(set, new);
         }
-        self.step(now_ms, Input::Propose { set, forecast: BTreeMap::new(), refused: 0 });
+        self.step(now_ms, Input::Propose { set, refused: 0 });
         self.uncounted = self.uncounted();
+        if let Some(forecast) = forecast {
+            let forecast = self.counted_of(set, forecast);
+            self.step(now_ms, Input::Forecast { set, forecast });
+        }
+    }
+
+    /// What is expected of the rules of a set that count, and nothing more: it is stored with the rollout.
+    fn counted_of(&self, set: SetId, forecast: &Forecasts) -> Forecasts {
+        let Some(rules) = self.sets.get(&set) else { return Forecasts::new() };
+        let headers = rules.rules().iter().map(|rule| &rule.header);
+        let ids = headers.chain(rules.correlations().iter().map(|plan| &plan.header)).map(|of| &of.reference.id);
+        let counted = ids.filter(|id| !self.uncounted.contains(*id));
+        counted.filter_map(|id| Some((id.clone(), *forecast.get(id)?))).collect()
     }
 
     fn uncounted(&self) -> BTreeSet<Arc<str>> {

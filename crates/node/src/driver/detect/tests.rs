@@ -1,6 +1,6 @@
 //! A shard on a node: what stops it, what it tells, and how its rules change.
 
-use crate::driver::bed::{BEGIN_MS, Bed, rules_of};
+use crate::driver::bed::{BEGIN_MS, Bed};
 use detection::engine::COVERAGE_DEGRADED;
 use detection::rollout::Care;
 use std::time::Duration;
@@ -56,7 +56,7 @@ async fn rules_change_again_while_those_before_are_watched_and_the_shard_goes_on
     let bed = Bed::start(&rules(5), Care { shadow_ms: 10_000, ..Care::default() }).await;
     for threshold in [4, 3] {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        bed.rules.send_replace(rules_of(&rules(threshold)));
+        bed.change_rules(&rules(threshold));
         tokio::time::sleep(Duration::from_secs(20)).await;
     }
     let now_ms = bed.now_ms();
@@ -72,7 +72,7 @@ async fn a_change_of_words_comes_into_charge_at_once_and_counts_go_on() {
     let now_ms = bed.now_ms();
     bed.ingest((0..2).map(|n| knock("a", now_ms + n))).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    bed.rules.send_replace(rules_of(&rules(3).replace("name: knocks", "name: knocks\nlevel: critical")));
+    bed.change_rules(&rules(3).replace("name: knocks", "name: knocks\nlevel: critical"));
     tokio::time::sleep(Duration::from_secs(5)).await;
     bed.ingest([knock("a", now_ms + 2)]).await;
     bed.until(|bed| bed.alerts_of("knocks") == 1).await;
