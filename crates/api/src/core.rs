@@ -152,6 +152,10 @@ pub trait Core: Send + Sync + 'static {
         lines: Vec<Bytes>,
         idempotency_key: Option<&str>,
     ) -> Answer<Ingested>;
+    /// How detection in this region does.
+    async fn detection(&self, caller: &Caller, session: &Session) -> Answer<DetectionStatus>;
+    /// The rules that this node has read, by their ids. `filter.page.after` is what `next` was.
+    async fn rules(&self, caller: &Caller, session: &Session, filter: &RuleFilter) -> Answer<RuleList>;
     /// Alerts, newest first. `filter.page.after` is what `next` was.
     async fn alerts(&self, caller: &Caller, session: &Session, filter: &AlertFilter) -> Answer<AlertList>;
     /// One alert with its events.

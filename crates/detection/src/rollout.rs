@@ -266,7 +266,7 @@ impl Rollout {
     fn judge(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         let care = self.care.clone();
         // Without a forecast a set is neither too loud nor good enough.
-        let Some(trial) = self.trial().filter(|trial| trial.forecast.is_some()) else { return };
+        let Some(trial) = self.trial().filter(|trial| trial.is_foretold()) else { return };
         if let Some(fault) = trial.excess(now_ms, &care) {
             return self.end(fault, effects);
         }
@@ -315,6 +315,11 @@ impl Trial {
     /// Events it saw in this phase.
     pub fn events(&self) -> u64 {
         self.events
+    }
+
+    /// Whether what is to be expected of its rules is known.
+    pub fn is_foretold(&self) -> bool {
+        self.forecast.is_some()
     }
 
     /// How many alerts a rule may have raised in this phase until now; `None` while its forecast is not known.

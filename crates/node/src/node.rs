@@ -74,6 +74,8 @@ pub struct Node {
     pub password_cost: identity::password::Cost,
     /// Set once the node stops taking requests.
     pub stopping: AtomicBool,
+    /// The rules that it has read.
+    pub(crate) rules: tokio::sync::watch::Receiver<crate::driver::known::Known>,
     /// The events of the past; a node of the simulator has none.
     pub(crate) archive: std::sync::OnceLock<crate::driver::archive::Keeper>,
     pub(crate) policy: Policy,

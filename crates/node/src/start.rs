@@ -235,6 +235,7 @@ impl Running {
             session_ms: start.session_ms,
             password_cost: start.password_cost,
             stopping: AtomicBool::new(false),
+            rules: rules.clone(),
             archive: std::sync::OnceLock::new(),
             policy: Policy::builtin(),
             capabilities: Mutex::default(),

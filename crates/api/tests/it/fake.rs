@@ -153,6 +153,22 @@ fn incident(id: &str) -> IncidentView {
     }
 }
 
+fn rule(number: usize) -> RuleView {
+    RuleView {
+        id: format!("r{number}"),
+        title: "a rule".into(),
+        level: Severity::High,
+        kind: "rule".into(),
+        tags: vec![],
+        audience: "platform".into(),
+        tenant: None,
+        alerts: true,
+        shadow: false,
+        semantic_hash: "00".into(),
+        status: "in charge".into(),
+    }
+}
+
 fn note(act: &str, text: String) -> IncidentNote {
     let id = String::from("c1");
     IncidentNote { id, time_ms: 4, actor: "alice".into(), act: act.into(), text, why: None, void: None }
@@ -479,6 +495,22 @@ impl Core for Fake {
     async fn event_archive(&self, _: &Caller, _: &Session) -> Answer<ArchiveView> {
         self.trip()?;
         Ok(ArchiveView { node: "eu-1".into(), ..ArchiveView::default() })
+    }
+    async fn detection(&self, _: &Caller, _: &Session) -> Answer<DetectionStatus> {
+        self.trip()?;
+        let rules = KnownRules { set: "00".into(), rules: 2, correlations: 1, is_foretold: false };
+        let streams =
+            vec![StreamStatus { stream: "events/eu".into(), next: 3, head: 5, behind: 2, behind_ms: Some(7) }];
+        let shard = ShardStatus { shard: 0, node: Some("eu-1".into()), epoch: Some(1), report: None, streams };
+        let (region, node) = ("eu".into(), "eu-1".into());
+        Ok(DetectionStatus { region, node, rules, shards: vec![shard], tenants: vec![] })
+    }
+    async fn rules(&self, _: &Caller, _: &Session, filter: &RuleFilter) -> Answer<RuleList> {
+        self.trip()?;
+        let place: usize = filter.page.after.as_deref().map_or(0, |after| after.parse().unwrap());
+        let end = (place + filter.page.limit).min(3);
+        let next = (end < 3).then(|| end.to_string());
+        Ok(RuleList { rules: (place..end).map(rule).collect(), total: 3, next })
     }
     async fn alerts(&self, _: &Caller, _: &Session, filter: &AlertFilter) -> Answer<AlertList> {
         self.trip()?;

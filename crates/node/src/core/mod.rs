@@ -6,6 +6,7 @@ mod admin;
 mod alert;
 mod audit;
 mod cluster;
+mod detection;
 pub(crate) mod escalation;
 mod hunt;
 pub(crate) mod incident;
@@ -208,6 +209,12 @@ impl api::Core for NodeCore {
     }
     async fn event_archive(&self, caller: &Caller, session: &Session) -> Answer<ArchiveView> {
         self.0.event_archive(caller, session).await
+    }
+    async fn detection(&self, caller: &Caller, session: &Session) -> Answer<DetectionStatus> {
+        self.0.detection(caller, session).await
+    }
+    async fn rules(&self, caller: &Caller, session: &Session, filter: &RuleFilter) -> Answer<RuleList> {
+        self.0.rules_read(caller, session, filter).await
     }
     async fn alerts(&self, caller: &Caller, session: &Session, filter: &AlertFilter) -> Answer<AlertList> {
         self.0.alerts(caller, session, filter).await

@@ -191,7 +191,7 @@ fn ingest() -> Ingest {
 }
 
 /// Rules of one file.
-fn rules_of(text: &str) -> Arc<RuleSet> {
+pub(crate) fn rules_of(text: &str) -> Arc<RuleSet> {
     let (rules, errors) = detection::rules::load_texts(vec![("a.yml".into(), text.to_owned())]);
     assert!(errors.is_empty(), "{errors:?}");
     Arc::new(rules)

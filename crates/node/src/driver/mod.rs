@@ -24,6 +24,7 @@ pub mod rejoin;
 pub mod route;
 pub mod serve;
 pub mod silence;
+pub(crate) mod status;
 pub mod streams;
 pub(crate) mod trial;
 

@@ -38,7 +38,7 @@ struct Shard {
 impl Shard {
     fn new(known: Arc<RuleSet>, care: Care) -> Self {
         let detector = Detector::new(Arc::clone(&known), Options::default());
-        Self { trial: Trial::new(known, care, None), detector, number: 0 }
+        Self { trial: Trial::new(known, care), detector, number: 0 }
     }
 
     fn knock(&mut self, now_ms: u64, door: u64) -> Vec<Effect> {
