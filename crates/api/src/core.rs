@@ -188,6 +188,19 @@ pub trait Core: Send + Sync + 'static {
     async fn replay_notices(&self, caller: &Caller, session: &Session, chosen: ChosenNotices) -> Answer<NoticesDone>;
     /// Drops refused notices.
     async fn drop_notices(&self, caller: &Caller, session: &Session, chosen: ChosenNotices) -> Answer<NoticesDone>;
+    /// What the pipeline of this node does.
+    async fn pipeline(&self, caller: &Caller, session: &Session) -> Answer<PipelineStatus>;
+    /// Events that this node could not deal with, oldest first. `filter.page.after` is what `next` was.
+    async fn dead_letters(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        filter: &DeadLetterFilter,
+    ) -> Answer<DeadLetterList>;
+    /// Has them dealt with again.
+    async fn replay_letters(&self, caller: &Caller, session: &Session, chosen: ChosenLetters) -> Answer<LettersDone>;
+    /// Drops them.
+    async fn drop_letters(&self, caller: &Caller, session: &Session, chosen: ChosenLetters) -> Answer<LettersDone>;
     /// The escalation policy as it was last applied.
     async fn escalation_policy(&self, caller: &Caller, session: &Session) -> Answer<PolicyView>;
     /// Replaces it, if it is right and the precondition holds; as with records, an existing one needs a precondition.

@@ -237,6 +237,7 @@ impl Running {
             stopping: AtomicBool::new(false),
             rules: rules.clone(),
             archive: std::sync::OnceLock::new(),
+            piped: std::sync::OnceLock::new(),
             policy: Policy::builtin(),
             capabilities: Mutex::default(),
             session_keys: Mutex::default(),

@@ -626,6 +626,24 @@ impl Core for Fake {
         self.trip()?;
         Ok(NoticesDone { count: chosen.keys.map_or(7, |keys| keys.len() as u64) })
     }
+    async fn pipeline(&self, _: &Caller, _: &Session) -> Answer<PipelineStatus> {
+        self.trip()?;
+        let (node, components) = ("eu-1".into(), vec![]);
+        Ok(PipelineStatus { node, components, dead_letters_bytes: 9, dead_letters_files_lost: 0 })
+    }
+    async fn dead_letters(&self, _: &Caller, _: &Session, filter: &DeadLetterFilter) -> Answer<DeadLetterList> {
+        self.trip()?;
+        let next = filter.page.after.is_none().then(|| "1".to_owned());
+        Ok(DeadLetterList { node: "eu-1".into(), letters: vec![], total: 2, unreadable: 0, next })
+    }
+    async fn replay_letters(&self, _: &Caller, _: &Session, chosen: ChosenLetters) -> Answer<LettersDone> {
+        self.trip()?;
+        Ok(LettersDone { count: chosen.ids.map_or(7, |ids| ids.len() as u64), stay: 1 })
+    }
+    async fn drop_letters(&self, _: &Caller, _: &Session, chosen: ChosenLetters) -> Answer<LettersDone> {
+        self.trip()?;
+        Ok(LettersDone { count: chosen.ids.map_or(7, |ids| ids.len() as u64), stay: 0 })
+    }
     async fn tickets(&self, _: &Caller, _: &Session, _: &TicketFilter) -> Answer<TicketList> {
         self.trip()?;
         Ok(TicketList { tickets: vec![], next: None })

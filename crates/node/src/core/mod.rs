@@ -12,6 +12,7 @@ mod hunt;
 pub(crate) mod incident;
 pub mod ingest;
 mod notice;
+mod pipeline;
 mod query;
 mod record;
 mod resolve;
@@ -258,6 +259,23 @@ impl api::Core for NodeCore {
     }
     async fn drop_notices(&self, caller: &Caller, session: &Session, chosen: ChosenNotices) -> Answer<NoticesDone> {
         self.0.drop_notices(caller, session, chosen).await
+    }
+    async fn pipeline(&self, caller: &Caller, session: &Session) -> Answer<PipelineStatus> {
+        self.0.pipeline_status(caller, session).await
+    }
+    async fn dead_letters(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        filter: &DeadLetterFilter,
+    ) -> Answer<DeadLetterList> {
+        self.0.dead_letters(caller, session, filter).await
+    }
+    async fn replay_letters(&self, caller: &Caller, session: &Session, chosen: ChosenLetters) -> Answer<LettersDone> {
+        self.0.replay_letters(caller, session, chosen).await
+    }
+    async fn drop_letters(&self, caller: &Caller, session: &Session, chosen: ChosenLetters) -> Answer<LettersDone> {
+        self.0.drop_letters(caller, session, chosen).await
     }
     async fn escalation_policy(&self, caller: &Caller, session: &Session) -> Answer<PolicyView> {
         self.0.escalation_policy(caller, session).await

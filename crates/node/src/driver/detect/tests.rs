@@ -5,6 +5,7 @@ use crate::driver::known::Known;
 use api::types::{RuleFilter, ShardReport};
 use detection::engine::COVERAGE_DEGRADED;
 use detection::rollout::Care;
+use std::sync::Arc;
 use std::time::Duration;
 
 fn rules(threshold: u32) -> String {
@@ -135,5 +136,17 @@ async fn rules_are_listed_with_how_each_stands() {
     bed.change_rules(&rules(4));
     bed.until(|bed| standing(bed) == are(["in charge", "on trial in shadow"])).await;
     bed.until(|bed| standing(bed) == are(["in charge", "in charge, and watched"])).await;
+    bed.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_archive_is_kept_nothing_is_expected_and_new_rules_come_into_charge() {
+    let bed = Bed::start(&rules(5), Care { shadow_ms: 10_000, ..Care::default() }).await;
+    bed.until(|bed| report(bed).is_some()).await;
+    let (tell, rules_now) = (bed.rules.clone(), bed.rules.subscribe());
+    let telling = tokio::spawn(crate::host_rules::foretell(tell, rules_now, Arc::clone(&bed.node)));
+    bed.rules.send_replace(Known::of(rules_of(&rules(2))));
+    bed.until(|bed| report(bed).is_some_and(|report| report.phase == "watched")).await;
+    telling.abort();
     bed.stop().await;
 }
