@@ -152,6 +152,10 @@ pub trait Core: Send + Sync + 'static {
         lines: Vec<Bytes>,
         idempotency_key: Option<&str>,
     ) -> Answer<Ingested>;
+    /// How detection in this region does.
+    async fn detection(&self, caller: &Caller, session: &Session) -> Answer<DetectionStatus>;
+    /// The rules that this node has read, by their ids. `filter.page.after` is what `next` was.
+    async fn rules(&self, caller: &Caller, session: &Session, filter: &RuleFilter) -> Answer<RuleList>;
     /// Alerts, newest first. `filter.page.after` is what `next` was.
     async fn alerts(&self, caller: &Caller, session: &Session, filter: &AlertFilter) -> Answer<AlertList>;
     /// One alert with its events.
@@ -184,6 +188,19 @@ pub trait Core: Send + Sync + 'static {
     async fn replay_notices(&self, caller: &Caller, session: &Session, chosen: ChosenNotices) -> Answer<NoticesDone>;
     /// Drops refused notices.
     async fn drop_notices(&self, caller: &Caller, session: &Session, chosen: ChosenNotices) -> Answer<NoticesDone>;
+    /// What the pipeline of this node does.
+    async fn pipeline(&self, caller: &Caller, session: &Session) -> Answer<PipelineStatus>;
+    /// Events that this node could not deal with, oldest first. `filter.page.after` is what `next` was.
+    async fn dead_letters(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        filter: &DeadLetterFilter,
+    ) -> Answer<DeadLetterList>;
+    /// Has them dealt with again.
+    async fn replay_letters(&self, caller: &Caller, session: &Session, chosen: ChosenLetters) -> Answer<LettersDone>;
+    /// Drops them.
+    async fn drop_letters(&self, caller: &Caller, session: &Session, chosen: ChosenLetters) -> Answer<LettersDone>;
     /// The escalation policy as it was last applied.
     async fn escalation_policy(&self, caller: &Caller, session: &Session) -> Answer<PolicyView>;
     /// Replaces it, if it is right and the precondition holds; as with records, an existing one needs a precondition.

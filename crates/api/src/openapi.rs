@@ -78,6 +78,7 @@ fn described() -> OpenApiRouter<Api> {
         .merge(routes::escalation::router())
         .merge(routes::tickets::router())
         .merge(routes::notices::router())
+        .merge(routes::pipeline::router())
         .merge(routes::cluster::router())
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod incident_acts;
 pub(crate) mod incidents;
 pub(crate) mod list;
 pub(crate) mod notices;
+pub(crate) mod pipeline;
 pub(crate) mod records;
 pub(crate) mod search;
 pub(crate) mod session;

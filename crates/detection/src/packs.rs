@@ -108,7 +108,7 @@ impl Loader<'_> {
         for (name, tenant) in named {
             let mut view = self.view(&packs, Some(name), &document.tenants);
             if let Some(tenant) = tenant {
-                self.tenant(tenant, &packs, &document.tenants, &mut view)?;
+                self.tenant(tenant, &packs, &mut view)?;
             }
             tenancy.named.insert(name.into(), view);
         }
@@ -168,23 +168,18 @@ impl Loader<'_> {
     /// What a tenant sees of packs.
     fn view(&self, packs: &[Read<'_>], tenant: Option<&str>, defaults: &Tenants) -> View {
         let (alerts_max, shows_text) = (defaults.alerts_per_rule_hour, defaults.alerts_show_text);
-        let mut view = View { alerts_max, shows_text, ..View::default() };
+        let mut view = View { alerts_max, shows_text, rules_max: defaults.rules_max, ..View::default() };
         for read in packs.iter().filter(|read| read.is_seen_by(tenant)) {
             read.group.rules.clone().for_each(|rule| view.rules.set(rule, true));
         }
         view
     }
 
-    fn tenant(
-        &mut self,
-        spanned: &Spanned<Tenant>,
-        packs: &[Read<'_>],
-        defaults: &Tenants,
-        view: &mut View,
-    ) -> Result<(), RuleError> {
+    fn tenant(&mut self, spanned: &Spanned<Tenant>, packs: &[Read<'_>], view: &mut View) -> Result<(), RuleError> {
         let tenant = spanned.get_ref();
         view.alerts_max = tenant.alerts_per_rule_hour.unwrap_or(view.alerts_max);
         view.shows_text = tenant.alerts_show_text.unwrap_or(view.shows_text);
+        view.rules_max = tenant.rules_max.unwrap_or(view.rules_max);
         let sees: Vec<&Group> =
             packs.iter().filter(|read| read.is_seen_by(Some(&tenant.name))).map(|read| &read.group).collect();
         for id in &tenant.disable {
@@ -208,9 +203,8 @@ impl Loader<'_> {
         } else {
             Vec::new()
         };
-        let rules_max = tenant.rules_max.unwrap_or(defaults.rules_max);
         let pipeline = self.pipelines(&tenant.pipelines, &spanned.span())?;
-        self.builder.add_for_tenant((files, &pipeline), &tenant.name, &sees, &mut view.rules, rules_max);
+        self.builder.add_for_tenant((files, &pipeline), &tenant.name, &sees, &mut view.rules, view.rules_max);
         Ok(())
     }
 }

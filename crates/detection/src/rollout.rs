@@ -40,14 +40,19 @@ impl Default for Care {
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
-    /// There is a new set, compiled; `forecast` says what a backtest makes of its rules, by id.
+    /// There is a new set, compiled.
     Propose {
         /// The set.
         set: SetId,
-        /// The volume of each rule that the backtest saw.
-        forecast: BTreeMap<Arc<str>, Forecast>,
         /// Documents of it that were refused: then it is not rolled out.
         refused: usize,
+    },
+    /// What a backtest makes of the rules of a set. It may take a while: until it is known the set stays in shadow.
+    Forecast {
+        /// The set.
+        set: SetId,
+        /// The volume of each rule that the backtest saw, by the rule's id.
+        forecast: BTreeMap<Arc<str>, Forecast>,
     },
     /// The new set saw so many more events, and its rules raised, or would have raised, so many more alerts.
     Seen {
@@ -158,7 +163,8 @@ pub struct Trial {
     since_ms: u64,
     events: u64,
     alerts: BTreeMap<Arc<str>, u64>,
-    forecast: BTreeMap<Arc<str>, Forecast>,
+    /// Unknown only in shadow, where nothing is raised: waiting for it costs nothing.
+    forecast: Option<BTreeMap<Arc<str>, Forecast>>,
 }
 
 /// The state of the rollout.
@@ -197,7 +203,14 @@ impl Rollout {
     /// One step; appends what follows from it to `effects`.
     pub fn step(&mut self, now_ms: u64, input: Input, effects: &mut Vec<Effect>) {
         match input {
-            Input::Propose { set, forecast, refused } => self.propose(now_ms, set, forecast, refused, effects),
+            Input::Propose { set, refused } => self.propose(now_ms, set, refused, effects),
+            Input::Forecast { set, forecast } => {
+                if let Some(trial) = self.trial().filter(|trial| trial.set == set) {
+                    // The first stays: a later one would have seen what is to be judged by it.
+                    trial.forecast.get_or_insert(forecast);
+                }
+                self.judge(now_ms, effects);
+            }
             Input::Seen { events, alerts } => {
                 if let Some(trial) = self.trial() {
                     trial.events = trial.events.saturating_add(events);
@@ -223,14 +236,7 @@ impl Rollout {
         }
     }
 
-    fn propose(
-        &mut self,
-        now_ms: u64,
-        set: SetId,
-        forecast: BTreeMap<Arc<str>, Forecast>,
-        refused: usize,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn propose(&mut self, now_ms: u64, set: SetId, refused: usize, effects: &mut Vec<Effect>) {
         if set == self.in_charge {
             // What was to replace it is wanted no longer; one that replaced another stays watched.
             if matches!(self.phase, Phase::Shadow(_)) {
@@ -253,12 +259,14 @@ impl Rollout {
             Phase::Steady => {}
         }
         effects.push(Effect::Shadow(set));
-        self.phase = Phase::Shadow(Trial { set, since_ms: now_ms, events: 0, alerts: BTreeMap::new(), forecast });
+        let (alerts, forecast) = (BTreeMap::new(), None);
+        self.phase = Phase::Shadow(Trial { set, since_ms: now_ms, events: 0, alerts, forecast });
     }
 
     fn judge(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         let care = self.care.clone();
-        let Some(trial) = self.trial() else { return };
+        // Without a forecast a set is neither too loud nor good enough.
+        let Some(trial) = self.trial().filter(|trial| trial.is_foretold()) else { return };
         if let Some(fault) = trial.excess(now_ms, &care) {
             return self.end(fault, effects);
         }
@@ -299,12 +307,32 @@ impl Trial {
         &self.alerts
     }
 
-    fn excess(&self, now_ms: u64, care: &Care) -> Option<Fault> {
+    /// Since when it is in this phase.
+    pub fn since_ms(&self) -> u64 {
+        self.since_ms
+    }
+
+    /// Events it saw in this phase.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Whether what is to be expected of its rules is known.
+    pub fn is_foretold(&self) -> bool {
+        self.forecast.is_some()
+    }
+
+    /// How many alerts a rule may have raised in this phase until now; `None` while its forecast is not known.
+    pub fn allowed(&self, rule: &str, now_ms: u64, care: &Care) -> Option<u64> {
         // Of less than an hour nothing can be said.
         let days = now_ms.saturating_sub(self.since_ms).max(HOUR_MS) as f64 / DAY_MS;
+        let at_most = self.forecast.as_ref()?.get(rule).map_or(0.0, |forecast| forecast.at_most_per_day);
+        Some(care.alerts_free.max((care.factor * at_most * days).ceil() as u64))
+    }
+
+    fn excess(&self, now_ms: u64, care: &Care) -> Option<Fault> {
         self.alerts.iter().find_map(|(rule, alerts)| {
-            let at_most = self.forecast.get(rule).map_or(0.0, |forecast| forecast.at_most_per_day);
-            let allowed = care.alerts_free.max((care.factor * at_most * days).ceil() as u64);
+            let allowed = self.allowed(rule, now_ms, care)?;
             (*alerts > allowed).then(|| Fault::Volume { rule: rule.clone(), alerts: *alerts, allowed })
         })
     }

@@ -5,6 +5,7 @@ mod support;
 
 use detection::engine::{Detector, Effect, Options};
 use detection::packs;
+use detection::report::{listing, tenants};
 use detection::rules::RuleSet;
 use detection::{Alert, AlertId, Event};
 use serde_json::json;
@@ -300,4 +301,23 @@ fn the_rules_of_one_tenant_raise_its_alerts_and_no_others() {
         assert_eq!(part, its, "{tenant}");
         assert!(part.len() >= 4, "{tenant}");
     }
+}
+
+#[test]
+fn a_tenant_is_listed_the_rules_that_are_for_it_and_what_it_may_do() {
+    let own = "title: Mine\nname: mine\nlogsource: {product: holdfast}\ndetection: {s: {api.operation: denied}, condition: s}\n";
+    let toml = format!("{TWO_PACKS}\n[[tenant]]\nname = \"acme\"\nrules_max = 7\ndisable = [\"often\", \"viewed\"]\n");
+    let rules = load_clean(&toml, &[("tenants/acme/own.yml", own)]);
+    let ids = |rules: &RuleSet, tenant| {
+        listing(rules, tenant).iter().map(|one| one.header.reference.id.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&rules, None), ["denied", "denied", "mine", "often", "probe", "viewed"]);
+    assert_eq!(ids(&rules.for_tenant("acme"), Some("acme")), ["denied", "mine"]);
+    assert_eq!(ids(&rules.for_tenant("globex"), Some("globex")), ["denied", "often", "viewed"]);
+    let limits = tenants(&rules);
+    let of = |place: usize| {
+        let of = &limits[place];
+        (of.tenant.as_deref(), of.rules, of.own, of.rules_max, of.alerts_per_rule_hour, of.disabled.len())
+    };
+    assert_eq!((limits.len(), of(0), of(1)), (2, (Some("acme"), 2, 1, 7, 100, 2), (None, 2, 0, 500, 100, 0)));
 }

@@ -3,6 +3,7 @@
 use crate::config::{self, Config, ConfigError};
 use crate::core::NodeCore;
 use crate::driver;
+use crate::driver::known::Known;
 use crate::host_certificates;
 use crate::host_rules;
 use crate::host_tasks;
@@ -56,7 +57,7 @@ pub async fn run(
     }
     let (world, link) = open(&config, &cluster, place.id)?;
     let (rules, refused_rules) = host_rules::read(&config.detection)?;
-    let (tell_rules, rules) = watch::channel(Arc::new(rules));
+    let (tell_rules, rules) = watch::channel(Known::of(rules));
     let bootstrap = bootstrap.map(crate::command::init::read_bootstrap).transpose()?;
     let mut intake = Intake::load(&config, &world.clock)?;
     let mut sinks = intake.outbound()?;
@@ -118,6 +119,7 @@ pub async fn run(
     tasks.spawn(api::serve(api, tls, core, until(stopped.clone())));
     tasks.spawn(host_certificates::watch(Arc::clone(&running.node), host_certificates::of(&config)));
     if let Some(path) = config.detection.rules.clone() {
+        tasks.spawn(host_rules::foretell(tell_rules.clone(), tell_rules.subscribe(), Arc::clone(&running.node)));
         tasks.spawn(host_rules::watch(path, refused_rules, tell_rules, Arc::clone(&running.node)));
     }
     let pipeline = intake.start(&running.node, &config).await?;

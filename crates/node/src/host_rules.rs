@@ -4,6 +4,7 @@
 
 use crate::config::DetectionConfig;
 use crate::driver;
+use crate::driver::known::{Forecasts, Known};
 use crate::machine::command::Command;
 use crate::machine::note::Note;
 use crate::node::Node;
@@ -101,7 +102,7 @@ fn look(path: &Path) -> Vec<(PathBuf, u64, Option<std::time::SystemTime>)> {
 }
 
 /// Hands over rules as they change; `known` are the mistakes that were there at the start. Runs until the node stops.
-pub async fn watch(path: PathBuf, mut known: Vec<RuleError>, rules: watch::Sender<Arc<RuleSet>>, node: Arc<Node>) {
+pub async fn watch(path: PathBuf, mut known: Vec<RuleError>, rules: watch::Sender<Known>, node: Arc<Node>) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
     let look = async || {
         let path = path.clone();
@@ -124,14 +125,14 @@ pub async fn watch(path: PathBuf, mut known: Vec<RuleError>, rules: watch::Sende
         let loaded = tokio::task::spawn_blocking(move || packs::load(&read_path)).await;
         let refused = match loaded {
             Ok(Ok((set, errors))) => {
-                let refused = refusal((&rules.borrow(), &known), (&set, &errors));
+                let refused = refusal((&rules.borrow().rules, &known), (&set, &errors));
                 if refused.is_none() {
                     let count = set.rules().len() + set.correlations().len();
                     let milliseconds = began.elapsed().as_millis() as u64;
                     tracing::info!(count, refused = errors.len(), milliseconds, "the rules were read again");
                     told(&path, &set, &errors);
                     known = errors;
-                    rules.send_replace(Arc::new(set));
+                    rules.send_replace(Known::of(set));
                 }
                 refused
             }
@@ -153,20 +154,38 @@ pub async fn watch(path: PathBuf, mut known: Vec<RuleError>, rules: watch::Sende
             node: node.place.id,
             ..Note::default()
         };
-        let is_taken = note.refused.is_none();
         if let Err(error) = node.propose(node.cluster.home(), &Command::Note(note)).await {
             tracing::warn!(%error, "that the rules changed is not recorded");
-        }
-        if is_taken {
-            let taken = Arc::clone(&rules.borrow());
-            tell_forecast(&node, taken).await;
         }
     }
 }
 
-/// Says what the rules would have raised in the last day of this node's archive: those that would have raised most.
-async fn tell_forecast(node: &Node, rules: Arc<RuleSet>) {
-    let forecast = driver::archive::forecast(node, rules).await;
+/// Says what rules that have changed would have raised in the last day of this node's archive: their trial waits for
+/// it. One backtest at a time; newer rules are handed over meanwhile, and are next. Runs until the node stops.
+pub async fn foretell(tell: watch::Sender<Known>, mut rules: watch::Receiver<Known>, node: Arc<Node>) {
+    while rules.changed().await.is_ok() {
+        let known = rules.borrow_and_update().clone();
+        if known.forecast.is_none() {
+            let forecast = driver::archive::forecast(&node, Arc::clone(&known.rules)).await;
+            tell_forecast(&forecast);
+            add_forecast(&tell, &known.rules, forecast);
+        }
+    }
+}
+
+/// Nothing, where newer rules came.
+fn add_forecast(tell: &watch::Sender<Known>, of: &Arc<RuleSet>, forecast: Forecasts) {
+    tell.send_if_modified(|known| {
+        let is_theirs = Arc::ptr_eq(&known.rules, of);
+        if is_theirs {
+            known.forecast = Some(Arc::new(forecast));
+        }
+        is_theirs
+    });
+}
+
+/// Those that would have raised most.
+fn tell_forecast(forecast: &Forecasts) {
     let mut most: Vec<_> = forecast.iter().collect();
     most.sort_by(|one, other| other.1.per_day.total_cmp(&one.1.per_day));
     for (rule, expected) in most.into_iter().take(FORECASTS_TOLD) {
@@ -210,6 +229,18 @@ mod tests {
         let broken = GOOD.replace("condition: s", "condition: t");
         let why = refused(&pack, &[("a.yml", &broken), ("b.yml", BAD)]).unwrap();
         assert!(why.contains("a would be lost") && why.contains("1 new mistakes") && why.contains("a.yml:"), "{why}");
+    }
+
+    #[test]
+    fn a_forecast_is_of_the_rules_it_was_made_for() {
+        let (tell, _rules) = watch::channel(Known::of(set(&[("a.yml", GOOD)]).0));
+        let first = Arc::clone(&tell.borrow().rules);
+        tell.send_replace(Known::of(set(&[("a.yml", GOOD)]).0));
+        add_forecast(&tell, &first, Forecasts::new());
+        assert!(tell.borrow().forecast.is_none(), "newer rules came meanwhile");
+        let second = Arc::clone(&tell.borrow().rules);
+        add_forecast(&tell, &second, Forecasts::new());
+        assert!(tell.borrow().forecast.is_some());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use node::command::{
-    alerts, audit, escalation, events, incidents, init, notices, pipeline, remote, rules, soc, tickets,
+    alerts, audit, detection, escalation, events, incidents, init, notices, pipeline, remote, rules, soc, tickets,
 };
 use node::config::Config;
 use node::{host, telemetry};
@@ -56,6 +56,9 @@ enum Command {
     /// Detection rules.
     #[command(subcommand)]
     Rules(rules::RulesCommand),
+    /// How detection does: shards, rules on trial, what waits and what was lost.
+    #[command(subcommand)]
+    Detection(detection::DetectionCommand),
     /// What rules said about which events.
     #[command(subcommand)]
     Alerts(alerts::AlertsCommand),
@@ -148,6 +151,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Events(command) => wait(events::run(&command)),
         Command::Rules(command) => rules::run(&command),
         Command::Pipeline(command) => pipeline::run(&command),
+        Command::Detection(command) => wait(detection::run(&command)),
         Command::Alerts(command) => wait(alerts::run(&command)),
         Command::Incidents(command) => wait(incidents::run(&command)),
         Command::Soc(soc) => wait(soc::run(&soc)),

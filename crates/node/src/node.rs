@@ -74,8 +74,12 @@ pub struct Node {
     pub password_cost: identity::password::Cost,
     /// Set once the node stops taking requests.
     pub stopping: AtomicBool,
+    /// The rules that it has read.
+    pub(crate) rules: tokio::sync::watch::Receiver<crate::driver::known::Known>,
     /// The events of the past; a node of the simulator has none.
     pub(crate) archive: std::sync::OnceLock<crate::driver::archive::Keeper>,
+    /// Its pipeline, once that runs; a node of the simulator has none.
+    pub(crate) piped: std::sync::OnceLock<crate::intake::Piped>,
     pub(crate) policy: Policy,
     pub(crate) capabilities: Mutex<BTreeMap<(UserId, u32, bool), Arc<Capability>>>,
     pub(crate) session_keys: Mutex<Option<(u64, Arc<SessionKeys>)>>,

@@ -7,6 +7,7 @@ use crate::driver::desk::Filing;
 use crate::driver::detect::Shard;
 use crate::driver::duty::{self, Work};
 use crate::driver::escalate::Escalation;
+use crate::driver::known::Known;
 use crate::driver::outbox::Outbox;
 use crate::driver::proposer::Proposer;
 use crate::driver::route::{Gate, Router};
@@ -23,7 +24,6 @@ use crate::telemetry::metrics::Metrics;
 use crate::world::World;
 use consensus::{Group, GroupOptions, StartError, Timing};
 use detection::rollout::Care;
-use detection::rules::RuleSet;
 use identity::{Account, Policy, SessionKey};
 use keyring::SigningKey;
 use model::cluster::{Cluster, Node as Place, Region};
@@ -61,7 +61,7 @@ pub struct Start {
     /// How dear passwords are to verify.
     pub password_cost: identity::password::Cost,
     /// What detection looks for, as it changes.
-    pub rules: watch::Receiver<Arc<RuleSet>>,
+    pub rules: watch::Receiver<Known>,
     /// How new rules come into charge.
     pub care: Care,
     /// Who is told outside.
@@ -235,7 +235,9 @@ impl Running {
             session_ms: start.session_ms,
             password_cost: start.password_cost,
             stopping: AtomicBool::new(false),
+            rules: rules.clone(),
             archive: std::sync::OnceLock::new(),
+            piped: std::sync::OnceLock::new(),
             policy: Policy::builtin(),
             capabilities: Mutex::default(),
             session_keys: Mutex::default(),
@@ -254,7 +256,7 @@ impl Running {
     fn drive(
         &mut self,
         bootstrap: Option<(SessionKey, Account)>,
-        rules: watch::Receiver<Arc<RuleSet>>,
+        rules: watch::Receiver<Known>,
         care: Care,
         sinks: Vec<Arc<dyn Sink>>,
         others: Vec<Arc<dyn Work>>,

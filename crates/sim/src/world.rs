@@ -14,6 +14,7 @@ use keyring::SigningKey;
 use model::cluster::Cluster;
 use model::{GroupId, NodeId};
 use node::core::NodeCore;
+use node::driver::known::Known;
 use node::{Node, Running, Start, World as Doors};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -182,7 +183,7 @@ impl World {
             audit_key: SigningKey::generate(&SeededEntropy::new(Random::new(self.seed, 0xa0d1))),
             session_ms: 3_600_000,
             password_cost: identity::password::Cost::Cheap,
-            rules: watch::channel(Arc::new(setup::rules())).1,
+            rules: watch::channel(Known::of(setup::rules())).1,
             care: detection::rollout::Care::default(),
             sinks: vec![Arc::clone(&self.outside) as _],
             works: Vec::new(),

@@ -78,6 +78,10 @@ async fn a_tenants_analysts_see_its_alerts_and_nobody_elses() {
                 answer.problem(404, "not-found");
             }
         }
+        let rules = analyst.get("/v1/detection/rules").await.is(200).json();
+        let ids: Vec<_> = rules["rules"].as_array().unwrap().iter().map(|rule| &rule["id"]).collect();
+        assert_eq!(ids, ["shared"], "the platform's rules are not for it to see");
+        analyst.get("/v1/detection").await.problem(403, "forbidden");
         analyst.get("/v1/incidents").await.problem(403, "forbidden");
     }
     bed.assert_no_panic();

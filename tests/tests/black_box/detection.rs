@@ -1,6 +1,6 @@
 //! From events to an incident that people work on.
 
-use crate::bed::{Bed, until};
+use crate::bed::{Bed, holdfast, said, until};
 use crate::people::{self, Tenant, record};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -93,4 +93,45 @@ async fn events_of_others_are_taken_all_or_none_and_judged() {
     let refused = send("{\"a\":1}\nnot json\n".into()).await.problem(422, "invalid").json();
     assert_eq!(refused["violations"][0]["at"], "line 2");
     assert_eq!(send("{\"a\":1}\n{\"b\":2}\n".into()).await.json()["accepted"], 2);
+}
+
+#[tokio::test]
+async fn every_node_says_how_detection_does_and_which_rules_there_are() {
+    let Some(bed) = Bed::start_with(&["--regions", "eu", "--nodes", "3", "--rules", &rules()]).await else { return };
+    let admin = people::first(&bed, &bed.client("eu-1")).await;
+    let token = admin.token.clone().unwrap();
+    for name in ["eu-1", "eu-2", "eu-3"] {
+        let base = bed.client(name).base().to_owned();
+        let asked = |what: &str| {
+            let output = holdfast(&[
+                "detection",
+                what,
+                "--api",
+                &base,
+                "--ca",
+                &bed.path("ca.pem"),
+                "--token",
+                &token,
+                "--json",
+            ]);
+            assert!(output.status.success(), "{}", said(&output));
+            serde_json::from_slice::<Value>(&output.stdout).unwrap()
+        };
+        // All shards are taken up, wherever they are.
+        let told = until("every shard", async || {
+            let told = asked("status");
+            let is_well = |shard: &Value| shard["node"].is_string() && shard["report"]["has_same_rules"] == true;
+            told["shards"].as_array().unwrap().iter().all(is_well).then_some(told)
+        });
+        let told = told.await;
+        assert_eq!(told["node"], name);
+        let list = asked("rules");
+        let list = list["rules"].as_array().unwrap();
+        let known = &told["rules"];
+        let count = known["rules"].as_u64().unwrap() + known["correlations"].as_u64().unwrap();
+        assert_eq!((list.len() as u64, list[0]["status"].as_str()), (count, Some("in charge")));
+    }
+    let looks = admin.get("/v1/audit/entries?action=view").await.is(200).json().to_string();
+    assert!(looks.contains("detection/rules"), "who looks is in the audit log");
+    bed.assert_no_panic();
 }

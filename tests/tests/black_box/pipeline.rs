@@ -171,6 +171,27 @@ async fn lines_of_a_file_become_alerts_outside_and_what_does_not_parse_a_dead_le
         letters[0]["id"].as_str().filter(|id| *id == "1-2").map(|_| ())
     })
     .await;
+    // The same over the API.
+    let status = admin.get("/v1/pipeline").await.is(200).json();
+    let of = |name: &str| status["components"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
+    assert_eq!((&of("lines")["counts"]["received"], &of("fields")["is_running"]), (&20.into(), &true.into()));
+    let told = admin.get("/v1/pipeline/dead-letters?code=not_json").await.is(200).json();
+    assert_eq!((&told["total"], &told["letters"][0]["id"]), (&1.into(), &"1-2".into()));
+    let act = async |act: &str, body: Value| admin.post(&format!("/v1/pipeline/dead-letters/{act}"), body).await;
+    act("replay", json!({"node": "eu-2", "all": true})).await.problem(422, "invalid");
+    act("replay", json!({"node": "eu-1", "ids": ["9-9"]})).await.problem(404, "not-found");
+    let done = act("replay", json!({"node": "eu-1", "ids": ["1-2"]})).await.is(200).json();
+    assert_eq!((&done["count"], &done["stay"]), (&1.into(), &0.into()));
+    until("the letter once more", async || {
+        let told = admin.get("/v1/pipeline/dead-letters").await.is(200).json();
+        told["letters"][0]["id"].as_str().filter(|id| *id == "1-3").map(|_| ())
+    })
+    .await;
+    until("who replayed it", async || {
+        let list = admin.get("/v1/audit/entries?action=dead_letters.replay").await.is(200).text;
+        list.contains(&bed.first.login).then_some(())
+    })
+    .await;
     let dropped = holdfast(&["pipeline", "dead-letters", "drop", "--data", &data, "--all"]);
     assert!(dropped.status.success(), "{}", said(&dropped));
     assert_eq!(serde_json::from_slice::<Value>(&list().stdout).unwrap(), Value::Array(Vec::new()));

@@ -1,12 +1,14 @@
-//! Events in.
+//! Events in, and how detection does.
 
-use crate::extract::{Query, Who, body};
+use crate::extract::{NoQuery, Query, Who, body};
 use crate::guard::Api;
 use crate::headers::{IdempotencyDoc, IdempotencyKey};
 use crate::limit::{EVENT_BYTES_MAX, EVENTS_MAX, VIOLATIONS_MAX};
+use crate::page::Seal;
 use crate::problem::{Problem, Violation};
 use crate::routes::json;
-use crate::types::Ingested;
+use crate::routes::list::{ListQuery, seal_next};
+use crate::types::{DetectionStatus, Ingested, RuleFilter, RuleList};
 use axum::extract::{FromRequest, Request, State};
 use axum::response::Response;
 use bytes::Bytes;
@@ -18,7 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(crate) fn router() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(ingest))
+    OpenApiRouter::new().routes(routes!(ingest)).routes(routes!(detection)).routes(routes!(rules))
 }
 
 /// Where events come from.
@@ -94,4 +96,27 @@ async fn ingest(
     let source = query.source.as_deref().unwrap_or("http");
     model::schema::check_name(source).map_err(|error| Problem::invalid("source", error.to_string()))?;
     json(StatusCode::ACCEPTED, &api.core.ingest(&who.caller, &who.session, source, lines, key.as_deref()).await?)
+}
+
+/// How detection in this region does
+///
+/// Every shard: who has it, which rules are in charge and on trial, what was counted, and how far behind it is. Any
+/// node of the region answers.
+#[utoipa::path(get, path = "/v1/detection", tag = "detection", security(("session" = [])),
+    responses((status = 200, body = DetectionStatus)))]
+async fn detection(State(api): State<Api>, who: Who, _: NoQuery) -> Result<Response, Problem> {
+    json(StatusCode::OK, &api.core.detection(&who.caller, &who.session).await?)
+}
+
+/// List the rules that the node that answers has read
+///
+/// A tenant's own SOC sees those that apply to the tenant.
+#[utoipa::path(get, path = "/v1/detection/rules", tag = "detection", security(("session" = [])), params(ListQuery),
+    responses((status = 200, body = RuleList)))]
+async fn rules(State(api): State<Api>, who: Who, Query(query): Query<ListQuery>) -> Result<Response, Problem> {
+    let seal = Seal::new(&*api.core, &who.session, "detection/rules", &[]);
+    let filter = RuleFilter { page: query.page(&seal)? };
+    let mut list = api.core.rules(&who.caller, &who.session, &filter).await?;
+    seal_next(&seal, &mut list.next);
+    json(StatusCode::OK, &list)
 }

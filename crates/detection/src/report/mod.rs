@@ -9,6 +9,7 @@ mod correlated;
 mod coverage;
 mod explain;
 mod fed;
+mod listing;
 mod never;
 
 pub use backtest::{Backtest, Forecast, RuleHits, backtest};
@@ -19,3 +20,4 @@ pub use coverage::{CoverageReport, Covered, coverage};
 pub use explain::{
     AddedExplained, ConditionExplained, Explanation, FieldExplained, Part, SelectionExplained, explain, explain_all,
 };
+pub use listing::{Listed, TenantRules, listing, tenants};

@@ -31,7 +31,7 @@ impl RuleSet {
         hash.part(&alerts.map(u8::from).collect::<Vec<u8>>());
         let views = self.tenancy.named.iter().map(|(name, view)| (&**name, view));
         for (tenant, view) in views.chain(self.tenancy.others.as_ref().map(|view| ("", view))) {
-            let View { rules, silent, alerts_max, shows_text } = view;
+            let View { rules, silent, alerts_max, rules_max: _, shows_text } = view;
             hash.part(b"tenant").part(tenant.as_bytes());
             hash.part(&alerts_max.to_le_bytes()).part(&[u8::from(*shows_text)]);
             hash.part(&places(rules, self.rules.len()));

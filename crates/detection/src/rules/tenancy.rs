@@ -22,6 +22,8 @@ pub(crate) struct View {
     pub(crate) silent: BTreeSet<Arc<str>>,
     /// Most alerts of one rule in one hour.
     pub(crate) alerts_max: u32,
+    /// Most rules of its own, of which those beyond were refused when they were read.
+    pub(crate) rules_max: usize,
     /// Whether alerts carry text of its events, or only the tuples that matched.
     pub(crate) shows_text: bool,
 }

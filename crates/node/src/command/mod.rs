@@ -2,6 +2,7 @@
 
 pub mod alerts;
 pub mod audit;
+pub mod detection;
 pub mod escalation;
 pub mod events;
 pub mod incidents;

@@ -53,7 +53,12 @@ impl Node {
     }
 
     /// `None` where all are to be seen, else the tenant whose alerts are.
-    async fn may_see_alerts(&self, caller: &Caller, session: &Session, what: &str) -> Answer<Option<String>> {
+    pub(super) async fn may_see_alerts(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        what: &str,
+    ) -> Answer<Option<String>> {
         self.permit(caller, session, Action::IncidentRead, session.tenant(), what).await?;
         self.viewed(caller, session, what).await?;
         if session.tenant() == TenantId::PLATFORM {

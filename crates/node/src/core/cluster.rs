@@ -101,7 +101,7 @@ impl Node {
         others.map(|region| (region, age_of(region))).collect()
     }
 
-    fn node_name(&self, id: NodeId) -> String {
+    pub(super) fn node_name(&self, id: NodeId) -> String {
         self.cluster.node(id).map_or_else(|| id.to_string(), |(_, node)| node.name.clone())
     }
 

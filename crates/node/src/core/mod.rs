@@ -6,11 +6,13 @@ mod admin;
 mod alert;
 mod audit;
 mod cluster;
+mod detection;
 pub(crate) mod escalation;
 mod hunt;
 pub(crate) mod incident;
 pub mod ingest;
 mod notice;
+mod pipeline;
 mod query;
 mod record;
 mod resolve;
@@ -209,6 +211,12 @@ impl api::Core for NodeCore {
     async fn event_archive(&self, caller: &Caller, session: &Session) -> Answer<ArchiveView> {
         self.0.event_archive(caller, session).await
     }
+    async fn detection(&self, caller: &Caller, session: &Session) -> Answer<DetectionStatus> {
+        self.0.detection(caller, session).await
+    }
+    async fn rules(&self, caller: &Caller, session: &Session, filter: &RuleFilter) -> Answer<RuleList> {
+        self.0.rules_read(caller, session, filter).await
+    }
     async fn alerts(&self, caller: &Caller, session: &Session, filter: &AlertFilter) -> Answer<AlertList> {
         self.0.alerts(caller, session, filter).await
     }
@@ -251,6 +259,23 @@ impl api::Core for NodeCore {
     }
     async fn drop_notices(&self, caller: &Caller, session: &Session, chosen: ChosenNotices) -> Answer<NoticesDone> {
         self.0.drop_notices(caller, session, chosen).await
+    }
+    async fn pipeline(&self, caller: &Caller, session: &Session) -> Answer<PipelineStatus> {
+        self.0.pipeline_status(caller, session).await
+    }
+    async fn dead_letters(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        filter: &DeadLetterFilter,
+    ) -> Answer<DeadLetterList> {
+        self.0.dead_letters(caller, session, filter).await
+    }
+    async fn replay_letters(&self, caller: &Caller, session: &Session, chosen: ChosenLetters) -> Answer<LettersDone> {
+        self.0.replay_letters(caller, session, chosen).await
+    }
+    async fn drop_letters(&self, caller: &Caller, session: &Session, chosen: ChosenLetters) -> Answer<LettersDone> {
+        self.0.drop_letters(caller, session, chosen).await
     }
     async fn escalation_policy(&self, caller: &Caller, session: &Session) -> Answer<PolicyView> {
         self.0.escalation_policy(caller, session).await

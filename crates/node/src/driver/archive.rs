@@ -5,6 +5,7 @@
 
 use crate::config::{ArchiveConfig, Config};
 use crate::core::ingest::Taken;
+use crate::driver::known::Forecasts;
 use crate::driver::streams;
 use crate::machine::note::Note;
 use crate::node::Node;
@@ -15,10 +16,8 @@ use archive::retain::{Hold, Policy, Removed, Why};
 use archive::{Archive, Entry, Span};
 use detection::SourceKind;
 use detection::normalise::normalise_for;
-use detection::report::Forecast;
 use detection::rules::RuleSet;
 use model::TenantId;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,8 +80,8 @@ impl Keeper {
 
 /// What the rules of a set would have raised in the last day of this node's archive, by their ids: what a rollout
 /// compares with. Nothing where the node keeps no archive.
-pub(crate) async fn forecast(node: &Node, rules: Arc<RuleSet>) -> BTreeMap<Arc<str>, Forecast> {
-    let Some(keeper) = node.archive.get() else { return BTreeMap::new() };
+pub(crate) async fn forecast(node: &Node, rules: Arc<RuleSet>) -> Forecasts {
+    let Some(keeper) = node.archive.get() else { return Forecasts::new() };
     let (archive, to_ms) = (Arc::clone(&keeper.archive), node.world.clock.wall_ms());
     let span = Span { from_ms: to_ms.saturating_sub(FORECAST_MS), to_ms };
     let report = blocking(move || archive::forecast::run(&archive, &rules, span, Bounds::default())).await;

@@ -1,6 +1,7 @@
 //! One node in memory, with virtual time: what drivers do is tested on the node they are written for.
 
 use crate::core::ingest::Taken;
+use crate::driver::known::Known;
 use crate::machine::command::{Command, Door, Ingest, Select};
 use crate::machine::control::platform;
 use crate::machine::note::Note;
@@ -85,7 +86,7 @@ pub(crate) struct Furniture {
 pub(crate) struct Bed {
     pub(crate) node: Arc<Node>,
     /// The rules as they change.
-    pub(crate) rules: watch::Sender<Arc<RuleSet>>,
+    pub(crate) rules: watch::Sender<Known>,
     running: Running,
 }
 
@@ -105,7 +106,7 @@ impl Bed {
             engine: Arc::new(MemoryEngine::auto_sync()),
             link,
         };
-        let rules = watch::channel(with.rules).0;
+        let rules = watch::channel(Known::of(with.rules)).0;
         let start = Start {
             cluster,
             name: "eu-1".into(),
@@ -125,6 +126,11 @@ impl Bed {
         };
         let running = Running::start(start).await.unwrap();
         Self { node: Arc::clone(&running.node), rules, running }
+    }
+
+    /// The node knows other rules; nothing is expected of them.
+    pub(crate) fn change_rules(&self, text: &str) {
+        self.rules.send_replace(Known { rules: rules_of(text), forecast: Some(Arc::default()) });
     }
 
     pub(crate) fn now_ms(&self) -> u64 {

@@ -7,19 +7,24 @@
 use crate::core::ingest::Taken;
 use crate::driver::duty::{Lost, Post, Work};
 use crate::driver::gauge::Gauges;
+use crate::driver::known::Known;
 use crate::driver::late::Late;
 use crate::driver::record::{note, raised, written};
+use crate::driver::status::{STATUS, Status, Teller};
 use crate::driver::streams;
 use crate::driver::trial::Trial;
 use crate::machine::command::{Command, Row};
 use crate::machine::note::Note;
+use crate::node::Node;
 use async_trait::async_trait;
+use detection::SemanticHash;
 use detection::engine::{Detector, Effect, Input, Options, coverage_degraded};
 use detection::rollout::Care;
 use detection::rules::RuleSet;
 use model::codec::{decode, encode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -40,6 +45,23 @@ struct Cursor {
     next: BTreeMap<String, u64>,
 }
 
+/// The duty of a shard.
+pub(crate) fn duty_of(shard: u16) -> String {
+    format!("detect/{shard}")
+}
+
+/// How far a shard has read each stream.
+pub(crate) fn places_of(node: &Node, shard: u16) -> io::Result<BTreeMap<String, u64>> {
+    let row = node.home().machine.duty_rows(&duty_of(shard), CURSOR)?.pop();
+    Ok(row.and_then(|(_, row)| decode::<Cursor>(&row).ok()).unwrap_or_default().next)
+}
+
+/// What was said of a shard last.
+pub(crate) fn status_of(node: &Node, shard: u16) -> io::Result<Option<Status>> {
+    let row = node.home().machine.duty_rows(&duty_of(shard), STATUS)?.pop();
+    Ok(row.and_then(|(_, row)| Status::read(&row)))
+}
+
 /// One shard.
 pub struct Shard {
     /// Its number.
@@ -47,7 +69,7 @@ pub struct Shard {
     /// Of so many.
     pub of: u16,
     /// The rules of all shards, as this node knows them now.
-    pub rules: watch::Receiver<Arc<RuleSet>>,
+    pub rules: watch::Receiver<Known>,
     /// How new rules come into charge.
     pub care: Care,
 }
@@ -55,7 +77,7 @@ pub struct Shard {
 #[async_trait]
 impl Work for Shard {
     fn duty(&self) -> String {
-        format!("detect/{}", self.number)
+        duty_of(self.number)
     }
 
     async fn work(&self, post: Post) -> Lost {
@@ -78,6 +100,9 @@ struct Watch {
     trial: Trial,
     late: Late,
     gauges: Gauges,
+    teller: Teller,
+    /// What the node knows, of which this shard has a part.
+    known: SemanticHash,
     /// Up to which time of receipt everything has been read.
     read_ms: u64,
     reported_ms: u64,
@@ -88,16 +113,18 @@ impl Watch {
     /// Goes on where the last report ended, until the lease is lost.
     async fn take_over(mut post: Post, shard: &Shard) -> Result<std::convert::Infallible, Lost> {
         let mut rules = shard.rules.clone();
-        let known = shard.own(&rules.borrow_and_update());
-        let trial = Trial::restore(&post, known, shard.care.clone()).await;
+        let all = Arc::clone(&rules.borrow_and_update().rules);
+        let known = all.identity();
+        let trial = Trial::restore(&post, shard.own(&all), shard.care.clone()).await;
         let (detector, cursor) = restore(&mut post, trial.in_charge()).await?;
         let (late, unreadable) = Late::restore(&post).await;
         if unreadable > 0 {
             post.degraded(format!("{unreadable} spans of late events cannot be read")).await;
         }
         let gauges = Gauges::new(Arc::clone(&post.node), shard.number);
-        let (read_ms, reported_ms) = (0, 0);
-        let mut watch = Self { post, detector, cursor, trial, late, gauges, read_ms, reported_ms, is_dirty: false };
+        let (read_ms, reported_ms, is_dirty, teller) = (0, 0, false, Teller::default());
+        let mut watch =
+            Self { post, detector, cursor, trial, late, gauges, teller, known, read_ms, reported_ms, is_dirty };
         let mut ticked_ms = 0;
         let mut effects = Vec::new();
         loop {
@@ -108,6 +135,7 @@ impl Watch {
                 watch.detector.step(watch.read_ms, Input::Tick, &mut effects);
                 watch.trial.tick(now_ms, watch.read_ms);
                 watch.gauges.count(watch.detector.counts(), watch.late.waiting(), watch.trial.phase());
+                watch.tell(now_ms);
             }
             watch.trial.saw(now_ms, taken, &effects);
             watch.judged(now_ms, &mut effects).await;
@@ -116,8 +144,9 @@ impl Watch {
                 watch.report(now_ms, &mut effects).await?;
             }
             if rules.has_changed().unwrap_or(false) {
-                let new = shard.own(&rules.borrow_and_update());
-                watch.trial.propose(now_ms, new);
+                let known = rules.borrow_and_update().clone();
+                watch.known = known.rules.identity();
+                watch.trial.propose(now_ms, shard.own(&known.rules), known.forecast.as_deref());
             }
             watch.change_rules(now_ms, &mut effects).await?;
             watch.late.go_on(&watch.post.node, watch.trial.in_charge());
@@ -126,6 +155,15 @@ impl Watch {
             } else {
                 watch.wait().await;
             }
+        }
+    }
+
+    /// Says how the shard does, where that is not what was said last.
+    fn tell(&mut self, now_ms: u64) {
+        if self.teller.is_due(now_ms) {
+            let (known, late_spans) = (Some(self.known), self.late.waiting() as u64);
+            let status = Status { known, late_spans, ..self.trial.status(now_ms) };
+            self.is_dirty |= self.teller.tell(now_ms, status.counting(&self.detector));
         }
     }
 
@@ -225,7 +263,8 @@ impl Watch {
         let writes = effects.drain(..).filter_map(|effect| written(&node, effect)).collect();
         let rows = self.detector.take_rows().into_iter().map(|(key, value)| ([STATE, &key].concat(), value));
         let rows = rows.chain([(CURSOR.to_vec(), Some(encode(&self.cursor)))]);
-        let rows = rows.chain(self.late.take_rows()).chain(self.trial.take_row()).collect();
+        let rows =
+            rows.chain(self.late.take_rows()).chain(self.trial.take_row()).chain(self.teller.take_row()).collect();
         self.post.report(rows, writes).await?;
         (self.reported_ms, self.is_dirty) = (now_ms, false);
         Ok(())

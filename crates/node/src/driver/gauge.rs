@@ -71,7 +71,7 @@ impl Drop for Gauges {
 }
 
 /// All that only grows, by what it is called; a count that is added to the detector must be named here.
-fn counted(counts: Counts) -> [(&'static str, u64); 18] {
+pub(super) fn counted(counts: Counts) -> [(&'static str, u64); 18] {
     let Counts {
         events,
         duplicates,

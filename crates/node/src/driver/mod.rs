@@ -14,6 +14,7 @@ pub mod duty;
 pub mod escalate;
 pub mod follow;
 mod gauge;
+pub mod known;
 mod late;
 pub mod outbox;
 pub mod proposer;
@@ -23,6 +24,7 @@ pub mod rejoin;
 pub mod route;
 pub mod serve;
 pub mod silence;
+pub(crate) mod status;
 pub mod streams;
 pub(crate) mod trial;
 

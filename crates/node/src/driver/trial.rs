@@ -7,6 +7,8 @@
 //! what runs beside begins again with whoever takes the shard over.
 
 use crate::driver::duty::Post;
+use crate::driver::known::Forecasts;
+use crate::driver::status::{OnTrial, RULES_TOLD, Rejected, Status, most};
 use crate::machine::command::Row;
 use detection::alert::{EventSummary, RuleReference};
 use detection::engine::{Detector, Effect};
@@ -26,6 +28,9 @@ pub(crate) struct Stored {
     pub(crate) rollout: Rollout,
     /// A set that went wrong, by its identity: it is not tried again until the rules change.
     pub(crate) rejected: Option<SetId>,
+    /// Why, for people.
+    #[serde(default)]
+    pub(crate) about: Option<Rejected>,
 }
 
 /// A change of the rules in charge, or of those in shadow.
@@ -55,6 +60,7 @@ struct Beside {
 
 pub(super) struct Trial {
     stored: Stored,
+    care: Care,
     /// Sets that are needed: in charge, on trial, and the one before.
     sets: BTreeMap<SetId, Arc<RuleSet>>,
     beside: Option<Beside>,
@@ -76,13 +82,17 @@ impl Trial {
                 .ok()
         });
         // The sets before are not at hand: what this node knows is in charge.
-        Self::new(known, care, stored.and_then(|stored| stored.rejected))
+        let (rejected, about) = stored.map(|stored| (stored.rejected, stored.about)).unwrap_or_default();
+        let mut trial = Self::new(known, care);
+        (trial.stored.rejected, trial.stored.about) = (rejected, about);
+        trial
     }
 
-    fn new(known: Arc<RuleSet>, care: Care, rejected: Option<SetId>) -> Self {
+    fn new(known: Arc<RuleSet>, care: Care) -> Self {
         let id = known.fingerprint();
         Self {
-            stored: Stored { rollout: Rollout::new(id, care), rejected },
+            stored: Stored { rollout: Rollout::new(id, care.clone()), rejected: None, about: None },
+            care,
             sets: BTreeMap::from([(id, known)]),
             beside: None,
             uncounted: BTreeSet::new(),
@@ -106,14 +116,15 @@ impl Trial {
         }
     }
 
-    /// This node knows other rules now.
-    pub(super) fn propose(&mut self, now_ms: u64, new: Arc<RuleSet>) {
+    /// This node knows other rules now, or what is to be expected of those it knows.
+    pub(super) fn propose(&mut self, now_ms: u64, new: Arc<RuleSet>, forecast: Option<&Forecasts>) {
         let (set, identity) = (new.fingerprint(), new.identity());
         if self.stored.rejected == Some(identity) {
             tracing::warn!(set = %set, "these rules went wrong before; they are not tried again");
             return;
         }
         self.is_stored &= self.stored.rejected.take().is_none();
+        self.stored.about = None;
         let is_other = self.sets.get(&set).is_none_or(|known| known.identity() != identity);
         if set == self.stored.rollout.in_charge() && is_other {
             self.changes.push(Change::Same(set));
@@ -122,8 +133,57 @@ impl Trial {
         if is_other {
             self.sets.insert(set, new);
         }
-        self.step(now_ms, Input::Propose { set, forecast: BTreeMap::new(), refused: 0 });
+        self.step(now_ms, Input::Propose { set, refused: 0 });
         self.uncounted = self.uncounted();
+        if let Some(forecast) = forecast {
+            let forecast = self.counted_of(set, forecast);
+            self.step(now_ms, Input::Forecast { set, forecast });
+        }
+    }
+
+    /// What is expected of the rules of a set that count, and nothing more: it is stored with the rollout.
+    fn counted_of(&self, set: SetId, forecast: &Forecasts) -> Forecasts {
+        self.counted(set).filter_map(|id| Some((id.clone(), *forecast.get(id)?))).collect()
+    }
+
+    /// The rules of a set on trial whose alerts count.
+    fn counted(&self, set: SetId) -> impl Iterator<Item = &Arc<str>> {
+        let rules = self.sets.get(&set).into_iter();
+        let ids = rules.flat_map(|rules| {
+            let headers = rules.rules().iter().map(|rule| &rule.header);
+            headers.chain(rules.correlations().iter().map(|plan| &plan.header)).map(|of| &of.reference.id)
+        });
+        ids.filter(|id| !self.uncounted.contains(*id))
+    }
+
+    /// How it stands.
+    pub(super) fn status(&self, now_ms: u64) -> Status {
+        let on_trial = match self.stored.rollout.phase() {
+            Phase::Steady => None,
+            Phase::Shadow(trial) | Phase::Watched { trial, .. } => Some(trial),
+        };
+        let told = |trial: &rollout::Trial| {
+            let alerts = |rule: &Arc<str>| (rule.clone(), trial.alerts().get(rule).copied().unwrap_or(0));
+            let allowed = |(rule, alerts): (Arc<str>, u64)| {
+                let allowed = trial.allowed(&rule, now_ms, &self.care);
+                (rule, alerts, allowed)
+            };
+            OnTrial {
+                set: Some(trial.set()),
+                since_ms: trial.since_ms(),
+                events: trial.events(),
+                is_foretold: trial.is_foretold(),
+                new: self.counted(trial.set()).count() as u64,
+                first: most(self.counted(trial.set()).map(alerts)).into_iter().map(allowed).collect(),
+            }
+        };
+        Status {
+            in_charge: Some(self.stored.rollout.in_charge()),
+            phase: self.phase().into(),
+            trial: on_trial.map(told),
+            rejected: self.stored.rejected.and(self.stored.about.clone()),
+            ..Status::default()
+        }
     }
 
     fn uncounted(&self) -> BTreeSet<Arc<str>> {
@@ -216,6 +276,8 @@ impl Trial {
     /// A set that went wrong is not tried again; one that gives way to another may be.
     fn reject(&mut self, set: SetId, why: &Fault) {
         if !why.is_wish() {
+            let rules = self.counted(set).take(RULES_TOLD).cloned().collect();
+            self.stored.about = Some(Rejected { why: told(why), rules });
             self.stored.rejected = self.sets.get(&set).map(|rules| rules.identity());
         }
     }

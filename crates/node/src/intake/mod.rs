@@ -17,7 +17,7 @@ use model::time::Clock;
 use pipeline::dead::{Act, Doing};
 use pipeline::outbound::{open_sinks, outbound};
 use pipeline::plan::Plan;
-use pipeline::runtime::{Host, Inlet, Pipeline, Sinks, Witness};
+use pipeline::runtime::{Host, Inlet, Monitor, Pipeline, Sinks, Witness, dead_letters_folder};
 use pipeline::sink::config::{SinkConfig, Wants};
 use pipeline::sink::webhook::WebhookConfig;
 use pipeline::sink::{Refused, Sink, Topic};
@@ -103,6 +103,15 @@ pub fn webhook(config: &DetectionConfig, clock: &Arc<dyn Clock>) -> anyhow::Resu
     Ok(Some(Arc::from(sink)))
 }
 
+/// A running pipeline, as requests see it.
+pub(crate) struct Piped {
+    pub(crate) monitor: Monitor,
+    /// The folder with its dead letters.
+    pub(crate) dead_letters: PathBuf,
+    /// Whose turn it is with them: one request's at a time.
+    pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
+}
+
 /// A topology and its sinks, open.
 pub struct Intake {
     topology: Topology,
@@ -155,7 +164,11 @@ impl Intake {
             sinks: self.sinks,
             witness: Some(Arc::new(Register(Arc::clone(node)))),
         };
-        Pipeline::start(&self.topology, host).await.context("the pipeline")
+        let dead_letters = dead_letters_folder(&host.folder);
+        let pipeline = Pipeline::start(&self.topology, host).await.context("the pipeline")?;
+        let piped = Piped { monitor: pipeline.monitor(), dead_letters, turn: Arc::default() };
+        anyhow::ensure!(node.piped.set(piped).is_ok(), "the pipeline runs already");
+        Ok(pipeline)
     }
 }
 

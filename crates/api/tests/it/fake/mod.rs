@@ -296,6 +296,22 @@ impl Core for Fake {
         self.trip()?;
         Ok(ArchiveView { node: "eu-1".into(), ..ArchiveView::default() })
     }
+    async fn detection(&self, _: &Caller, _: &Session) -> Answer<DetectionStatus> {
+        self.trip()?;
+        let rules = KnownRules { set: "00".into(), rules: 2, correlations: 1, is_foretold: false };
+        let streams =
+            vec![StreamStatus { stream: "events/eu".into(), next: 3, head: 5, behind: 2, behind_ms: Some(7) }];
+        let shard = ShardStatus { shard: 0, node: Some("eu-1".into()), epoch: Some(1), report: None, streams };
+        let (region, node) = ("eu".into(), "eu-1".into());
+        Ok(DetectionStatus { region, node, rules, shards: vec![shard], tenants: vec![] })
+    }
+    async fn rules(&self, _: &Caller, _: &Session, filter: &RuleFilter) -> Answer<RuleList> {
+        self.trip()?;
+        let place: usize = filter.page.after.as_deref().map_or(0, |after| after.parse().unwrap());
+        let end = (place + filter.page.limit).min(3);
+        let next = (end < 3).then(|| end.to_string());
+        Ok(RuleList { rules: (place..end).map(rule).collect(), total: 3, next })
+    }
     async fn alerts(&self, _: &Caller, _: &Session, filter: &AlertFilter) -> Answer<AlertList> {
         self.trip()?;
         let next = filter.page.after.is_none().then(|| "1-a1".to_owned());
@@ -409,6 +425,24 @@ impl Core for Fake {
     async fn drop_notices(&self, _: &Caller, _: &Session, chosen: ChosenNotices) -> Answer<NoticesDone> {
         self.trip()?;
         Ok(NoticesDone { count: chosen.keys.map_or(7, |keys| keys.len() as u64) })
+    }
+    async fn pipeline(&self, _: &Caller, _: &Session) -> Answer<PipelineStatus> {
+        self.trip()?;
+        let (node, components) = ("eu-1".into(), vec![]);
+        Ok(PipelineStatus { node, components, dead_letters_bytes: 9, dead_letters_files_lost: 0 })
+    }
+    async fn dead_letters(&self, _: &Caller, _: &Session, filter: &DeadLetterFilter) -> Answer<DeadLetterList> {
+        self.trip()?;
+        let next = filter.page.after.is_none().then(|| "1".to_owned());
+        Ok(DeadLetterList { node: "eu-1".into(), letters: vec![], total: 2, unreadable: 0, next })
+    }
+    async fn replay_letters(&self, _: &Caller, _: &Session, chosen: ChosenLetters) -> Answer<LettersDone> {
+        self.trip()?;
+        Ok(LettersDone { count: chosen.ids.map_or(7, |ids| ids.len() as u64), stay: 1 })
+    }
+    async fn drop_letters(&self, _: &Caller, _: &Session, chosen: ChosenLetters) -> Answer<LettersDone> {
+        self.trip()?;
+        Ok(LettersDone { count: chosen.ids.map_or(7, |ids| ids.len() as u64), stay: 0 })
     }
     async fn tickets(&self, _: &Caller, _: &Session, _: &TicketFilter) -> Answer<TicketList> {
         self.trip()?;

@@ -136,3 +136,19 @@ pub fn job(state: JobState, question: String) -> JobView {
         truncated: false,
     }
 }
+
+pub fn rule(number: usize) -> RuleView {
+    RuleView {
+        id: format!("r{number}"),
+        title: "a rule".into(),
+        level: Severity::High,
+        kind: "rule".into(),
+        tags: vec![],
+        audience: "platform".into(),
+        tenant: None,
+        alerts: true,
+        shadow: false,
+        semantic_hash: "00".into(),
+        status: "in charge".into(),
+    }
+}

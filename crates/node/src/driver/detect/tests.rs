@@ -1,8 +1,11 @@
 //! A shard on a node: what stops it, what it tells, and how its rules change.
 
 use crate::driver::bed::{BEGIN_MS, Bed, rules_of};
+use crate::driver::known::Known;
+use api::types::{RuleFilter, ShardReport};
 use detection::engine::COVERAGE_DEGRADED;
 use detection::rollout::Care;
+use std::sync::Arc;
 use std::time::Duration;
 
 fn rules(threshold: u32) -> String {
@@ -56,7 +59,7 @@ async fn rules_change_again_while_those_before_are_watched_and_the_shard_goes_on
     let bed = Bed::start(&rules(5), Care { shadow_ms: 10_000, ..Care::default() }).await;
     for threshold in [4, 3] {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        bed.rules.send_replace(rules_of(&rules(threshold)));
+        bed.change_rules(&rules(threshold));
         tokio::time::sleep(Duration::from_secs(20)).await;
     }
     let now_ms = bed.now_ms();
@@ -72,7 +75,7 @@ async fn a_change_of_words_comes_into_charge_at_once_and_counts_go_on() {
     let now_ms = bed.now_ms();
     bed.ingest((0..2).map(|n| knock("a", now_ms + n))).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    bed.rules.send_replace(rules_of(&rules(3).replace("name: knocks", "name: knocks\nlevel: critical")));
+    bed.change_rules(&rules(3).replace("name: knocks", "name: knocks\nlevel: critical"));
     tokio::time::sleep(Duration::from_secs(5)).await;
     bed.ingest([knock("a", now_ms + 2)]).await;
     bed.until(|bed| bed.alerts_of("knocks") == 1).await;
@@ -82,5 +85,68 @@ async fn a_change_of_words_comes_into_charge_at_once_and_counts_go_on() {
     assert_eq!(events.get(), 3, "a counter takes nothing back when rules change");
     let keys = bed.node.metrics.detection_state.with_label_values(&["0", "keys"]);
     assert_eq!(keys.get(), 1);
+    bed.stop().await;
+}
+
+fn report(bed: &Bed) -> Option<ShardReport> {
+    bed.node.detection_status().unwrap().shards.remove(0).report
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_a_shard_does_is_told_with_its_rules_on_trial_and_what_waits() {
+    let bed = Bed::start(&rules(3), Care { shadow_ms: 60_000, alerts_free: 1, ..Care::default() }).await;
+    bed.until(|bed| report(bed).is_some_and(|report| report.has_same_rules && report.phase == "steady")).await;
+    let now_ms = bed.now_ms();
+    bed.ingest((0..2).map(|n| knock("a", now_ms + n))).await;
+    bed.until(|bed| report(bed).is_some_and(|report| report.counts["matches"] == 2 && report.keys == 1)).await;
+    // Others, of which it is not known yet what is to be expected.
+    bed.rules.send_replace(Known::of(rules_of(&rules(1))));
+    let on_trial = |bed: &Bed| report(bed).and_then(|report| report.trial);
+    bed.until(|bed| on_trial(bed).is_some_and(|trial| trial.new == 1)).await;
+    bed.ingest((0..3).map(|n| knock(&format!("b{n}"), now_ms + 2 + n))).await;
+    bed.until(|bed| on_trial(bed).is_some_and(|trial| trial.events > 0 && trial.rules[0].alerts > 1)).await;
+    let (trial, told) = (on_trial(&bed).unwrap(), bed.node.detection_status().unwrap());
+    assert_eq!((trial.is_foretold, trial.rules[0].rule.as_str(), trial.rules[0].allowed), (false, "knocks", None));
+    let shard = &told.shards[0];
+    assert_eq!((shard.node.as_deref(), shard.report.as_ref().unwrap().phase.as_str()), (Some("eu-1"), "shadow"));
+    let events = shard.streams.iter().find(|stream| stream.stream == "events/eu").unwrap();
+    assert_eq!((events.head, events.behind, events.behind_ms), (5, 0, None));
+    // They raise more than is to be expected.
+    bed.change_rules(&rules(1));
+    bed.until(|bed| report(bed).is_some_and(|report| report.rejected.is_some())).await;
+    let rejected = report(&bed).unwrap().rejected.unwrap();
+    assert!(rejected.why.contains("knocks") && rejected.rules == ["knocks"], "{rejected:?}");
+    bed.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_are_listed_with_how_each_stands() {
+    let bed = Bed::start(&rules(3), Care { shadow_ms: 60_000, ..Care::default() }).await;
+    let standing = |bed: &Bed| {
+        let filter = RuleFilter { page: api::types::Page { limit: 10, after: None } };
+        let list = bed.node.rules_listed(None, &filter).unwrap();
+        list.rules.into_iter().map(|rule| (rule.id, rule.kind, rule.status)).collect::<Vec<_>>()
+    };
+    let are = |status: [&str; 2]| {
+        let [knock, knocks] = status.map(str::to_owned);
+        vec![("knock".to_owned(), "rule".to_owned(), knock), ("knocks".into(), "event_count".into(), knocks)]
+    };
+    assert_eq!(standing(&bed), are(["not known to all shards yet"; 2]));
+    bed.until(|bed| standing(bed) == are(["in charge"; 2])).await;
+    bed.change_rules(&rules(4));
+    bed.until(|bed| standing(bed) == are(["in charge", "on trial in shadow"])).await;
+    bed.until(|bed| standing(bed) == are(["in charge", "in charge, and watched"])).await;
+    bed.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_archive_is_kept_nothing_is_expected_and_new_rules_come_into_charge() {
+    let bed = Bed::start(&rules(5), Care { shadow_ms: 10_000, ..Care::default() }).await;
+    bed.until(|bed| report(bed).is_some()).await;
+    let (tell, rules_now) = (bed.rules.clone(), bed.rules.subscribe());
+    let telling = tokio::spawn(crate::host_rules::foretell(tell, rules_now, Arc::clone(&bed.node)));
+    bed.rules.send_replace(Known::of(rules_of(&rules(2))));
+    bed.until(|bed| report(bed).is_some_and(|report| report.phase == "watched")).await;
+    telling.abort();
     bed.stop().await;
 }

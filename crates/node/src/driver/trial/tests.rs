@@ -4,6 +4,7 @@ use super::*;
 use bytes::Bytes;
 use detection::SourceKind;
 use detection::engine::Options;
+use detection::report::Forecast;
 use proptest::prelude::*;
 
 fn rules_of(threshold: u32, level: &str, more: &str) -> Arc<RuleSet> {
@@ -37,7 +38,7 @@ struct Shard {
 impl Shard {
     fn new(known: Arc<RuleSet>, care: Care) -> Self {
         let detector = Detector::new(Arc::clone(&known), Options::default());
-        Self { trial: Trial::new(known, care, None), detector, number: 0 }
+        Self { trial: Trial::new(known, care), detector, number: 0 }
     }
 
     fn knock(&mut self, now_ms: u64, door: u64) -> Vec<Effect> {
@@ -49,8 +50,14 @@ impl Shard {
         effects
     }
 
+    /// Rules of which nothing is expected.
     fn propose(&mut self, now_ms: u64, new: &Arc<RuleSet>) {
-        self.trial.propose(now_ms, Arc::clone(new));
+        self.trial.propose(now_ms, Arc::clone(new), Some(&Forecasts::new()));
+    }
+
+    /// Rules whose backtest takes a while.
+    fn propose_early(&mut self, now_ms: u64, new: &Arc<RuleSet>) {
+        self.trial.propose(now_ms, Arc::clone(new), None);
     }
 
     /// What changed, in words.
@@ -111,6 +118,27 @@ fn rules_that_would_raise_too_much_never_come_into_charge_and_are_not_tried_agai
     shard.trial.tick(10_020, 10_020);
     assert_eq!(shard.settle(), ["is in charge"], "a rule in shadow raises nothing that would be too much");
     assert!(shard.works_with(&repaired));
+}
+
+#[test]
+fn what_a_backtest_saw_may_be_raised_and_until_it_is_known_rules_stay_in_shadow() {
+    for (expected, change) in [(24_000, "is in charge"), (0, "is discarded")] {
+        let (old, new) = (rules(3), rules(1));
+        let mut shard = Shard::new(Arc::clone(&old), care(10_000));
+        shard.propose_early(0, &new);
+        shard.settle();
+        (0..100).for_each(|number| assert_eq!(shard.knock(number, number), Vec::new()));
+        shard.trial.tick(50_000, 50_000);
+        assert_eq!(shard.settle(), Vec::<String>::new(), "whatever it would raise");
+        assert!(shard.works_with(&old));
+        let of = |rule: &str| (rule.into(), Forecast::of(expected, 86_400_000));
+        let forecast = Forecasts::from([of("knocks"), of("another shard's")]);
+        shard.trial.propose(50_000, Arc::clone(&new), Some(&forecast));
+        let told = shard.settle();
+        assert!(told.len() == 1 && told[0].starts_with(change), "{told:?}");
+        let row = String::from_utf8(shard.trial.take_row().unwrap().1.unwrap()).unwrap();
+        assert!(!row.contains("another"), "only what the trial is judged by is stored: {row}");
+    }
 }
 
 #[test]
@@ -204,6 +232,8 @@ fn what_began_under_one_set_goes_on_under_the_next_and_back_again() {
 #[derive(Clone, Debug)]
 enum Happening {
     Propose(usize),
+    /// The backtest of what was asked for last is done.
+    Foretell(u64),
     Knock(u64),
     Tick(u64),
     /// The node does what was decided.
@@ -214,6 +244,7 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
     let one = prop_oneof![
         (0..6_usize).prop_map(Happening::Propose),
         (0..9_u64).prop_map(Happening::Knock),
+        prop_oneof![Just(0_u64), Just(10_000)].prop_map(Happening::Foretell),
         prop_oneof![Just(100_u64), Just(10_000), Just(50_000), Just(100_000)].prop_map(Happening::Tick),
         Just(Happening::Settle),
     ];
@@ -233,7 +264,11 @@ proptest! {
             match happening {
                 Happening::Propose(place) => {
                     asked = Arc::clone(&sets[place]);
-                    shard.propose(now_ms, &asked);
+                    shard.propose_early(now_ms, &asked);
+                }
+                Happening::Foretell(alerts) => {
+                    let forecast = Forecasts::from([("knocks".into(), Forecast::of(alerts, 86_400_000))]);
+                    shard.trial.propose(now_ms, Arc::clone(&asked), Some(&forecast));
                 }
                 Happening::Knock(door) => {
                     shard.knock(now_ms, door);
@@ -251,7 +286,8 @@ proptest! {
             prop_assert_eq!(in_charge, shard.trial.stored.rollout.in_charge());
             prop_assert!(shard.trial.sets.len() <= 2, "no more sets are kept than are needed");
         }
-        // Nothing more happens than that time passes.
+        // Nothing more happens than that its backtest is done and time passes.
+        shard.propose(now_ms, &asked);
         for _ in 0..3 {
             now_ms += 100_000;
             shard.trial.tick(now_ms, now_ms);
