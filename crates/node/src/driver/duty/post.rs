@@ -3,7 +3,7 @@
 use super::{Lost, RETRY_AFTER};
 use crate::driver::proposer::ProposeFailed;
 use crate::driver::record::raised;
-use crate::machine::command::{Act, ActChange, Command, Lease, Outcome, Refusal, Refused, Report, Row, Transact};
+use crate::machine::command::{Act, ActChange, Command, Lease, Outcome, Refused, Report, Row, Transact};
 use crate::node::Node;
 use detection::engine::coverage_degraded;
 use std::sync::Arc;
@@ -112,9 +112,7 @@ impl Post {
         for (resource, refusal) in &refused.first {
             tracing::error!(duty = self.duty, resource, reason = refusal.reason(), "a write of a report was refused");
         }
-        // That a burst goes on whose alert a quota held back is no loss.
-        let lost = refused.first.iter().find(|(_, refusal)| !matches!(refusal, Refusal::NotFound(_)));
-        let lost = lost.map(|(resource, refusal)| format!("{resource}: {}", refusal.reason()));
+        let lost = refused.first.first().map(|(resource, refusal)| format!("{resource}: {}", refusal.reason()));
         if let Some(what) = left_out.into_iter().next().or(lost) {
             self.degraded(format!("{} could not store what it found: {what}", self.duty)).await;
         }
