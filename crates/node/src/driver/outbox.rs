@@ -240,10 +240,7 @@ impl<'a> Teller<'a> {
             Refused::Later(reason) => {
                 self.count("later");
                 tracing::warn!(sink = self.outbox.sink.name(), key = item.notice.key, reason, "a notice waits");
-                if self.put_off.insert(item.notice.key.clone()) {
-                    let row = encode(&(WAITING_VERSION, item.source.clone(), item.since_ms));
-                    self.rows.insert(row_of(&item.notice.key), Some(row));
-                }
+                self.keep(&item);
                 if let Some(given_up) = self.queue.later(item, reason, node.now_ms()) {
                     let reason = format!("given up: {}", given_up.reason);
                     self.refused(&node, given_up.because(reason));
@@ -285,8 +282,9 @@ impl<'a> Teller<'a> {
         match letter::refused(node, sink, &item) {
             Ok(writes) => self.writes.extend(writes),
             Err(problem) => {
-                // It is asked for again, refused again, and then kept.
+                // It is asked for again, refused again, and then kept; until then by whoever has this duty next, too.
                 tracing::error!(%problem, key = item.notice.key, "what was refused cannot be kept yet");
+                self.keep(&item);
                 return self.queue.hold(item, node.now_ms());
             }
         }
@@ -311,6 +309,14 @@ impl<'a> Teller<'a> {
         for (_, _, letter) in found.unwrap_or_default() {
             let note = note(node, "notice.update", String::new());
             self.writes.push(transact(vec![Letter::delete(sink, &letter.key)], note));
+        }
+    }
+
+    /// Stores that a notice waits: the place in the change log may move past it.
+    fn keep(&mut self, item: &Item) {
+        if self.put_off.insert(item.notice.key.clone()) {
+            let row = encode(&(WAITING_VERSION, item.source.clone(), item.since_ms));
+            self.rows.insert(row_of(&item.notice.key), Some(row));
         }
     }
 
