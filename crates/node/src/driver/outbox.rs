@@ -11,6 +11,7 @@ mod queue;
 pub use queue::Lane;
 
 use crate::core::stored::transact;
+use crate::core::ticket;
 use crate::core::wait::internal;
 use crate::driver::book;
 use crate::driver::duty::{Lost, Post, Work};
@@ -301,12 +302,16 @@ impl<'a> Teller<'a> {
     /// What was refused before and is now told, or not wanted any more, is kept no longer; of a ticket nothing older.
     fn without_letter(&mut self, node: &Node, notice: &Notice) {
         let sink = self.outbox.sink.name();
-        let prefix = match notice.topic {
-            Topic::Ticket => notice.key.rsplit_once('/').map_or(notice.key.as_str(), |(ticket, _)| ticket),
-            _ => notice.key.as_str(),
+        let told = ticket::told(&notice.key);
+        let ticket = notice.key.rsplit_once('/').filter(|_| told.is_some());
+        let prefix = ticket.map_or(notice.key.as_str(), |(ticket, _)| ticket);
+        let is_done = |letter: &Letter| match (told, ticket::told(&letter.key)) {
+            (Some((_, told)), Some((_, refused))) => refused <= told,
+            _ => letter.key == notice.key,
         };
         let found = node.json_records::<Letter>(platform::REFUSED, &Letter::record_key(sink, prefix));
-        for (_, _, letter) in found.unwrap_or_default() {
+        let letters = found.unwrap_or_default().into_iter().map(|(_, _, letter)| letter);
+        for letter in letters.filter(is_done) {
             let note = note(node, "notice.update", String::new());
             self.writes.push(transact(vec![Letter::delete(sink, &letter.key)], note));
         }
