@@ -154,9 +154,7 @@ pub async fn watch(path: PathBuf, mut known: Vec<RuleError>, rules: watch::Sende
             ..Note::default()
         };
         let is_taken = note.refused.is_none();
-        if let Err(error) = node.propose(node.cluster.home(), &Command::Note(note)).await {
-            tracing::warn!(%error, "that the rules changed is not recorded");
-        }
+        driver::duty::certainly(&node, &Command::Note(note)).await;
         if is_taken {
             let taken = Arc::clone(&rules.borrow());
             tell_forecast(&node, taken).await;

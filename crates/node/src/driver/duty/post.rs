@@ -133,8 +133,15 @@ impl Post {
 pub(super) async fn degraded(node: &Node, of: &str, text: String) {
     let alert = coverage_degraded("platform".into(), node.world.clock.wall_ms(), of, text);
     let Some(raised) = raised(node, &alert) else { return };
-    let command = Command::Transact(raised);
-    while node.propose(node.cluster.home(), &command).await.is_err() {
+    certainly(node, &Command::Transact(raised)).await;
+}
+
+/// Proposes what must be in the platform's log, and tries until it is there, or the node stops.
+pub(crate) async fn certainly(node: &Node, command: &Command) {
+    while let Err(error) = node.propose(node.cluster.home(), command).await {
+        if matches!(error, ProposeFailed::Stopped | ProposeFailed::TooLarge) {
+            return tracing::error!(%error, "what must be on record is not");
+        }
         tokio::time::sleep(RETRY_AFTER).await;
     }
 }
