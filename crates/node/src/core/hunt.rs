@@ -59,7 +59,8 @@ impl Node {
         // Who names a rule wants what it would have raised.
         let rules = if request.only.is_empty() { rules } else { rules.out_of_shadow() };
         let only = request.only.iter().cloned().collect();
-        Ok(Hunt { tenants: whose.tenants.clone(), audit, span, rules, only, options })
+        let known_ms = self.world.clock.wall_ms();
+        Ok(Hunt { tenants: whose.tenants.clone(), audit, span, rules, only, options, known_ms })
     }
 }
 
