@@ -273,3 +273,18 @@ fn a_forecast_counts_what_rules_would_have_raised_and_keeps_to_its_bounds() {
     assert_eq!(forecast(12, 60), Some((12, 26)), "half a day is enough to go by");
     assert_eq!(forecast(usize::MAX, 0), None);
 }
+
+#[test]
+fn a_forecast_knows_whose_events_are_and_believes_no_clock_that_is_ahead() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut arrived = events(&vec![(3_600, 1, 1, 2, 0); 24]);
+    // One event more, which says that it happened in 2099.
+    let (received_ms, mut ahead) = arrived[23].clone();
+    ahead.bytes = String::from_utf8_lossy(&ahead.bytes).replace(&received_ms.to_string(), "4070908800000").into();
+    ahead.position = Some(Position { stream: "events/0".into(), sequence: 12 });
+    arrived.push((received_ms, ahead));
+    let archive = archive(folder.path(), &arrived, 7);
+    let report = archive::forecast::run(&archive, &rules(), Span::ALL, Bounds::default());
+    let per_day = report.forecast().get("owned").map(|forecast| forecast.per_day.round() as u64);
+    assert_eq!(per_day, Some(26));
+}
