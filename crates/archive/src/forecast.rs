@@ -4,7 +4,7 @@ use crate::archive::{Archive, Tenants};
 use crate::layout::Span;
 use crate::merge::Merge;
 use crate::search::Progress;
-use detection::report::{Backtest, backtest};
+use detection::report::{Backtest, Run};
 use detection::rules::RuleSet;
 use std::time::Duration;
 
@@ -29,8 +29,10 @@ pub fn run(archive: &Archive, rules: &RuleSet, span: Span, bounds: Bounds) -> Ba
     progress.limit(bounds.time);
     let snapshot = archive.snapshot(&Tenants::All, span);
     let events = Merge::new(snapshot, span, &Tenants::All, &progress);
-    let in_time = events.take(bounds.events_max).take_while(|_| progress.end().is_ok());
-    let report = backtest(rules, in_time.map(|arrived| arrived.raw));
+    let mut backtest = Run::new(rules);
+    for arrived in events.take(bounds.events_max).take_while(|_| progress.end().is_ok()) {
+        backtest.take(&arrived.raw, arrived.owner());
+    }
     progress.report(archive);
-    report
+    backtest.end()
 }

@@ -1,20 +1,20 @@
 //! Retro-hunts: detection rules over events of the past, with the detector that live events meet.
 
+use crate::ArchiveError;
 use crate::archive::{Archive, Tenants};
 use crate::layout::Span;
 use crate::merge::Merge;
 use crate::search::{Limits, Progress};
-use crate::{ArchiveError, row::Arrived};
 use detection::engine::{Detector, Effect, Input, Options};
 use detection::normalise::normalise_for;
 use detection::rules::RuleSet;
-use detection::{Alert, AlertId, Event, Owner, SourceKind};
+use detection::{Alert, AlertId, Event};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
-/// How far before the span events are read at most: as far as the rules look back, up to this.
-pub const LOOK_BACK_MS_MAX: u64 = 7 * 24 * 3_600_000;
+/// How far before and after the span events are read at most: as far as the rules reach, up to this.
+pub const REACH_MS_MAX: u64 = 7 * 24 * 3_600_000;
 /// Alerts kept; there may be more, which is said.
 pub const ALERTS_MAX: usize = 5_000;
 /// Bytes of them, about.
@@ -42,6 +42,8 @@ pub struct Hunt {
     pub only: BTreeSet<String>,
     /// Whose rules these are, as live detection has it: a part of alerts' ids.
     pub options: Options,
+    /// Up to when is known what happened: what waits for time to pass waits until then at most.
+    pub known_ms: u64,
 }
 
 /// What a hunt found.
@@ -63,31 +65,27 @@ pub struct Found {
 /// Hunts. Blocks the thread until it is done, cancelled or out of time.
 pub fn run(archive: &Archive, hunt: Hunt, limits: Limits, progress: &Progress) -> Result<Found, ArchiveError> {
     progress.limit(limits.time);
-    let look_back_ms = hunt.rules.reach_ms().min(LOOK_BACK_MS_MAX);
-    let read = Span { from_ms: hunt.span.from_ms.saturating_sub(look_back_ms), to_ms: hunt.span.to_ms };
+    let reach_ms = hunt.rules.reach_ms().min(REACH_MS_MAX);
+    // What came after the span decides about windows that began in it.
+    let to_ms = hunt.span.to_ms.saturating_add(reach_ms).min(Span::ALL.to_ms);
+    let read = Span { from_ms: hunt.span.from_ms.saturating_sub(reach_ms), to_ms };
     let snapshot = archive.snapshot(&hunt.tenants, read);
     progress.files_total.store(snapshot.files.len() as u64, Ordering::Relaxed);
     let mut found = Found::default();
     let mut alerts =
         Alerts { span: hunt.span, only: hunt.only, standing: BTreeMap::new(), size_bytes: 0, truncated: false };
-    let platform = hunt.options.tenant.clone();
     let options = Options { ahead_max_ms: u64::MAX, ..hunt.options };
     let mut detector = Detector::new(hunt.rules, options);
     let (mut now_ms, mut effects) = (0, Vec::new());
-    for Arrived { time_ms, tenant, raw } in Merge::new(snapshot, read, &hunt.audit, progress) {
+    for arrived in Merge::new(snapshot, read, &hunt.audit, progress) {
+        let time_ms = arrived.time_ms;
         progress.end()?;
         // The clock of the hunt is that of the events: none of them is late or ahead.
         if time_ms >= now_ms + TICK_MS {
             now_ms = time_ms;
             detector.step(now_ms, Input::Tick, &mut effects);
         }
-        // As live detection knew whose it is.
-        let owner = match raw.source {
-            SourceKind::Audit => Owner::Itself,
-            _ if tenant == platform => Owner::Nobody,
-            _ => Owner::Tenant(&tenant),
-        };
-        match normalise_for(&raw, owner) {
+        match normalise_for(&arrived.raw, arrived.owner()) {
             Ok(event) => {
                 found.events += 1;
                 detector.step(time_ms, Input::Event(Event { time_ms, ..event }), &mut effects);
@@ -98,7 +96,8 @@ pub fn run(archive: &Archive, hunt: Hunt, limits: Limits, progress: &Progress) -
     }
     progress.end()?;
     // What waits for time to pass gets it.
-    detector.step(hunt.span.to_ms.min(now_ms + look_back_ms + WAITS_MS), Input::Tick, &mut effects);
+    let end_ms = hunt.known_ms.min(now_ms + reach_ms + WAITS_MS).max(now_ms);
+    detector.step(end_ms, Input::Tick, &mut effects);
     alerts.take(&mut effects);
     progress.report(archive);
     (found.truncated, found.size_bytes) = (alerts.truncated, alerts.size_bytes);

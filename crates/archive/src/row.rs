@@ -8,7 +8,7 @@ use datafusion::arrow::array::{
     TimestampMillisecondBuilder,
 };
 use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
-use detection::{Event, Position, RawEvent, SourceKind};
+use detection::{Event, Owner, Position, RawEvent, SourceKind};
 use std::sync::{Arc, LazyLock};
 
 /// An event on its way into the archive.
@@ -174,6 +174,9 @@ pub fn batch<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> RecordBatc
 /// The columns that [`raw_events`] needs.
 pub(crate) const RAW_COLUMNS: [&str; 7] = ["time", "received", "sequence", "stream", "source", "raw", "tenant"];
 
+/// Whose events are that no tenant brought.
+pub const PLATFORM: &str = "platform";
+
 /// An event as it arrived, and when it happened.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Arrived {
@@ -186,6 +189,14 @@ pub struct Arrived {
 }
 
 impl Arrived {
+    /// Whose it is, as live detection knew it.
+    pub fn owner(&self) -> Owner<'_> {
+        match self.raw.source {
+            SourceKind::Audit => Owner::Itself,
+            _ if &*self.tenant == PLATFORM => Owner::Nobody,
+            _ => Owner::Tenant(&self.tenant),
+        }
+    }
     /// As [`Entry::order`].
     pub fn order(&self) -> (u64, &str, u64) {
         let position = self.raw.position.as_ref();

@@ -9,11 +9,11 @@ use archive::search::{Limits, Progress};
 use archive::{Archive, ArchiveError, Entry, Span, Tenants};
 use common::{NOW_MS, leaf};
 use detection::engine::{Detector, Effect, Input, Options};
-use detection::normalise::normalise;
+use detection::normalise::normalise_for;
 use detection::rules::{RuleSet, load_texts};
-use detection::{AlertId, Event, Position, RawEvent, SourceKind};
+use detection::{AlertId, Event, Owner, Position, RawEvent, SourceKind};
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 const RULES: &str = "
 title: failed login
@@ -48,6 +48,17 @@ title: guessed
 name: guessed
 correlation: {type: temporal_ordered, rules: [failed, succeeded], group-by: [user.name], timespan: 1m}
 level: high
+---
+title: two failures and no more
+name: two
+correlation: {type: event_count, rules: [failed], group-by: [user.name], timespan: 1m, condition: {eq: 2}}
+level: low
+---
+title: export of a tenant
+name: owned
+logsource: {product: app}
+detection: {selection: {action: export, metadata.tenant_uid: acme}, condition: selection}
+level: low
 ";
 
 fn rules() -> RuleSet {
@@ -79,15 +90,26 @@ fn events(acts: &[Act]) -> Vec<(u64, RawEvent)> {
     numbered.collect()
 }
 
-/// The alerts that stand after the events came one after the other.
-fn live(arrived: &[(u64, RawEvent)]) -> BTreeSet<AlertId> {
-    let mut detector = Detector::new(rules(), Options::default());
-    let (mut effects, mut standing) = (Vec::new(), BTreeSet::new());
-    let mut step = |now_ms, input, standing: &mut BTreeSet<AlertId>| {
+/// Whose the events are, and the rules.
+const OWNER: &str = "acme";
+
+fn owned(raw: &RawEvent) -> Event {
+    normalise_for(raw, Owner::Tenant(OWNER)).unwrap()
+}
+
+fn options() -> Options {
+    Options { tenant: OWNER.into(), ..Options::default() }
+}
+
+/// The alerts that stand after the events came one after the other, and when their last events happened.
+fn live(arrived: &[(u64, RawEvent)]) -> BTreeMap<AlertId, u64> {
+    let mut detector = Detector::new(rules(), options());
+    let (mut effects, mut standing) = (Vec::new(), BTreeMap::new());
+    let mut step = |now_ms, input, standing: &mut BTreeMap<AlertId, u64>| {
         detector.step(now_ms, input, &mut effects);
         for effect in effects.drain(..) {
             match effect {
-                Effect::Alert(alert) => drop(standing.insert(alert.id)),
+                Effect::Alert(alert) => drop(standing.insert(alert.id, alert.last_ms)),
                 Effect::Superseded { old, .. } => drop(standing.remove(&old)),
                 Effect::Extended { .. } => {}
             }
@@ -96,7 +118,7 @@ fn live(arrived: &[(u64, RawEvent)]) -> BTreeSet<AlertId> {
     let mut end_ms = 0;
     for (received_ms, raw) in arrived {
         end_ms = *received_ms;
-        step(end_ms, Input::Event(normalise(raw).unwrap()), &mut standing);
+        step(end_ms, Input::Event(owned(raw)), &mut standing);
         step(end_ms, Input::Tick, &mut standing);
     }
     step(end_ms + 3_600_000, Input::Tick, &mut standing);
@@ -106,9 +128,8 @@ fn live(arrived: &[(u64, RawEvent)]) -> BTreeSet<AlertId> {
 fn archive(folder: &std::path::Path, arrived: &[(u64, RawEvent)], roll_every: usize) -> Archive {
     let archive = Archive::open(folder).unwrap();
     for (count, (now_ms, raw)) in arrived.iter().enumerate() {
-        let event: Event = normalise(raw).unwrap();
         let position = raw.position.clone().unwrap();
-        let entry = Entry { tenant: "acme".into(), source: raw.source, event };
+        let entry = Entry { tenant: OWNER.into(), source: raw.source, event: owned(raw) };
         archive.take(&position.stream, position.sequence, Some(entry), *now_ms);
         if count % roll_every == roll_every - 1 {
             archive.roll(*now_ms).unwrap();
@@ -119,8 +140,8 @@ fn archive(folder: &std::path::Path, arrived: &[(u64, RawEvent)], roll_every: us
 
 fn hunt_for(span: Span, only: &[&str]) -> Hunt {
     let only = only.iter().map(|name| (*name).to_owned()).collect();
-    let (tenants, options) = (Tenants::one("acme"), Options::default());
-    Hunt { tenants, audit: Tenants::All, span, rules: rules(), only, options }
+    let tenants = Tenants::one(OWNER);
+    Hunt { tenants, audit: Tenants::All, span, rules: rules(), only, options: options(), known_ms: u64::MAX / 2 }
 }
 
 fn found(archive: &Archive, hunt: Hunt) -> Found {
@@ -136,13 +157,21 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
     fn a_hunt_finds_the_alerts_of_live_detection(
-        acts in proptest::collection::vec((0..40_u64, 0..3_u8, 0..2_u8, 0..3_u8, 0..20_u64), 1..120), roll_every in 1..40_usize
+        acts in proptest::collection::vec((0..40_u64, 0..3_u8, 0..2_u8, 0..3_u8, 0..20_u64), 1..120),
+        roll_every in 1..40_usize,
+        end_s in 0..2_000_u64,
     ) {
         let folder = tempfile::tempdir().unwrap();
         let arrived = events(&acts);
         let archive = archive(folder.path(), &arrived, roll_every);
         let found: BTreeSet<AlertId> = hunted(&archive, Span::ALL, &[]).into_iter().map(|(id, _)| id).collect();
-        prop_assert_eq!(&found, &live(&arrived));
+        let live = live(&arrived);
+        prop_assert_eq!(&found, &live.keys().copied().collect());
+        // Until a moment before the end too: what follows it decides only about what began before.
+        let until = Span { to_ms: NOW_MS + end_s * 1_000, ..Span::ALL };
+        let before = live.into_iter().filter(|(_, last_ms)| until.contains(*last_ms)).map(|(id, _)| id).collect();
+        let found_before: BTreeSet<AlertId> = hunted(&archive, until, &[]).into_iter().map(|(id, _)| id).collect();
+        prop_assert_eq!(found_before, before);
         // Put together and read again after a restart, it finds the same.
         archive.roll(NOW_MS).unwrap();
         archive.compact(NOW_MS * 2, || true).unwrap();
@@ -162,10 +191,11 @@ fn a_hunt_is_bounded_by_its_span_and_rules_but_sees_what_began_before() {
     let names = |span, only: &[&str]| -> Vec<String> {
         hunted(&archive, span, only).into_iter().map(|(_, name)| name).collect()
     };
-    assert_eq!(names(Span::ALL, &[]), ["many", "export"]);
+    assert_eq!(names(Span::ALL, &["many", "export"]), ["many", "export"]);
     assert_eq!(names(Span::ALL, &["many"]), ["many"]);
     assert_eq!(names(Span { from_ms: NOW_MS + 15_000, to_ms: NOW_MS + 25_000 }, &[]), ["many"]);
-    assert_eq!(names(Span { from_ms: NOW_MS, to_ms: NOW_MS + 15_000 }, &[]), [] as [&str; 0]);
+    let before = Span { from_ms: NOW_MS, to_ms: NOW_MS + 15_000 };
+    assert_eq!(names(before, &[]), [] as [&str; 0]);
 }
 
 #[test]
@@ -180,7 +210,7 @@ fn alerts_that_were_not_asked_for_take_no_room() {
     let late = Span { from_ms: NOW_MS + 1, to_ms: u64::MAX / 2 };
     let late = found(&archive, hunt_for(late, &[]));
     assert_eq!((late.alerts.len(), late.truncated), (1, false), "what was before the span takes none either");
-    let all = found(&archive, hunt_for(Span::ALL, &[]));
+    let all = found(&archive, hunt_for(Span::ALL, &["export"]));
     assert_eq!((all.alerts.len(), all.truncated), (ALERTS_MAX, true));
 }
 
@@ -242,4 +272,19 @@ fn a_forecast_counts_what_rules_would_have_raised_and_keeps_to_its_bounds() {
     assert_eq!(forecast(usize::MAX, 60), Some((24, 25)));
     assert_eq!(forecast(12, 60), Some((12, 26)), "half a day is enough to go by");
     assert_eq!(forecast(usize::MAX, 0), None);
+}
+
+#[test]
+fn a_forecast_knows_whose_events_are_and_believes_no_clock_that_is_ahead() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut arrived = events(&vec![(3_600, 1, 1, 2, 0); 24]);
+    // One event more, which says that it happened in 2099.
+    let (received_ms, mut ahead) = arrived[23].clone();
+    ahead.bytes = String::from_utf8_lossy(&ahead.bytes).replace(&received_ms.to_string(), "4070908800000").into();
+    ahead.position = Some(Position { stream: "events/0".into(), sequence: 12 });
+    arrived.push((received_ms, ahead));
+    let archive = archive(folder.path(), &arrived, 7);
+    let report = archive::forecast::run(&archive, &rules(), Span::ALL, Bounds::default());
+    let per_day = report.forecast().get("owned").map(|forecast| forecast.per_day.round() as u64);
+    assert_eq!(per_day, Some(26));
 }

@@ -4,7 +4,7 @@ mod incident_support;
 
 use detection::incident::{Act, Deed, Desk, Effect, Input, Options, Refusal, Status};
 use detection::{EntityKind, Severity};
-use incident_support::{NOW_MS, alert, step};
+use incident_support::{NOW_MS, alert, step, tagged};
 
 #[test]
 fn alerts_that_share_an_address_are_one_incident_and_others_are_not() {
@@ -63,4 +63,16 @@ fn an_incident_lives_from_open_to_closed_and_keeps_its_history() {
     let (joined, _) =
         step(&mut restored, NOW_MS, Input::Alert(alert(3, 1_600, Severity::High, &[(EntityKind::User, "ann")])));
     assert_eq!(joined.id, next.id);
+}
+
+#[test]
+fn an_alert_whose_texts_are_long_is_filed_all_the_same() {
+    let mut desk = Desk::new(Options::default());
+    let long = "\u{1}".repeat(10_000);
+    let names: Vec<String> = (0..64).map(|number| format!("{number}{}", "\u{10ffff}".repeat(300))).collect();
+    let entities: Vec<(EntityKind, &str)> = names.iter().map(|name| (EntityKind::Session, name.as_str())).collect();
+    let mut alert = tagged(1, 1_000, Severity::High, &entities, &[long.as_str(); 64]);
+    (alert.rule.id, alert.rule.title) = (long.as_str().into(), long.as_str().into());
+    let (incident, entry) = step(&mut desk, NOW_MS, Input::Alert(alert.clone()));
+    assert!(entry.change.encode().is_ok() && incident.alerts.contains_key(&alert.id));
 }

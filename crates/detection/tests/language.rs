@@ -392,3 +392,23 @@ fn lines_and_reasons_are_those_of_the_mistake() {
         ]
     );
 }
+
+#[test]
+fn a_title_id_or_tag_that_every_alert_would_carry_for_nothing_is_refused() {
+    let of = |key: &str, value: &str| {
+        format!("title: t\n{key}: {value}\nlogsource: {{}}\ndetection: {{s: {{f: 1}}, condition: s}}\n")
+            .replace("title: t\ntitle:", "title:")
+    };
+    for (key, expected) in [("title", "a text"), ("id", "a text"), ("name", "a text"), ("tags", "a list of texts")] {
+        let value = |length: usize| {
+            let text = "ä".repeat(length);
+            if key == "tags" { format!("[{text}]") } else { text }
+        };
+        assert_eq!(load(&of(key, &value(256)), NOTHING).1, [] as [&str; 0]);
+        let errors = load(&of(key, &value(257)), NOTHING).1;
+        assert!(
+            errors.len() == 1 && errors[0].ends_with(&format!("{expected} of at most 256 characters")),
+            "{errors:?}"
+        );
+    }
+}

@@ -101,6 +101,35 @@ fn what_no_state_can_take_in_is_judged_again_from_stored_events() {
 }
 
 #[test]
+fn a_span_is_judged_again_for_the_correlation_and_group_that_asked_and_for_what_is_about_it() {
+    let mut text = "title: a\nname: a\nlogsource: {}\ndetection: {s: {kind: a}, condition: s}\n".to_owned();
+    for (name, of, group) in [("x", "a", "user"), ("other", "a", "user"), ("above", "x", "user"), ("host", "a", "host")]
+    {
+        text += &format!(
+            "---\ntitle: {name}\nname: {name}\ncorrelation: {{type: event_count, rules: [{of}], generate: true, \
+             group-by: {group}, timespan: 60s, condition: {{gte: {}}}}}\n",
+            if of == "a" { 2 } else { 1 }
+        );
+    }
+    let (rules, errors) = load_texts(vec![("o.yml".into(), text)]);
+    assert!(errors.is_empty(), "{errors:?}");
+    let event = |n: u64, user: &str| {
+        let mut event = event(n, 10 + n, "a", user);
+        event.fields.insert("host".into(), "h".into());
+        event
+    };
+    let stored = [event(0, "ann"), event(1, "ann"), event(2, "bob"), event(3, "bob")];
+    let events = BTreeSet::from([stored[1].id, stored[3].id]);
+    let group = BTreeMap::from([("user".to_owned(), "ann".to_owned())]);
+    let (from_ms, to_ms) = (stored[0].time_ms - 60_000, stored[3].time_ms + 60_000);
+    let lane = LateLane { rule: "x".into(), group, from_ms, to_ms, events, apart: false };
+    let late = alerts(judge_again(&rules, &options(), &lane, &stored));
+    let told: BTreeSet<(&str, &str)> =
+        late.iter().map(|alert| (&*alert.rule.id, alert.group_key["user"].as_str())).collect();
+    assert_eq!(told, [("above", "ann"), ("above", "bob"), ("x", "ann")].into());
+}
+
+#[test]
 fn a_clock_that_is_ahead_is_clamped_and_the_alerts_say_so() {
     let mut detector = Detector::new(rules(THREE), options());
     let ahead = |n: u64| plain(n, NOW_MS + 3_600_000, json!({"kind": "a", "user": "ann"}));

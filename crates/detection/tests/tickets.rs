@@ -61,6 +61,19 @@ fn a_ticket_says_whether_the_others_know_its_newest_revision() {
 }
 
 #[test]
+fn a_sink_that_took_what_it_had_refused_has_taken_it() {
+    let mut ticket = Ticket::fold([opened()]).expect("it was opened");
+    ticket.apply(&change(1, 1, failed(1))).unwrap();
+    ticket.apply(&change(2, 1, sent(1))).unwrap();
+    assert_eq!(ticket.sync(&BTreeSet::new()), Sync::Sent);
+    assert_eq!(
+        ticket.apply(&change(3, 1, failed(1))),
+        Err(NotDone::NoEffect),
+        "what was taken is not refused any more"
+    );
+}
+
+#[test]
 fn what_changes_nothing_is_not_a_revision_and_a_ticket_is_never_too_full() {
     let mut ticket = Ticket::fold([opened()]).expect("it was opened");
     let field = |value: Option<&str>| TicketAct::FieldSet { name: "project".into(), value: value.map(str::to_owned) };

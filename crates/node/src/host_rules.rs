@@ -154,9 +154,7 @@ pub async fn watch(path: PathBuf, mut known: Vec<RuleError>, rules: watch::Sende
             node: node.place.id,
             ..Note::default()
         };
-        if let Err(error) = node.propose(node.cluster.home(), &Command::Note(note)).await {
-            tracing::warn!(%error, "that the rules changed is not recorded");
-        }
+        driver::duty::certainly(&node, &Command::Note(note)).await;
     }
 }
 

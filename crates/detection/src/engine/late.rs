@@ -25,7 +25,7 @@ const STEP_MS: u64 = 60_000;
 pub struct LateLane {
     /// The id of the correlation.
     pub rule: Arc<str>,
-    /// The values it groups by: no other group is concerned.
+    /// The values it groups by: no other group of it is concerned.
     pub group: BTreeMap<String, String>,
     /// The first moment to read.
     pub from_ms: u64,
@@ -95,22 +95,35 @@ impl RuleSet {
 /// For each correlation, how far from an entry others may be that matter, to it or to those that are about it.
 pub(super) fn reaches(rules: &RuleSet) -> Vec<u64> {
     let mut reaches: Vec<u64> = Vec::with_capacity(rules.correlations.len());
-    let origins = |place: usize| {
-        rules.correlations[place].feeds.iter().filter_map(|feed| match feed.origin {
-            Origin::Rule(_) => None,
-            Origin::Correlation(other) => Some(other),
-        })
-    };
     for (place, plan) in rules.correlations.iter().enumerate() {
-        let below = origins(place).map(|other| reaches[other]).max().unwrap_or(0);
+        let below = below(rules, place).map(|other| reaches[other]).max().unwrap_or(0);
         reaches.push(plan.timespan_ms.saturating_add(below));
     }
     for place in (0..reaches.len()).rev() {
-        for other in origins(place) {
+        for other in below(rules, place) {
             reaches[other] = reaches[other].max(reaches[place]);
         }
     }
     reaches
+}
+
+/// The correlations that one is about; they come before it.
+fn below(rules: &RuleSet, place: usize) -> impl Iterator<Item = usize> {
+    rules.correlations[place].feeds.iter().filter_map(|feed| match feed.origin {
+        Origin::Rule(_) => None,
+        Origin::Correlation(other) => Some(other),
+    })
+}
+
+/// The correlation that has a span read again, and all that are about it.
+fn concerned(rules: &RuleSet, lane: &LateLane) -> BTreeSet<usize> {
+    let mut concerned = BTreeSet::new();
+    for (place, plan) in rules.correlations.iter().enumerate() {
+        if plan.header.reference.id == lane.rule || below(rules, place).any(|other| concerned.contains(&other)) {
+            concerned.insert(place);
+        }
+    }
+    concerned
 }
 
 /// What late events made true that was not before, given all stored events of the span: alerts that say `late`, and
@@ -123,9 +136,12 @@ pub fn judge_again<'a>(rules: &RuleSet, options: &Options, lane: &LateLane, even
     let late_ms: Vec<u64> = late().map(|event| options.believed_ms(event.time_ms, event.received_ms)).collect();
     let with = evaluate(rules, options, events.iter());
     let without = evaluate(rules, options, events.iter().filter(|event| !lane.events.contains(&event.id)));
+    let concerned = concerned(rules, lane);
+    // Others took the same events in when they came, or ask for a span of their own: what they came to was told.
     let concerns = |alert: &Alert| {
-        let plan = rules.correlations.iter().find(|plan| plan.header.reference == alert.rule);
-        plan.is_some_and(|plan| {
+        let is_group = alert.rule.id != lane.rule || alert.group_key == lane.group;
+        let mut plans = concerned.iter().map(|place| &rules.correlations[*place]).filter(|_| is_group);
+        plans.find(|plan| plan.header.reference == alert.rule).is_some_and(|plan| {
             let end_ms = alert.first_ms.saturating_add(plan.timespan_ms);
             !plan.shape.is_closed() || late_ms.iter().any(|late_ms| (alert.first_ms..=end_ms).contains(late_ms))
         })

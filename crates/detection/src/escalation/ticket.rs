@@ -329,7 +329,7 @@ impl Ticket {
         Ok(())
     }
 
-    /// A sink said something: the newest revision it spoke of counts.
+    /// A sink said something: the newest revision it spoke of counts, and of one that it was told twice that it took it.
     fn heard(&mut self, sink: &str, state: SyncState) -> Result<(), NotDone> {
         let of = |state: &SyncState| match state {
             SyncState::Sent { revision, .. } | SyncState::Failed { revision, .. } => *revision,
@@ -337,7 +337,11 @@ impl Ticket {
         if self.sync.len() >= ITEMS_MAX && !self.sync.contains_key(sink) {
             return Err(NotDone::Full);
         }
-        if self.sync.get(sink).is_some_and(|known| of(known) >= of(&state)) {
+        let is_heard = |known: &SyncState| {
+            let took_after_all = matches!((known, &state), (SyncState::Failed { .. }, SyncState::Sent { .. }));
+            of(known) > of(&state) || of(known) == of(&state) && !took_after_all
+        };
+        if self.sync.get(sink).is_some_and(is_heard) {
             return Err(NotDone::NoEffect);
         }
         self.sync.insert(sink.to_owned(), state);

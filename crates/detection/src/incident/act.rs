@@ -166,7 +166,7 @@ pub enum Effect {
         /// The change that was just made; [`Entry::change`] is what to store.
         change: Entry,
     },
-    /// The act was not done.
+    /// The act was not done, or an alert is too large for any incident.
     Refused {
         /// The incident it was for.
         incident: IncidentId,

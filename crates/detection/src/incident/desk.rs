@@ -8,7 +8,7 @@ use super::board::Board;
 use super::change::{Change, DETECTOR, Deed};
 use super::link::{Presence, joining, score};
 use super::state::{AlertLine, Incident, Status};
-use super::{ALERTS_MAX, ALERTS_MERGED_MAX, CHANGE_SIZE_BYTES_MAX, ENTITIES_MAX, HISTORY_MAX, LOG_MAX, SPAN_MAX_MS};
+use super::{ALERTS_MAX, ALERTS_MERGED_MAX, ENTITIES_MAX, HISTORY_MAX, LOG_MAX, SPAN_MAX_MS};
 use crate::alert::{Alert, Entity};
 use crate::id::{AlertId, ChangeId, Digest, IncidentId};
 use model::{Hlc, RegionId};
@@ -165,8 +165,11 @@ impl Desk {
                 (id, Deed::Opened { alert: alert.id, tenant: alert.tenant.to_string(), line })
             }
         };
-        if self.detected(now_ms, id, deed, effects).is_err() {
-            return;
+        match self.detected(now_ms, id, deed, effects) {
+            Ok(_) => {}
+            // It is in no incident, and nobody would hear of it.
+            Err(reason @ Refusal::TextTooLong) => return effects.push(Effect::Refused { incident: id, reason }),
+            Err(_) => return,
         }
         let other = links.find(|link| self.may_merge(id, link));
         if let Some(Link { incident: from, .. }) = other {
@@ -279,11 +282,10 @@ impl Desk {
         }
         if change.encode().is_err() {
             // The alert keeps its events; its line can do without.
-            match &mut change.deed {
-                Deed::Opened { line, .. } | Deed::AlertJoined { line, .. } => line.events.clear(),
-                _ => return Err(Refusal::TextTooLong),
+            if let Deed::Opened { line, .. } | Deed::AlertJoined { line, .. } = &mut change.deed {
+                line.events.clear();
             }
-            debug_assert!(change.encode().is_ok(), "a line without events is less than {CHANGE_SIZE_BYTES_MAX} bytes");
+            change.encode().map_err(|_| Refusal::TextTooLong)?;
         }
         let (entry, changed) = self.board.attempt(change)?;
         self.clock = hlc;

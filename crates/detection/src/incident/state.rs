@@ -12,6 +12,11 @@ use std::sync::Arc;
 
 /// Most entities and most tags that an incident lists of one alert.
 const LISTED_MAX: usize = 24;
+/// Most characters of a rule's id, of its title, and of one tag in an alert's line: with these bounds and without
+/// events a line always fits into a change.
+const NAME_CHARACTERS_MAX: usize = 256;
+/// See [`NAME_CHARACTERS_MAX`].
+const TAG_CHARACTERS_MAX: usize = 128;
 
 /// Where an incident stands: the life of an OCSF Incident Finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -94,10 +99,10 @@ impl AlertLine {
         let (count, half) = (alert.events.len(), EVENTS_OF_ALERT_MAX / 2);
         let ends = alert.events.iter().enumerate().filter(|(place, _)| *place < half || *place + half >= count);
         Self {
-            rule: alert.rule.id.clone(),
-            title: alert.rule.title.clone(),
+            rule: cut(&alert.rule.id, NAME_CHARACTERS_MAX),
+            title: cut(&alert.rule.title, NAME_CHARACTERS_MAX),
             severity: alert.severity,
-            tags: alert.rule.tags.iter().take(LISTED_MAX).cloned().collect(),
+            tags: alert.rule.tags.iter().take(LISTED_MAX).map(|tag| cut(tag, TAG_CHARACTERS_MAX)).collect(),
             entities: alert.entities.iter().filter_map(entity::normalised).take(LISTED_MAX).collect(),
             count: count as u64,
             first_ms: alert.first_ms,
@@ -105,6 +110,11 @@ impl AlertLine {
             events: ends.map(|(_, event)| event.clone()).collect(),
         }
     }
+}
+
+fn cut(text: &Arc<str>, characters_max: usize) -> Arc<str> {
+    let end = text.char_indices().nth(characters_max).map(|(end, _)| end);
+    end.map_or_else(|| text.clone(), |end| text[..end].into())
 }
 
 /// Why people are called.

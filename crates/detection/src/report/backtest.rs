@@ -3,7 +3,8 @@
 
 use crate::AlertId;
 use crate::engine::{Detector, Effect, Options};
-use crate::event::RawEvent;
+use crate::event::{Owner, RawEvent};
+use crate::program::Worker;
 use crate::rules::RuleSet;
 use serde::{Deserialize, Serialize};
 use std::borrow::Borrow;
@@ -79,54 +80,90 @@ impl Backtest {
     }
 }
 
-/// Runs rules over events of the past.
+/// Runs rules over events of the past that say themselves whose they are.
 pub fn backtest(rules: &RuleSet, events: impl IntoIterator<Item = impl Borrow<RawEvent>>) -> Backtest {
-    let program = rules.program();
-    let mut worker = program.worker();
-    // No event of the past is late or ahead.
-    let options = Options { allowed_lateness_ms: u64::MAX / 8, ahead_max_ms: u64::MAX, ..Options::default() };
-    let mut detector = Detector::new(rules.clone(), options);
-    let mut report = Backtest::default();
-    let mut hits: BTreeMap<usize, (u64, u64, u64)> = BTreeMap::new();
-    let mut alerts = Alerts::default();
-    let (mut effects, mut first_ms, mut last_ms) = (Vec::new(), u64::MAX, 0);
-    for event in events {
-        let raw: &RawEvent = event.borrow();
-        report.events += 1;
-        match program.run_raw(&mut worker, raw) {
-            Ok(look) => {
-                (first_ms, last_ms) = (look.time_ms.min(first_ms), look.time_ms.max(last_ms));
-                for rule in worker.hits() {
-                    let (count, first_ms, last_ms) = hits.entry(rule).or_insert((0, u64::MAX, 0));
-                    *count += 1;
-                    *first_ms = look.time_ms.min(*first_ms);
-                    *last_ms = look.time_ms.max(*last_ms);
-                }
-                if worker.hits().len() > 0 && detector.raw(NOW_MS, raw, &mut effects).is_ok() {
-                    alerts.take(&mut effects);
-                }
-            }
-            Err(reject) => *report.rejected.entry(reject.reason.label().to_owned()).or_default() += 1,
+    let mut run = Run::new(rules);
+    events.into_iter().for_each(|event| run.take(event.borrow(), Owner::Itself));
+    run.end()
+}
+
+/// A backtest that is going on.
+pub struct Run<'a> {
+    rules: &'a RuleSet,
+    options: Options,
+    worker: Worker,
+    detector: Detector,
+    report: Backtest,
+    /// How often each rule matched, and when the first and the last of the events happened.
+    hits: BTreeMap<usize, (u64, u64, u64)>,
+    alerts: Alerts,
+    effects: Vec<Effect>,
+    first_ms: u64,
+    last_ms: u64,
+}
+
+impl<'a> Run<'a> {
+    /// One that has seen nothing.
+    pub fn new(rules: &'a RuleSet) -> Self {
+        // No event of the past is late.
+        let options = Options { allowed_lateness_ms: u64::MAX / 8, ..Options::default() };
+        Self {
+            rules,
+            worker: rules.program().worker(),
+            detector: Detector::new(rules.clone(), options.clone()),
+            options,
+            report: Backtest::default(),
+            hits: BTreeMap::new(),
+            alerts: Alerts::default(),
+            effects: Vec::new(),
+            first_ms: u64::MAX,
+            last_ms: 0,
         }
     }
-    detector.finish(NOW_MS, &mut effects);
-    alerts.take(&mut effects);
-    report.span_ms = last_ms.saturating_sub(first_ms);
-    for (rule, shadow) in detector.shadows() {
-        *alerts.counts.entry(rule.clone()).or_default() += shadow.alerts;
+
+    /// Takes the next event, and whose it is.
+    pub fn take(&mut self, raw: &RawEvent, owner: Owner<'_>) {
+        self.report.events += 1;
+        let look = match self.rules.program().run_raw_for(&mut self.worker, raw, owner) {
+            Ok(look) => look,
+            Err(reject) => {
+                *self.report.rejected.entry(reject.reason.label().to_owned()).or_default() += 1;
+                return;
+            }
+        };
+        // As live detection has it: a clock that was ahead is not believed.
+        let time_ms = self.options.believed_ms(look.time_ms, raw.received_ms);
+        (self.first_ms, self.last_ms) = (self.first_ms.min(time_ms), self.last_ms.max(time_ms));
+        for rule in self.worker.hits() {
+            let (count, first_ms, last_ms) = self.hits.entry(rule).or_insert((0, u64::MAX, 0));
+            *count += 1;
+            *first_ms = time_ms.min(*first_ms);
+            *last_ms = time_ms.max(*last_ms);
+        }
+        if self.worker.hits().len() > 0 && self.detector.raw_for(NOW_MS, raw, owner, &mut self.effects).is_ok() {
+            self.alerts.take(&mut self.effects);
+        }
     }
-    report.alerts =
-        alerts.counts.iter().map(|(rule, count)| (rule.to_string(), Forecast::of(*count, report.span_ms))).collect();
-    report.rules = hits
-        .into_iter()
-        .map(|(place, (hits, first_ms, last_ms))| {
-            let reference = &rules.rules()[place].header.reference;
+
+    /// What came of it.
+    pub fn end(mut self) -> Backtest {
+        self.detector.finish(NOW_MS, &mut self.effects);
+        self.alerts.take(&mut self.effects);
+        let mut counts = self.alerts.counts;
+        for (rule, shadow) in self.detector.shadows() {
+            *counts.entry(rule.clone()).or_default() += shadow.alerts;
+        }
+        let span_ms = self.last_ms.saturating_sub(self.first_ms);
+        let alerts = counts.iter().map(|(rule, count)| (rule.to_string(), Forecast::of(*count, span_ms))).collect();
+        let of_rule = |(place, (hits, first_ms, last_ms)): (usize, (u64, u64, u64))| {
+            let reference = &self.rules.rules()[place].header.reference;
             let (rule, title) = (reference.id.to_string(), reference.title.to_string());
-            RuleHits { rule, title, hits, first_ms, last_ms, alerts: rules.raises_alerts(place) }
-        })
-        .collect();
-    report.rules.sort_by(|a, b| b.hits.cmp(&a.hits).then_with(|| a.rule.cmp(&b.rule)));
-    report
+            RuleHits { rule, title, hits, first_ms, last_ms, alerts: self.rules.raises_alerts(place) }
+        };
+        let mut rules: Vec<RuleHits> = self.hits.into_iter().map(of_rule).collect();
+        rules.sort_by(|a, b| b.hits.cmp(&a.hits).then_with(|| a.rule.cmp(&b.rule)));
+        Backtest { span_ms, rules, alerts, ..self.report }
+    }
 }
 
 /// Alerts that stand, by rule.

@@ -12,7 +12,7 @@ mod fed;
 mod listing;
 mod never;
 
-pub use backtest::{Backtest, Forecast, RuleHits, backtest};
+pub use backtest::{Backtest, Forecast, RuleHits, Run, backtest};
 pub use cases::{CASES_FILE_BYTES_MAX, CASES_MAX, CaseResult, TestReport, test};
 pub use check::{CheckReport, Finding, FindingKind, Known, Problem, Schema, check};
 pub use correlated::{CorrelationExplained, FeedExplained, GroupExplained, explain_correlations};

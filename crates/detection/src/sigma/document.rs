@@ -66,6 +66,13 @@ pub fn parse_with(
     (documents, errors)
 }
 
+/// Most characters of a title, id, name or tag: every alert of the rule carries them.
+const NAME_CHARACTERS_MAX: usize = 256;
+
+fn is_too_long(text: &str) -> bool {
+    text.trim().chars().nth(NAME_CHARACTERS_MAX).is_some()
+}
+
 /// What is wrong, and the key it stands under.
 pub(super) type Failure = (Option<String>, Reason);
 
@@ -123,6 +130,7 @@ pub(super) fn header(
 ) -> Result<Header, Failure> {
     let text = |key: &str| match root.get(key) {
         None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if is_too_long(text) => Err(wrong(key, "a text of at most 256 characters")),
         Some(Value::String(text)) if !text.trim().is_empty() => Ok(Some(Arc::<str>::from(text.trim()))),
         Some(_) => Err(wrong(key, "a text")),
     };
@@ -138,6 +146,9 @@ pub(super) fn header(
     };
     let tags = match root.get("tags") {
         None | Some(Value::Null) => Vec::new(),
+        Some(Value::Sequence(tags)) if tags.iter().filter_map(Value::as_str).any(is_too_long) => {
+            return Err(wrong("tags", "a list of texts of at most 256 characters"));
+        }
         Some(Value::Sequence(tags)) => tags.iter().filter_map(Value::as_str).map(Arc::from).collect(),
         Some(_) => return Err(wrong("tags", "a list")),
     };

@@ -17,7 +17,11 @@ use detection::rules::{RuleSet, load_texts_with};
 use detection::sigma::{Pipeline, RuleError};
 use identity::Session;
 use model::TenantId;
+use serde_json::{Value, json};
 use std::sync::Arc;
+
+/// Rules of a hunt that are named on record; the hash covers all.
+const NAMED_MAX: usize = 64;
 
 impl Node {
     /// Hunts.
@@ -31,7 +35,8 @@ impl Node {
         } else {
             request.only.join(", ")
         };
-        let asked = serde_json::json!({"rules": question, "from_ms": span.from_ms, "to_ms": span.to_ms});
+        let sent = sent(&request, &hunt.rules);
+        let asked = json!({"rules": question, "sent": sent, "from_ms": span.from_ms, "to_ms": span.to_ms});
         self.on_record(caller, session, "events.hunt", &whose.name, (&asked, span)).await?;
         let archive = Arc::clone(&self.keeper()?.archive);
         let work = move |progress: &Arc<Progress>| match hunt::run(&archive, hunt, Limits::default(), progress) {
@@ -59,8 +64,23 @@ impl Node {
         // Who names a rule wants what it would have raised.
         let rules = if request.only.is_empty() { rules } else { rules.out_of_shadow() };
         let only = request.only.iter().cloned().collect();
-        Ok(Hunt { tenants: whose.tenants.clone(), audit, span, rules, only, options })
+        let known_ms = self.world.clock.wall_ms();
+        Ok(Hunt { tenants: whose.tenants.clone(), audit, span, rules, only, options, known_ms })
     }
+}
+
+/// The words of a hunt with rules that were sent, for the record: which they are, and a hash by which whoever has them
+/// can show that it was these.
+fn sent(request: &EventHunt, rules: &RuleSet) -> Option<Value> {
+    let text = request.rules.as_ref()?;
+    let mut hash = blake3::Hasher::new();
+    for text in std::iter::once(text).chain(&request.pipelines) {
+        hash.update(&(text.len() as u64).to_be_bytes()).update(text.as_bytes());
+    }
+    let of_rules = rules.rules().iter().map(|rule| &rule.header.reference.id);
+    let ids = of_rules.chain(rules.correlations().iter().map(|plan| &plan.header.reference.id));
+    let named: Vec<&str> = ids.take(NAMED_MAX).map(AsRef::as_ref).collect();
+    Some(json!({"ids": named, "blake3": hash.finalize().to_hex().as_str()}))
 }
 
 /// The node's own rules; one that is wrong was told when they were read.
@@ -86,4 +106,27 @@ async fn sent_rules(text: String, pipelines: Vec<String>) -> Answer<RuleSet> {
     };
     let read = tokio::task::spawn_blocking(read).await.map_err(|error| internal("rules could not be read", &error))?;
     read.map_err(|error| Problem::invalid("rules", error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::bed::rules_of;
+
+    #[test]
+    fn which_rules_were_sent_is_on_record() {
+        let rule = |value: u8| {
+            format!("title: A\nid: one\nlogsource: {{product: p}}\ndetection: {{s: {{x: {value}}}, condition: s}}\n")
+        };
+        let of = |text: String, pipelines: &[&str]| {
+            let pipelines = pipelines.iter().map(|text| (*text).to_owned()).collect();
+            let rules = rules_of(&text);
+            sent(&EventHunt { rules: Some(text), pipelines, ..EventHunt::default() }, &rules).unwrap()
+        };
+        let one = of(rule(1), &[]);
+        assert_eq!(one["ids"], json!(["one"]));
+        assert_eq!(one, of(rule(1), &[]));
+        assert!(one["blake3"] != of(rule(2), &[])["blake3"] && one["blake3"] != of(rule(1), &["ocsf"])["blake3"]);
+        assert_eq!(sent(&EventHunt::default(), &rules_of(&rule(1))), None, "the node's own are in its configuration");
+    }
 }

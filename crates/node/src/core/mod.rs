@@ -20,7 +20,7 @@ mod search;
 mod session;
 pub(crate) mod stored;
 mod tag;
-mod ticket;
+pub(crate) mod ticket;
 pub(crate) mod wait;
 
 use crate::node::Node;

@@ -261,8 +261,7 @@ impl Node {
         refused: Option<String>,
         note: &Note,
     ) -> Option<Transact> {
-        let (id, rest) = notice.key.strip_prefix(NOTICE)?.split_once('/')?;
-        let revision = rest.split('-').next()?.parse().ok()?;
+        let (id, revision) = told(&notice.key)?;
         let (_, last) = self.stored_ticket(id).ok()?;
         let sink = sink.to_owned();
         let act = match refused {
@@ -272,6 +271,12 @@ impl Node {
         let change = self.ticket_change(last, OUTBOX, act);
         Some(super::stored::transact(vec![stored(id, &change).ok()?], note.clone()))
     }
+}
+
+/// The ticket and the revision that a notice tells, by its key; nothing where it is of no ticket.
+pub(crate) fn told(key: &str) -> Option<(&str, u64)> {
+    let (id, rest) = key.strip_prefix(NOTICE)?.split_once('/')?;
+    Some((id, rest.split('-').next()?.parse().ok()?))
 }
 
 /// A notice that fits into a field: where it would be too long, the oldest comments go, then the rest of the texts.

@@ -13,6 +13,7 @@ use anyhow::Context;
 use archive::forecast::Bounds;
 use archive::job::Jobs;
 use archive::retain::{Hold, Policy, Removed, Why};
+use archive::row::PLATFORM;
 use archive::{Archive, Entry, Span};
 use detection::SourceKind;
 use detection::normalise::normalise_for;
@@ -34,8 +35,6 @@ const TICK: Duration = Duration::from_secs(5);
 const COMPACT_MS_MAX: u64 = 5_000;
 /// How far back a forecast looks.
 const FORECAST_MS: u64 = 24 * 3_600_000;
-/// Whose events are that name no tenant the cluster knows.
-const NOBODYS: &str = "platform";
 
 /// A node's archive, what it is kept by, and the searches in it.
 pub struct Keeper {
@@ -171,9 +170,10 @@ fn take(node: &Node, archive: &Archive, stream: &str, sequence: u64, taken: Take
         if source == SourceKind::Audit {
             event.received_ms = event.time_ms;
         }
-        let name = taken.tenant.or(own);
-        let known = name.filter(|name| archive::layout::is_tenant(name) && node.control().tenant(name).is_some());
-        Entry { tenant: known.as_deref().unwrap_or(NOBODYS).into(), source, event }
+        // The door knew who brought an event; what an entry says of itself is believed where such a tenant is known.
+        let own = own.filter(|name| node.control().tenant(name).is_some());
+        let name = taken.tenant.or(own).filter(|name| archive::layout::is_tenant(name));
+        Entry { tenant: name.as_deref().unwrap_or(PLATFORM).into(), source, event }
     });
     // What cannot be parsed was counted by the detector, which reads the same.
     archive.take(stream, sequence, entry, now_ms);
@@ -210,7 +210,7 @@ async fn maintain(node: &Arc<Node>, keeper: &Keeper, was_stuck: bool, now_ms: u6
 }
 
 fn note(node: &Node, action: &str, resource: String) -> Note {
-    let tenant = Some(NOBODYS.to_owned());
+    let tenant = Some(PLATFORM.to_owned());
     Note { action: action.into(), tenant, resource: Some(resource), node: node.place.id, ..Note::default() }
 }
 
@@ -248,8 +248,10 @@ fn count(node: &Node, keeper: &Keeper) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::bed::Bed;
     use archive::archive::OPEN_ROWS_MAX;
     use detection::normalise::normalise;
+    use detection::rollout::Care;
     use detection::{Position, RawEvent};
 
     const STREAM: &str = "events/eu";
@@ -266,6 +268,27 @@ mod tests {
             archive.take(STREAM, sequence, Some(entry), 1_000);
         }
         TURN as usize
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tenants_events_are_its_own_where_this_node_does_not_know_it_yet() {
+        let bed = Bed::start("", Care::default()).await;
+        let folder = tempfile::tempdir().unwrap();
+        let archive = Archive::open(folder.path()).unwrap();
+        let event = |tenant: Option<&str>| {
+            let bytes = r#"{"time":1000,"message":"x"}"#.into();
+            let raw = RawEvent { source: SourceKind::Ndjson, received_ms: 1_000, position: None, bytes };
+            Taken { raw, tenant: tenant.map(str::to_owned) }
+        };
+        for (sequence, tenant) in (0..).zip([Some("acme"), None, Some("../up")]) {
+            take(&bed.node, &archive, STREAM, sequence, event(tenant), 1_000);
+        }
+        archive.roll(1_000).unwrap();
+        let mut rows: Vec<(String, u64)> =
+            archive.files().iter().map(|file| (file.partition.tenant.to_string(), file.name.rows)).collect();
+        rows.sort();
+        assert_eq!(rows, [("acme".into(), 1), ("platform".into(), 2)]);
+        bed.stop().await;
     }
 
     #[tokio::test]

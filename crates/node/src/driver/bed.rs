@@ -139,7 +139,11 @@ impl Bed {
 
     /// Puts events into the region's log, received now.
     pub(crate) async fn ingest(&self, lines: impl IntoIterator<Item = String>) {
-        let received_ms = self.now_ms();
+        self.ingest_of(self.now_ms(), lines).await;
+    }
+
+    /// Puts events into the region's log that were received then.
+    pub(crate) async fn ingest_of(&self, received_ms: u64, lines: impl IntoIterator<Item = String>) {
         let event = |line: String| {
             let raw = RawEvent { source: SourceKind::Ndjson, received_ms, position: None, bytes: Bytes::from(line) };
             encode(&Taken { raw, tenant: None })

@@ -11,7 +11,7 @@ use crate::machine::note::Note;
 use crate::node::Node;
 use api::problem::Problem;
 use detection::incident::{self, Board, Change, Deed, Desk, Effect, Incident, Input};
-use detection::{Alert, IncidentId};
+use detection::{Alert, AlertId, IncidentId};
 use model::{FieldState, Merge, Record, TableId, TenantId, Value, VersionVector};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,6 +33,8 @@ pub(super) struct Decided {
     pub(super) writes: Vec<Transact>,
     /// What the desk said.
     pub(super) effects: Vec<Effect>,
+    /// Alerts that no incident can hold.
+    pub(super) unfiled: Vec<AlertId>,
 }
 
 impl Book {
@@ -108,7 +110,7 @@ impl Book {
     /// this book away.
     pub(super) fn decide(&mut self, node: &Node, inputs: &[Input], note: &Note) -> Result<Decided, Problem> {
         let now_ms = node.now_ms();
-        let mut decided = Decided { writes: Vec::new(), effects: Vec::new() };
+        let mut decided = Decided { writes: Vec::new(), effects: Vec::new(), unfiled: Vec::new() };
         if inputs.iter().any(|input| matches!(input, Input::Alert(_))) {
             self.follow_policy(node)?;
         }
@@ -123,6 +125,9 @@ impl Book {
                 _ => self.refresh(node)?,
             };
             desk.step(now_ms, input.clone(), &mut effects);
+            if let (Input::Alert(alert), [Effect::Refused { .. }]) = (input, effects.as_slice()) {
+                decided.unfiled.push(alert.id);
+            }
             let mut acts = Vec::new();
             for effect in &effects {
                 let Effect::Changed { incident, change } = effect else { continue };
@@ -201,15 +206,24 @@ pub(super) async fn report(
             return Ok(false);
         }
     }
-    match book.decide(&node, inputs, note) {
-        Ok(decided) => writes.extend(decided.writes),
+    let unfiled = match book.decide(&node, inputs, note) {
+        Ok(decided) => {
+            writes.extend(decided.writes);
+            decided.unfiled
+        }
         Err(problem) => {
             tracing::error!(%problem, "the incidents cannot be read");
             return Ok(false);
         }
-    }
+    };
     post.report(rows, writes).await?;
     *shelf = book;
+    drop(shelf);
+    // One alert must not keep those after it from their incidents; that it has none is told.
+    for alert in unfiled {
+        tracing::error!(%alert, "an alert is too large for any incident");
+        post.degraded(format!("alert {alert} is too large for any incident")).await;
+    }
     Ok(true)
 }
 

@@ -5,7 +5,7 @@
 //! read but not reported is read again. So each event counts once, whoever dies when.
 
 use crate::core::ingest::Taken;
-use crate::driver::duty::{Lost, Post, Work};
+use crate::driver::duty::{Lost, Post, Work, certainly};
 use crate::driver::gauge::Gauges;
 use crate::driver::known::Known;
 use crate::driver::late::Late;
@@ -188,7 +188,7 @@ impl Watch {
             let note = note(&self.post.node, "config.update", format!("rules/{}", self.post.duty()));
             let values = serde_json::to_string(&change.to_string()).ok();
             let note = Note { refused: change.refusal(), values: Some((None, values)), ..note };
-            let _ = self.post.node.propose(self.post.node.cluster.home(), &Command::Note(note)).await;
+            certainly(&self.post.node, &Command::Note(note)).await;
         }
         self.trial.settle(&mut self.detector);
         Ok(())
@@ -305,7 +305,7 @@ async fn lost(post: &mut Post, gone: Vec<Row>, why: String) -> Result<(), Lost> 
     tracing::error!(duty = post.duty(), why, "the state of a shard was lost");
     let duty = post.duty().to_owned();
     let note = Note { refused: Some(why.clone()), ..note(&post.node, "detection.state_lost", duty.clone()) };
-    let _ = post.node.propose(post.node.cluster.home(), &Command::Note(note)).await;
+    certainly(&post.node, &Command::Note(note)).await;
     let now_ms = post.node.world.clock.wall_ms();
     let text = format!("the state of {duty} was lost: {why}");
     let alert = coverage_degraded("platform".into(), now_ms, &duty, text);

@@ -7,6 +7,7 @@
 mod post;
 
 pub use post::Post;
+pub(crate) use post::certainly;
 
 use crate::machine::command::{Command, Lease};
 use crate::node::Node;

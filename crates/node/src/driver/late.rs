@@ -8,10 +8,10 @@ use crate::driver::duty::Post;
 use crate::driver::streams;
 use crate::machine::command::Row;
 use crate::node::Node;
-use detection::Event;
 use detection::engine::{Effect, LateLane, Options, judge_again};
 use detection::normalise::normalise_for;
 use detection::rules::RuleSet;
+use detection::{Event, RawEvent};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,9 @@ const ENDED_BEFORE_MS: u64 = 7 * 24 * 3_600_000;
 const READ_MAX: usize = 2_000_000;
 /// …and most of them that rules match: they are judged in one go.
 const EVENTS_MAX: usize = 20_000;
+/// A stream is nearly in order of receipt: what was held back, such as dead letters or a disk buffer, keeps its old time
+/// and lies among what is new. So many turns in a row that came before the span are taken for its begin.
+const TURNS_BEFORE: usize = 64;
 /// A clock may be so far ahead of the time of receipt: what was received earlier happened earlier.
 const AHEAD_MS: u64 = 60_000;
 /// Before a stream is read again that could not be read.
@@ -144,7 +147,7 @@ async fn judge(node: Arc<Node>, rules: Arc<RuleSet>, lane: LateLane) -> Option<V
     let options = Options::default();
     let (mut events, mut read) = (Vec::new(), 0);
     for stream in streams::names(&node) {
-        let mut before = u64::MAX;
+        let (mut before, mut turns_before) = (u64::MAX, 0);
         loop {
             let turn = match streams::turn_back(&node, &stream, before) {
                 Ok(turn) => turn,
@@ -168,7 +171,9 @@ async fn judge(node: Arc<Node>, rules: Arc<RuleSet>, lane: LateLane) -> Option<V
                 let happened_ms = |event: &Event| options.believed_ms(event.time_ms, raw.received_ms);
                 events.extend(event.filter(|event| (lane.from_ms..=lane.to_ms).contains(&happened_ms(event))));
             }
-            if raws().any(|raw| raw.received_ms.saturating_add(AHEAD_MS) < lane.from_ms) {
+            let is_before = |raw: &RawEvent| raw.received_ms.saturating_add(AHEAD_MS) < lane.from_ms;
+            turns_before = if raws().all(is_before) { turns_before + 1 } else { 0 };
+            if turns_before >= TURNS_BEFORE {
                 break;
             }
             if events.len() > EVENTS_MAX || read > READ_MAX {

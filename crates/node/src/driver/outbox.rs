@@ -11,6 +11,7 @@ mod queue;
 pub use queue::Lane;
 
 use crate::core::stored::transact;
+use crate::core::ticket;
 use crate::core::wait::internal;
 use crate::driver::book;
 use crate::driver::duty::{Lost, Post, Work};
@@ -240,10 +241,7 @@ impl<'a> Teller<'a> {
             Refused::Later(reason) => {
                 self.count("later");
                 tracing::warn!(sink = self.outbox.sink.name(), key = item.notice.key, reason, "a notice waits");
-                if self.put_off.insert(item.notice.key.clone()) {
-                    let row = encode(&(WAITING_VERSION, item.source.clone(), item.since_ms));
-                    self.rows.insert(row_of(&item.notice.key), Some(row));
-                }
+                self.keep(&item);
                 if let Some(given_up) = self.queue.later(item, reason, node.now_ms()) {
                     let reason = format!("given up: {}", given_up.reason);
                     self.refused(&node, given_up.because(reason));
@@ -285,8 +283,9 @@ impl<'a> Teller<'a> {
         match letter::refused(node, sink, &item) {
             Ok(writes) => self.writes.extend(writes),
             Err(problem) => {
-                // It is asked for again, refused again, and then kept.
+                // It is asked for again, refused again, and then kept; until then by whoever has this duty next, too.
                 tracing::error!(%problem, key = item.notice.key, "what was refused cannot be kept yet");
+                self.keep(&item);
                 return self.queue.hold(item, node.now_ms());
             }
         }
@@ -303,14 +302,26 @@ impl<'a> Teller<'a> {
     /// What was refused before and is now told, or not wanted any more, is kept no longer; of a ticket nothing older.
     fn without_letter(&mut self, node: &Node, notice: &Notice) {
         let sink = self.outbox.sink.name();
-        let prefix = match notice.topic {
-            Topic::Ticket => notice.key.rsplit_once('/').map_or(notice.key.as_str(), |(ticket, _)| ticket),
-            _ => notice.key.as_str(),
+        let told = ticket::told(&notice.key);
+        let ticket = notice.key.rsplit_once('/').filter(|_| told.is_some());
+        let prefix = ticket.map_or(notice.key.as_str(), |(ticket, _)| ticket);
+        let is_done = |letter: &Letter| match (told, ticket::told(&letter.key)) {
+            (Some((_, told)), Some((_, refused))) => refused <= told,
+            _ => letter.key == notice.key,
         };
         let found = node.json_records::<Letter>(platform::REFUSED, &Letter::record_key(sink, prefix));
-        for (_, _, letter) in found.unwrap_or_default() {
+        let letters = found.unwrap_or_default().into_iter().map(|(_, _, letter)| letter);
+        for letter in letters.filter(is_done) {
             let note = note(node, "notice.update", String::new());
             self.writes.push(transact(vec![Letter::delete(sink, &letter.key)], note));
+        }
+    }
+
+    /// Stores that a notice waits: the place in the change log may move past it.
+    fn keep(&mut self, item: &Item) {
+        if self.put_off.insert(item.notice.key.clone()) {
+            let row = encode(&(WAITING_VERSION, item.source.clone(), item.since_ms));
+            self.rows.insert(row_of(&item.notice.key), Some(row));
         }
     }
 

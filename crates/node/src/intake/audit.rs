@@ -72,7 +72,7 @@ impl Work for AuditDuty {
     }
 
     async fn work(&self, mut post: Post) -> Lost {
-        let stored = post.row(PLACES).ok().flatten().and_then(|row| decode(&row).ok());
+        let stored = post.stored(PLACES).await.pop().and_then(|(_, row)| decode(&row).ok());
         let mut places: BTreeMap<String, u64> = stored.unwrap_or_default();
         let mut way = self.way.clone();
         loop {

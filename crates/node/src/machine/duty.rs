@@ -113,14 +113,16 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// A transaction without the acts that are done already; nothing where they all are.
+    /// A transaction without the acts that are done already or have nothing to be done to; nothing where none is left.
     fn write_once(&mut self, mut transact: Transact) -> io::Result<Option<Outcome>> {
         let mut acts = Vec::with_capacity(transact.acts.len());
         for act in transact.acts {
             let is_there = self.load(transact.tenant, act.table, &act.key)?.is_some_and(|record| record.exists());
-            let is_done = match &act.change {
-                ActChange::Delete => !is_there,
-                _ => act.must == Must::BeAbsent && is_there,
+            let is_done = match (&act.must, &act.change) {
+                (Must::BeAbsent, _) => is_there,
+                // What adds to a record that was never stored, such as an alert that a quota held back, is no loss.
+                (Must::Exist, _) | (_, ActChange::Delete) => !is_there,
+                _ => false,
             };
             if !is_done {
                 acts.push(act);

@@ -140,6 +140,21 @@ fn what_is_deleted_already_is_no_mistake_of_a_report() {
 }
 
 #[test]
+fn what_is_added_to_an_alert_that_was_never_stored_is_no_mistake_of_a_report() {
+    let mut bed = Bed::new(1);
+    bed.take(1);
+    let added = |key: &str| {
+        let acts = alert(key).acts.into_iter().map(|act| Act { must: Must::Exist, ..act }).collect();
+        Transact { acts, ..alert(key) }
+    };
+    bed.one(report(2, 1, Vec::new(), vec![alert("one")]));
+    let leaves = bed.leaves().len();
+    assert_eq!(bed.one(report(2, 2, Vec::new(), vec![added("held back"), added("one")])), Outcome::Noted);
+    assert_eq!((bed.alerts(), bed.refused()), (vec!["one".to_owned()], 0));
+    assert_eq!(bed.leaves().len(), leaves + 1, "and nothing of it is on record");
+}
+
+#[test]
 fn a_part_of_a_report_that_is_refused_is_told_to_whoever_watches() {
     let mut bed = Bed::new(1);
     bed.take(1);

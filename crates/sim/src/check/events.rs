@@ -16,6 +16,9 @@ use node::machine::keys;
 use pipeline::sink::Topic;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Alerts that a violation names.
+const NAMED_MAX: usize = 5;
+
 /// The alerts that stand when a detector has read a region's events in the order in which they happened, each once,
 /// and knows that nothing more will come.
 pub fn undisturbed(node: &node::Node) -> BTreeSet<String> {
@@ -51,8 +54,9 @@ fn once(node: &node::Node) -> Vec<Event> {
     let mut known = BTreeSet::new();
     let event = |(sequence, bytes): (u64, Vec<u8>)| {
         let position = Some(Position { stream: stream.as_str().into(), sequence });
-        let raw = RawEvent { position, ..Taken::read(&bytes).ok()?.raw };
-        let event = detection::normalise::normalise(&raw).ok()?;
+        let taken = Taken::read(&bytes).ok()?;
+        let raw = RawEvent { position, ..taken.raw.clone() };
+        let event = detection::normalise::normalise_for(&raw, taken.owner()).ok()?;
         let is_new = event.text("metadata.uid").is_none_or(|uid| known.insert(uid.to_owned()));
         is_new.then_some(event)
     };
@@ -97,7 +101,16 @@ pub fn difference(expected: &BTreeSet<String>, node: &node::Node) -> Option<Stri
     let named = |id: &String| format!("{id} ({})", stored.get(id).map_or("unknown", |alert| alert.rule.as_str()));
     let missing: Vec<String> = expected.difference(&standing).map(named).collect();
     let excess: Vec<String> = standing.difference(expected).map(named).collect();
-    (missing.len() + excess.len() > 0).then(|| format!("alerts: missing {missing:?}, too many {excess:?}"))
+    (missing.len() + excess.len() > 0).then(|| format!("alerts: missing {}, too many {}", few(&missing), few(&excess)))
+}
+
+/// The first of those, and how many more there are.
+fn few(named: &[String]) -> String {
+    let first = named.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match named.len().saturating_sub(NAMED_MAX) {
+        0 => format!("[{first}]"),
+        more => format!("[{first} and {more} more]"),
+    }
 }
 
 /// What the outside was told too little of, or in two ways.
@@ -190,5 +203,17 @@ fn events_are_there_once(evidence: &Evidence, region: &RegionState, findings: &m
                 op.id, op.outcome, op.region
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::few;
+
+    #[test]
+    fn a_violation_of_many_names_the_first_and_counts_the_rest() {
+        let names: Vec<String> = (0..1_000).map(|number: u32| number.to_string()).collect();
+        assert_eq!(few(&names), "[0, 1, 2, 3, 4 and 995 more]");
+        assert_eq!((few(&names[..2]), few(&[])), ("[0, 1]".to_owned(), "[]".to_owned()));
     }
 }

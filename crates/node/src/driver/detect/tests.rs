@@ -3,6 +3,7 @@
 use crate::driver::bed::{BEGIN_MS, Bed, rules_of};
 use crate::driver::known::Known;
 use api::types::{RuleFilter, ShardReport};
+use crate::driver::streams::TURN;
 use detection::engine::COVERAGE_DEGRADED;
 use detection::rollout::Care;
 use std::sync::Arc;
@@ -40,6 +41,21 @@ async fn what_came_too_late_is_judged_while_new_events_come() {
     bed.ingest([knock("b", begin_ms + 30_000)]).await;
     tokio::time::sleep(Duration::from_secs(700)).await;
     let now_ms = bed.now_ms();
+    bed.ingest([knock("c", now_ms), knock("a", begin_ms + 2)]).await;
+    bed.until(|bed| bed.alerts().iter().any(|alert| alert.late && alert.group_key["door"] == "a")).await;
+    bed.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_held_back_for_long_does_not_hide_what_was_stored_before_it() {
+    let bed = Bed::start(&rules(3), Care::default()).await;
+    let begin_ms = bed.now_ms();
+    bed.ingest([knock("a", begin_ms), knock("a", begin_ms + 1)]).await;
+    tokio::time::sleep(Duration::from_secs(700)).await;
+    let now_ms = bed.now_ms();
+    let other = |time_ms: u64| knock("-", time_ms).replace("doors", "other");
+    bed.ingest_of(begin_ms - 3_600_000, [other(begin_ms - 3_600_000)]).await;
+    bed.ingest((0..TURN as u64).map(|_| other(now_ms))).await;
     bed.ingest([knock("c", now_ms), knock("a", begin_ms + 2)]).await;
     bed.until(|bed| bed.alerts().iter().any(|alert| alert.late && alert.group_key["door"] == "a")).await;
     bed.stop().await;

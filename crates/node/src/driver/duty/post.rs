@@ -3,7 +3,7 @@
 use super::{Lost, RETRY_AFTER};
 use crate::driver::proposer::ProposeFailed;
 use crate::driver::record::raised;
-use crate::machine::command::{Act, ActChange, Command, Lease, Outcome, Refusal, Refused, Report, Row, Transact};
+use crate::machine::command::{Act, ActChange, Command, Lease, Outcome, Refused, Report, Row, Transact};
 use crate::node::Node;
 use detection::engine::coverage_degraded;
 use std::sync::Arc;
@@ -112,9 +112,7 @@ impl Post {
         for (resource, refusal) in &refused.first {
             tracing::error!(duty = self.duty, resource, reason = refusal.reason(), "a write of a report was refused");
         }
-        // That a burst goes on whose alert a quota held back is no loss.
-        let lost = refused.first.iter().find(|(_, refusal)| !matches!(refusal, Refusal::NotFound(_)));
-        let lost = lost.map(|(resource, refusal)| format!("{resource}: {}", refusal.reason()));
+        let lost = refused.first.first().map(|(resource, refusal)| format!("{resource}: {}", refusal.reason()));
         if let Some(what) = left_out.into_iter().next().or(lost) {
             self.degraded(format!("{} could not store what it found: {what}", self.duty)).await;
         }
@@ -135,8 +133,15 @@ impl Post {
 pub(super) async fn degraded(node: &Node, of: &str, text: String) {
     let alert = coverage_degraded("platform".into(), node.world.clock.wall_ms(), of, text);
     let Some(raised) = raised(node, &alert) else { return };
-    let command = Command::Transact(raised);
-    while node.propose(node.cluster.home(), &command).await.is_err() {
+    certainly(node, &Command::Transact(raised)).await;
+}
+
+/// Proposes what must be in the platform's log, and tries until it is there, or the node stops.
+pub(crate) async fn certainly(node: &Node, command: &Command) {
+    while let Err(error) = node.propose(node.cluster.home(), command).await {
+        if matches!(error, ProposeFailed::Stopped | ProposeFailed::TooLarge) {
+            return tracing::error!(%error, "what must be on record is not");
+        }
         tokio::time::sleep(RETRY_AFTER).await;
     }
 }

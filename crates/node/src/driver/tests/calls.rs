@@ -3,11 +3,14 @@
 use super::bed::{Bed, Scripted, until};
 use crate::driver::outbox::letter::Letter;
 use crate::machine::control::platform;
+use crate::machine::keys;
 use api::types::{ChosenNotices, ClockKind, IncidentAction, StartClock};
 use detection::Severity;
+use model::TenantId;
 use pipeline::sink::{Notice, Refused, Sink, Topic};
 use std::sync::Arc;
 use std::time::Duration;
+use storage::Batch;
 
 const PEOPLE: &str = "version = 1
 [[person]]
@@ -101,6 +104,38 @@ async fn a_refused_call_is_kept_stands_in_the_timeline_and_is_told_again_when_so
     until("ann is called", async || (mail.called() == ["ann@example.org"]).then_some(())).await;
     until("the letter is gone", async || letters().is_empty().then_some(())).await;
     assert_eq!(mail.taken(Topic::Page)[0].key, letter.key, "under the key it had");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_and_cannot_be_kept_yet_is_not_only_in_memory() {
+    let mail = Scripted::new("mail", |_| Ok(()));
+    let bed = Bed::start(sinks(&[&mail])).await;
+    bed.policy(&policy("low", "\"person:ann\"", "")).await;
+    let space = bed.node.world.engine.space(&format!("data-{}", bed.node.cluster.home().get()), &keys::KEYSPACES);
+    let space = space.unwrap();
+    // A letter that no disk gives back.
+    let broken = keys::record(TenantId::PLATFORM, platform::REFUSED, "mail/a");
+    let (key, disk) = (broken.clone(), Arc::clone(&space));
+    mail.answers(move |notice| match notice.topic {
+        Topic::Page => {
+            let mut batch = Batch::default();
+            batch.put(keys::DATA, key.clone(), b"?".as_slice());
+            disk.write(batch).unwrap();
+            Err(Refused::Never("550 no such user".into()))
+        }
+        _ => Ok(()),
+    });
+    bed.happens(1, "mallory", Severity::High).await;
+    let waiting = || bed.node.home().machine.duty_rows("sink/mail/calls", b"w").unwrap();
+    until("a successor would know of it", async || (waiting().len() == 1).then_some(())).await;
+    mail.answers(|_| Err(Refused::Never("550 no such user".into())));
+    let mut batch = Batch::default();
+    batch.delete(keys::DATA, broken);
+    space.write(batch).unwrap();
+    let letters = || bed.node.letters(Some("mail")).unwrap();
+    let is_call = |letter: &Letter| letter.topic == Topic::Page;
+    until("it is kept", async || letters().iter().any(is_call).then_some(())).await;
+    until("it waits no longer", async || waiting().is_empty().then_some(())).await;
 }
 
 #[tokio::test(start_paused = true)]

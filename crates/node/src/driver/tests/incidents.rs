@@ -1,11 +1,17 @@
 //! What memory has forgotten can be acted on, and what was tried in vain is in the log.
 
-use super::bed::Bed;
-use crate::driver::book::Book;
+use super::bed::{Bed, until};
+use crate::driver::book::{Book, Stored, stored_alerts};
+use crate::machine::command::Must;
+use crate::machine::control::platform;
 use crate::machine::keys;
+use crate::machine::note::Note;
 use api::types::{Assign, Close, IncidentAction, IncidentStatus, SetStatus};
 use audit::AuditEvent;
-use detection::Severity;
+use detection::engine::COVERAGE_DEGRADED;
+use detection::incident::CHANGE_SIZE_BYTES_MAX;
+use detection::{Alert, RuleReference, SemanticHash, Severity};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 impl Bed {
@@ -51,4 +57,22 @@ async fn what_somebody_tried_in_vain_is_in_the_audit_log() {
         refusals.iter().filter(|(action, _)| action == "incident.update").map(|(_, why)| why.as_str()).collect();
     assert_eq!(of_acts.len(), 2, "{refusals:?}");
     assert_eq!(of_acts[0], "nothing would change");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alert_that_no_incident_can_hold_is_told_and_keeps_no_other_from_its_own() {
+    let bed = Bed::start(Vec::new()).await;
+    let rule = RuleReference {
+        id: "huge".into(),
+        title: "Huge".into(),
+        semantic_hash: SemanticHash::from_bytes([1; 32]),
+        tags: Vec::new(),
+    };
+    let tenant = "x".repeat(CHANGE_SIZE_BYTES_MAX).into();
+    let huge = Alert::new(tenant, rule, Severity::High, BTreeMap::new(), Vec::new());
+    let note = Note { action: "alert.raised".into(), ..Note::default() };
+    bed.node.keep_json(platform::ALERTS, huge.id.to_string(), Must::BeAbsent, &huge, note).await.unwrap();
+    bed.happens(1, "mallory", Severity::High).await;
+    let told = |stored: &Stored| &*stored.alert.rule.id == COVERAGE_DEGRADED;
+    until("it is told", async || (stored_alerts(&bed.node, told).unwrap().len() == 1).then_some(())).await;
 }

@@ -3,10 +3,11 @@
 use super::bed::{Bed, Scripted, until};
 use api::core::Answer;
 use api::problem::Problem;
-use api::types::{ChangeTicket, Etag, NewTicket, Precondition, TicketSync, TicketView};
+use api::types::{ChangeTicket, ChosenNotices, Etag, NewTicket, Precondition, TicketSync, TicketView};
 use detection::Severity;
-use pipeline::sink::{Sink, Topic};
+use pipeline::sink::{Refused, Sink, Topic};
 use std::sync::Arc;
+use std::time::Duration;
 
 impl Bed {
     async fn ticket(&self) -> TicketView {
@@ -63,4 +64,28 @@ async fn a_sink_that_never_answers_does_not_hide_behind_one_that_did() {
     assert_eq!(again.unwrap().revision, 2, "what is pending can be told again");
     silent.answers(|_| Ok(()));
     until("both know", async || (seen().await.sync == TicketSync::Sent).then_some(())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revision_that_is_taken_late_does_not_take_the_letter_of_a_newer_one_with_it() {
+    let jira = Scripted::new("jira", |_| Ok(()));
+    let bed = Bed::start(vec![Arc::clone(&jira) as Arc<dyn Sink>]).await;
+    jira.answers(|notice| match notice.topic {
+        Topic::Ticket if notice.key.contains("/1-") => Err(Refused::Later("busy".into())),
+        Topic::Ticket => Err(Refused::Never("no such field".into())),
+        _ => Ok(()),
+    });
+    let id = bed.ticket().await.id;
+    bed.remark(&id, "more", Precondition::Unstated).await.unwrap();
+    let letters = || bed.node.letters(Some("jira")).unwrap();
+    until("the second is refused", async || (letters().len() == 1).then_some(())).await;
+    jira.answers(|_| Ok(()));
+    until("the first is taken", async || (jira.taken(Topic::Ticket).len() == 1).then_some(())).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(letters().iter().all(|letter| letter.key.contains("/2-")) && letters().len() == 1);
+    let chosen = ChosenNotices { sink: "jira".into(), keys: None };
+    assert_eq!(bed.node.replay_notices(&bed.caller, &bed.session, chosen).await.unwrap().count, 1);
+    let sync = async || bed.node.ticket(&bed.caller, &bed.session, &id).await.unwrap().sync;
+    until("jira knows", async || (sync().await == TicketSync::Sent).then_some(())).await;
+    until("the letter is gone", async || letters().is_empty().then_some(())).await;
 }
