@@ -6,6 +6,7 @@ mod bitmap;
 mod build;
 mod files;
 mod fingerprint;
+mod regions;
 mod shard;
 mod tenancy;
 

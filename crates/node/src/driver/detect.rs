@@ -8,11 +8,12 @@ use crate::core::ingest::Taken;
 use crate::driver::duty::{Lost, Post, Work};
 use crate::driver::gauge::Gauges;
 use crate::driver::late::Late;
-use crate::driver::record::{note, raised, written};
+use crate::driver::record::{note, raised, sent, written};
 use crate::driver::streams;
 use crate::driver::trial::Trial;
 use crate::machine::command::{Command, Row};
 use crate::machine::note::Note;
+use crate::node::Node;
 use async_trait::async_trait;
 use detection::engine::{Detector, Effect, Input, Options, coverage_degraded};
 use detection::rollout::Care;
@@ -66,8 +67,13 @@ impl Work for Shard {
 
 impl Shard {
     /// Its rules, of a set.
-    fn own(&self, rules: &RuleSet) -> Arc<RuleSet> {
-        Arc::new(rules.shard(u32::from(self.number), u32::from(self.of)))
+    fn own(&self, node: &Node, rules: &RuleSet) -> Arc<RuleSet> {
+        let (number, of) = (u32::from(self.number), u32::from(self.of));
+        Arc::new(if node.cluster.regions.len() > 1 {
+            rules.across_regions().shard(number, of)
+        } else {
+            rules.shard(number, of)
+        })
     }
 }
 
@@ -88,7 +94,7 @@ impl Watch {
     /// Goes on where the last report ended, until the lease is lost.
     async fn take_over(mut post: Post, shard: &Shard) -> Result<std::convert::Infallible, Lost> {
         let mut rules = shard.rules.clone();
-        let known = shard.own(&rules.borrow_and_update());
+        let known = shard.own(&post.node, &rules.borrow_and_update());
         let trial = Trial::restore(&post, known, shard.care.clone()).await;
         let (detector, cursor) = restore(&mut post, trial.in_charge()).await?;
         let (late, unreadable) = Late::restore(&post).await;
@@ -101,7 +107,7 @@ impl Watch {
         let mut ticked_ms = 0;
         let mut effects = Vec::new();
         loop {
-            let taken = watch.read(&mut effects);
+            let (taken, has_more) = watch.read(&mut effects);
             let now_ms = watch.post.node.world.clock.wall_ms();
             if now_ms >= ticked_ms + TICK.as_millis() as u64 {
                 ticked_ms = now_ms;
@@ -116,12 +122,12 @@ impl Watch {
                 watch.report(now_ms, &mut effects).await?;
             }
             if rules.has_changed().unwrap_or(false) {
-                let new = shard.own(&rules.borrow_and_update());
+                let new = shard.own(&watch.post.node, &rules.borrow_and_update());
                 watch.trial.propose(now_ms, new);
             }
             watch.change_rules(now_ms, &mut effects).await?;
             watch.late.go_on(&watch.post.node, watch.trial.in_charge());
-            if taken > 0 {
+            if taken > 0 || has_more {
                 tokio::task::yield_now().await;
             } else {
                 watch.wait().await;
@@ -170,11 +176,11 @@ impl Watch {
         }
     }
 
-    /// Reads a turn of every stream.
-    fn read(&mut self, effects: &mut Vec<Effect>) -> usize {
+    /// Reads a turn of every stream: how many events there were, and whether more may wait.
+    fn read(&mut self, effects: &mut Vec<Effect>) -> (usize, bool) {
         let now_ms = self.post.node.world.clock.wall_ms();
-        let (mut taken, mut read_ms) = (0, now_ms);
-        for stream in streams::names(&self.post.node) {
+        let (mut taken, mut has_more, mut read_ms) = (0, false, now_ms);
+        for stream in streams::detected(&self.post.node) {
             let from = self.cursor.next.get(&stream).copied().unwrap_or(0);
             let turn = match streams::try_turn(&self.post.node, &stream, from) {
                 Ok(turn) => turn,
@@ -186,24 +192,27 @@ impl Watch {
             };
             // More of it waits, as after an outage: time has come no further than to what was read.
             let mut behind_ms = 0;
-            if turn.len() >= streams::TURN {
-                let last = turn.iter().rev().find_map(|(_, event)| Some(event.as_ref()?.raw.received_ms));
+            if turn.is_full {
+                has_more = true;
+                let last = turn.events.iter().rev().find_map(|(_, event)| Some(event.as_ref()?.raw.received_ms));
                 read_ms = read_ms.min(last.unwrap_or(0));
                 behind_ms = now_ms.saturating_sub(last.unwrap_or(now_ms));
             }
             self.gauges.lag(&stream, behind_ms);
-            for (sequence, event) in turn {
+            if let Some(last) = turn.last {
+                self.cursor.next.insert(stream.clone(), last + 1);
+                self.is_dirty = true;
+            }
+            for (_, event) in turn.events {
                 taken += 1;
-                self.cursor.next.insert(stream.clone(), sequence + 1);
                 match event {
                     Some(event) => self.take(&event, effects),
                     None => self.gauges.rejected("unreadable"),
                 }
             }
         }
-        self.is_dirty |= taken > 0;
         self.read_ms = self.read_ms.max(read_ms);
-        taken
+        (taken, has_more)
     }
 
     fn take(&mut self, event: &Taken, effects: &mut Vec<Effect>) {
@@ -222,7 +231,9 @@ impl Watch {
         for (rule, events) in self.late.add(now_ms, self.detector.take_late()) {
             self.detector.unseen(now_ms, &rule, events, effects);
         }
-        let writes = effects.drain(..).filter_map(|effect| written(&node, effect)).collect();
+        let tuples = self.detector.take_tuples();
+        let writes = effects.drain(..).filter_map(|effect| written(&node, effect));
+        let writes = writes.chain(tuples.iter().filter_map(|tuple| sent(&node, tuple))).collect();
         let rows = self.detector.take_rows().into_iter().map(|(key, value)| ([STATE, &key].concat(), value));
         let rows = rows.chain([(CURSOR.to_vec(), Some(encode(&self.cursor)))]);
         let rows = rows.chain(self.late.take_rows()).chain(self.trial.take_row()).collect();

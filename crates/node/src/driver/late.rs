@@ -143,7 +143,7 @@ async fn judge(node: Arc<Node>, rules: Arc<RuleSet>, lane: LateLane) -> Option<V
     let mut worker = rules.program().worker();
     let options = Options::default();
     let (mut events, mut read) = (Vec::new(), 0);
-    for stream in streams::names(&node) {
+    for stream in streams::detected(&node) {
         let mut before = u64::MAX;
         loop {
             let turn = match streams::turn_back(&node, &stream, before) {
@@ -154,10 +154,10 @@ async fn judge(node: Arc<Node>, rules: Arc<RuleSet>, lane: LateLane) -> Option<V
                     continue;
                 }
             };
-            let Some((first, _)) = turn.last() else { break };
-            before = *first;
-            read += turn.len();
-            let all = || turn.iter().filter_map(|(_, taken)| taken.as_ref());
+            let Some(last) = turn.last else { break };
+            before = last;
+            read += turn.events.len();
+            let all = || turn.events.iter().filter_map(|(_, taken)| taken.as_ref());
             let raws = || all().map(|taken| &taken.raw);
             for taken in all() {
                 let (raw, owner) = (&taken.raw, taken.owner());
