@@ -156,8 +156,8 @@ pub struct Detector {
     reaches: Vec<u64>,
     /// Spans that must be read again.
     lanes: BTreeMap<LaneKey, LateLane>,
-    /// What travels to correlations that look across regions.
-    tuples: Vec<Tuple>,
+    /// What travels to correlations that look across regions: nothing from one that runs beside another, which sends it.
+    tuples: Option<Vec<Tuple>>,
     /// The row last stored of what is of no stream and no correlation.
     stored_clock: Vec<u8>,
     /// Rows found when restoring that no rule is behind.
@@ -199,7 +199,7 @@ impl Detector {
             unread: BTreeMap::new(),
             reaches,
             lanes: BTreeMap::new(),
-            tuples: Vec::new(),
+            tuples: Some(Vec::new()),
             stored_clock: Vec::new(),
             foreign_rows: Vec::new(),
         }
@@ -232,7 +232,7 @@ impl Detector {
     /// What travels to correlations that look across regions, since this was last called. To be taken when rows are, and
     /// kept with them.
     pub fn take_tuples(&mut self) -> Vec<Tuple> {
-        std::mem::take(&mut self.tuples)
+        self.tuples.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     fn tick(&mut self, read_ms: u64, effects: &mut Vec<Effect>) {
@@ -287,8 +287,10 @@ impl Detector {
             let Some(owner) = rules.owner(place, &self.options.tenant, tenant) else { continue };
             let rule = &rules.rules[place];
             self.counts.matches += 1;
-            if let Some(carries) = rule.carries.as_ref().filter(|_| event.text("api.operation") != Some(SENT)) {
-                self.tuples.push(Tuple::of(&rule.header.reference.id, event, carries, &summary.text));
+            if let (Some(carries), Some(tuples)) = (&rule.carries, &mut self.tuples)
+                && event.text("api.operation") != Some(SENT)
+            {
+                tuples.push(Tuple::of(&rule.header.reference.id, event, carries, &summary.text));
             }
             if rules.rule_alerts[place] {
                 let mut alert = Alert::new(

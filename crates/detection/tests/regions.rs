@@ -134,6 +134,9 @@ fn what_is_of_one_region_stays_there_and_what_travels_is_no_event() {
     assert!(!text.contains("secret words"), "{text}");
     let (tuples, _) = sent(rules(), &events);
     assert!(tuples.is_empty(), "alone, nothing travels");
+    let mut beside = Detector::new(rules().across_regions(), Options::default()).beside(rules().across_regions());
+    events.into_iter().for_each(|event| beside.step(NOW_MS, Input::Event(event), &mut Vec::new()));
+    assert_eq!(beside.take_tuples(), [], "what runs beside another leaves sending to it");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::driver::gauge::Gauges;
 use crate::driver::late::Late;
 use crate::driver::record::{note, raised, sent, written};
 use crate::driver::streams;
-use crate::driver::trial::Trial;
+use crate::driver::trial::{Change, Trial};
 use crate::machine::command::{Command, Row};
 use crate::machine::note::Note;
 use crate::node::Node;
@@ -29,6 +29,8 @@ use tokio::sync::watch;
 const REPORT_EVERY_MS: u64 = 1_000;
 /// Time passes for the detector at least this often.
 const TICK: Duration = Duration::from_secs(1);
+/// Of rules that are in charge no more, so many are put on record one by one.
+const DISABLED_TOLD_MAX: usize = 256;
 /// The row with the place in the streams.
 const CURSOR: &[u8] = b"c";
 /// What rows of the detector's state begin with.
@@ -77,6 +79,13 @@ impl Shard {
     }
 }
 
+/// Entries of an audit log that are not there, though later ones are.
+struct Gap {
+    log: String,
+    first: u64,
+    last: u64,
+}
+
 struct Watch {
     post: Post,
     detector: Detector,
@@ -84,6 +93,10 @@ struct Watch {
     trial: Trial,
     late: Late,
     gauges: Gauges,
+    /// Looks whether entries of audit logs are missing: one shard does, for all read them.
+    looks_for_gaps: bool,
+    /// Those found that are not recorded yet.
+    gaps: Vec<Gap>,
     /// Up to which time of receipt everything has been read.
     read_ms: u64,
     reported_ms: u64,
@@ -103,11 +116,14 @@ impl Watch {
         }
         let gauges = Gauges::new(Arc::clone(&post.node), shard.number);
         let (read_ms, reported_ms) = (0, 0);
-        let mut watch = Self { post, detector, cursor, trial, late, gauges, read_ms, reported_ms, is_dirty: false };
+        let (looks_for_gaps, gaps, is_dirty) = (shard.number == 0, Vec::new(), false);
+        let mut watch =
+            Self { post, detector, cursor, trial, late, gauges, looks_for_gaps, gaps, read_ms, reported_ms, is_dirty };
         let mut ticked_ms = 0;
         let mut effects = Vec::new();
         loop {
             let (taken, has_more) = watch.read(&mut effects);
+            watch.record_gaps().await;
             let now_ms = watch.post.node.world.clock.wall_ms();
             if now_ms >= ticked_ms + TICK.as_millis() as u64 {
                 ticked_ms = now_ms;
@@ -157,9 +173,21 @@ impl Watch {
             let values = serde_json::to_string(&change.to_string()).ok();
             let note = Note { refused: change.refusal(), values: Some((None, values)), ..note };
             let _ = self.post.node.propose(self.post.node.cluster.home(), &Command::Note(note)).await;
+            if matches!(change, Change::InCharge(_) | Change::Same(_)) {
+                self.record_disabled().await;
+            }
         }
         self.trial.settle(&mut self.detector);
         Ok(())
+    }
+
+    /// Puts on record which rules detected until now and will not any more.
+    async fn record_disabled(&self) {
+        let before = self.detector.rules().detecting();
+        for rule in before.difference(&self.trial.in_charge().detecting()).take(DISABLED_TOLD_MAX) {
+            let note = note(&self.post.node, "rule.disable", format!("rules/{rule}"));
+            let _ = self.post.node.propose(self.post.node.cluster.home(), &Command::Note(note)).await;
+        }
     }
 
     /// Waits until something happens in this region, or a span has been read.
@@ -203,7 +231,12 @@ impl Watch {
                 self.cursor.next.insert(stream.clone(), last + 1);
                 self.is_dirty = true;
             }
-            for (_, event) in turn.events {
+            let mut next = from;
+            for (sequence, event) in turn.events {
+                if self.looks_for_gaps && sequence > next && streams::is_audit(&stream) {
+                    self.gaps.push(Gap { log: stream.clone(), first: next, last: sequence - 1 });
+                }
+                next = sequence + 1;
                 taken += 1;
                 match event {
                     Some(event) => self.take(&event, effects),
@@ -213,6 +246,19 @@ impl Watch {
         }
         self.read_ms = self.read_ms.max(read_ms);
         (taken, has_more)
+    }
+
+    /// Puts on record that entries are missing. What cannot be recorded now is with the next turn.
+    async fn record_gaps(&mut self) {
+        while let Some(Gap { log, first, last }) = self.gaps.last() {
+            tracing::error!(log, first, last, "entries of an audit log are missing");
+            let values = serde_json::to_string(&format!("entries {first} to {last} are not there")).ok();
+            let note = Note { values: Some((None, values)), ..note(&self.post.node, "audit.gap", log.clone()) };
+            if self.post.node.propose(self.post.node.cluster.home(), &Command::Note(note)).await.is_err() {
+                return;
+            }
+            self.gaps.pop();
+        }
     }
 
     fn take(&mut self, event: &Taken, effects: &mut Vec<Effect>) {

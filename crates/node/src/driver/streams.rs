@@ -38,6 +38,11 @@ pub fn names(node: &Node) -> Vec<String> {
     groups.chain(["audit/control".to_owned(), format!("events/{region}")]).collect()
 }
 
+/// Whether a stream is an audit log, whose places follow each other from 0 without a hole.
+pub fn is_audit(stream: &str) -> bool {
+    stream.starts_with("audit/")
+}
+
 /// All that detection reads here: where correlations across regions are judged, the tuples of every region as well.
 pub fn detected(node: &Node) -> Vec<String> {
     let regions = node.cluster.regions.iter().filter(|_| judges_across_regions(node));
@@ -103,7 +108,7 @@ fn tuples(node: &Node, (stream, region): (&str, &str), at: Bound<u64>, backwards
         return Ok(Turn::default());
     };
     let partition = node.cluster.partition(TenantId::PLATFORM);
-    let changes = node.home().machine.changes(partition, origin, at, backwards, TURN)?;
+    let changes = node.home().machine.changes_from(partition, origin, at, backwards, TURN)?;
     let tuple = |change: &Change| {
         let sequence = change.header.sequence;
         let bytes = Bytes::from(tuple_of(change)?.to_owned());

@@ -84,7 +84,7 @@ impl Work for AuditDuty {
                 return std::future::pending().await;
             }
             let mut has_told = false;
-            for log in streams::names(&post.node).into_iter().filter(|stream| stream.starts_with("audit/")) {
+            for log in streams::names(&post.node).into_iter().filter(|stream| streams::is_audit(stream)) {
                 has_told |= self.tell(&post, &way, log, &mut places).await;
             }
             if !has_told {

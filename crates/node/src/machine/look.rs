@@ -23,11 +23,11 @@ impl DataMachine {
         after: u64,
         limit: usize,
     ) -> io::Result<Vec<Change>> {
-        self.changes(partition, origin, Bound::Excluded(after), false, limit)
+        self.changes_from(partition, origin, Bound::Excluded(after), false, limit)
     }
 
     /// The changes of `origin` in `partition` from `at` on, or backwards from there, at most `limit`.
-    pub fn changes(
+    pub fn changes_from(
         &self,
         partition: PartitionId,
         origin: Origin,
