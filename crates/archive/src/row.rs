@@ -112,12 +112,13 @@ const fn source_name(source: SourceKind) -> &'static str {
         SourceKind::Otlp => "otlp",
         SourceKind::Badge => "badge",
         SourceKind::Parsed => "parsed",
+        SourceKind::Tuple => "tuple",
     }
 }
 
 fn source_of(name: &str) -> Option<SourceKind> {
-    use SourceKind::{Audit, Badge, Ndjson, Otlp, Parsed, Syslog};
-    [Audit, Syslog, Ndjson, Otlp, Badge, Parsed].into_iter().find(|kind| source_name(*kind) == name)
+    use SourceKind::{Audit, Badge, Ndjson, Otlp, Parsed, Syslog, Tuple};
+    [Audit, Syslog, Ndjson, Otlp, Badge, Parsed, Tuple].into_iter().find(|kind| source_name(*kind) == name)
 }
 
 /// A moment's type: milliseconds, UTC.

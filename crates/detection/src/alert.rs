@@ -93,6 +93,11 @@ const ENTITY_FIELDS: [(&str, EntityKind); 11] = [
     ("cloud.region", EntityKind::Region),
 ];
 
+/// The fields that name whom an event concerns.
+pub(crate) fn entity_fields() -> impl Iterator<Item = &'static str> {
+    ENTITY_FIELDS.iter().map(|(field, _)| *field)
+}
+
 /// Whom an event concerns.
 pub fn entities(event: &Event) -> BTreeSet<Entity> {
     ENTITY_FIELDS

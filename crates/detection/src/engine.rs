@@ -28,6 +28,7 @@ use crate::event::{Event, Fields};
 use crate::id::{AlertId, Digest, EventId};
 use crate::program::Worker;
 use crate::rules::{Feed, Origin, RuleSet, TENANT_FIELD};
+use crate::tuple::{SENT, Tuple};
 use blind::Blind;
 use late::LaneKey;
 use quota::Quotas;
@@ -155,6 +156,8 @@ pub struct Detector {
     reaches: Vec<u64>,
     /// Spans that must be read again.
     lanes: BTreeMap<LaneKey, LateLane>,
+    /// What travels to correlations that look across regions: nothing from one that runs beside another, which sends it.
+    tuples: Option<Vec<Tuple>>,
     /// The row last stored of what is of no stream and no correlation.
     stored_clock: Vec<u8>,
     /// Rows found when restoring that no rule is behind.
@@ -196,6 +199,7 @@ impl Detector {
             unread: BTreeMap::new(),
             reaches,
             lanes: BTreeMap::new(),
+            tuples: Some(Vec::new()),
             stored_clock: Vec::new(),
             foreign_rows: Vec::new(),
         }
@@ -223,6 +227,12 @@ impl Detector {
     /// There is no more input: everything that waits for the watermark is judged as it is. For what is read once.
     pub fn finish(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         self.sweep(now_ms, u64::MAX, Some(Watermark::END), effects);
+    }
+
+    /// What travels to correlations that look across regions, since this was last called. To be taken when rows are, and
+    /// kept with them.
+    pub fn take_tuples(&mut self) -> Vec<Tuple> {
+        self.tuples.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     fn tick(&mut self, read_ms: u64, effects: &mut Vec<Effect>) {
@@ -277,6 +287,11 @@ impl Detector {
             let Some(owner) = rules.owner(place, &self.options.tenant, tenant) else { continue };
             let rule = &rules.rules[place];
             self.counts.matches += 1;
+            if let (Some(carries), Some(tuples)) = (&rule.carries, &mut self.tuples)
+                && event.text("api.operation") != Some(SENT)
+            {
+                tuples.push(Tuple::of(&rule.header.reference.id, event, carries, &summary.text));
+            }
             if rules.rule_alerts[place] {
                 let mut alert = Alert::new(
                     owner,

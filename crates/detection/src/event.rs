@@ -36,6 +36,8 @@ pub enum SourceKind {
     Badge,
     /// What a pipeline made of an event: a flat JSON object with OCSF's names and its log source.
     Parsed,
+    /// What of an event travelled to correlations that look across regions: a [`crate::Tuple`].
+    Tuple,
 }
 
 /// Where an event lies in its source, so that a redelivered event is recognised.

@@ -17,9 +17,11 @@ pub mod rollout;
 pub mod rules;
 pub mod sigma;
 pub mod source;
+pub mod tuple;
 
 pub use alert::{Alert, Entity, EntityKind, EventSummary, RuleReference, Severity};
 pub use event::{Event, LogSource, Owner, Position, RawEvent, Reject, RejectReason, SourceKind};
 pub use id::{
     AlertId, ChangeId, EventId, IncidentId, MuteId, NotAnId, NotificationId, SemanticHash, TicketId, VersionId,
 };
+pub use tuple::Tuple;

@@ -6,6 +6,7 @@ mod bitmap;
 mod build;
 mod files;
 mod fingerprint;
+mod regions;
 mod shard;
 mod tenancy;
 
@@ -125,6 +126,13 @@ impl RuleSet {
     /// Whether each rule on single events raises alerts of its own, or only feeds correlations.
     pub fn raises_alerts(&self, rule: usize) -> bool {
         self.rule_alerts.get(rule).copied().unwrap_or(false)
+    }
+    /// What raises alerts, by id: neither in shadow, nor only there for correlations.
+    pub fn detecting(&self) -> BTreeSet<Arc<str>> {
+        let rules = self.rules.iter().zip(&self.rule_alerts).map(|(rule, alerts)| (&rule.header, *alerts));
+        let all = rules.chain(self.correlations.iter().map(|plan| (&plan.header, plan.alerts)));
+        let of = all.filter(|(header, alerts)| *alerts && !header.shadow);
+        of.map(|(header, _)| Arc::clone(&header.reference.id)).collect()
     }
     /// The same rules, all in shadow.
     #[must_use]

@@ -140,9 +140,7 @@ fn the_pack_is_about_what_it_should_be_and_says_what_nothing_sends_yet() {
     let waits: BTreeSet<&str> =
         alerting.iter().filter(|header| header.is_experimental).map(|header| &*header.reference.id).collect();
     let expect = [
-        "audit_gap",
         "backup_overdue",
-        "control_disabled",
         "impossible_presence",
         "impossible_travel",
         "key_destroyed",

@@ -37,8 +37,18 @@ const LATENESS_MS: u64 = 60_000;
 const SPAN_MS: u64 = 20_000;
 
 /// The rules that alert, by their titles.
-pub const ALERTING: [&str; 9] =
-    ["doors_forced", "many_badges", "wedged", "way_out", "heavy", "few_knocks", "fast", "left_open", "cracked"];
+pub const ALERTING: [&str; 10] = [
+    "doors_forced",
+    "forced_anywhere",
+    "many_badges",
+    "wedged",
+    "way_out",
+    "heavy",
+    "few_knocks",
+    "fast",
+    "left_open",
+    "cracked",
+];
 
 /// How a rule is satisfied.
 struct Shape {

@@ -265,8 +265,7 @@ impl Play {
             }
         }
         let regions: Vec<_> = (0..REGIONS.len()).filter_map(|region| self.world.node_in(region)).collect();
-        let expected = regions.iter().flat_map(|node| events::undisturbed(node)).collect();
-        events::difference(&expected, first)
+        events::difference(&events::undisturbed(&regions), first)
             .or_else(|| events::misfiled(first).into_iter().next())
             .or_else(|| events::untold(first, &self.world.outside))
     }

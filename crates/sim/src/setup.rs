@@ -53,7 +53,7 @@ pub const METERS: &str = "meters";
 /// Keys of meters.
 pub const METER_KEYS: [&str; 2] = ["m0", "m1"];
 
-/// Five of one kind at one door.
+/// Five of one kind at one door, and many at any door of any region.
 const RULES: &str = "title: Door forced
 name: door_forced
 logsource: {product: doors}
@@ -72,7 +72,19 @@ correlation:
   timespan: 5m
   condition: {gte: 5}
 level: high
+---
+title: forced_anywhere
+name: forced_anywhere
+across_regions: true
+correlation:
+  type: event_count
+  rules: [door_forced]
+  timespan: 20s
+  condition: {gte: 6}
+level: high
 ";
+/// The rule that looks across regions.
+pub const ACROSS: &str = "forced_anywhere";
 
 /// The rules every node detects by: one of each kind.
 pub fn rules() -> detection::rules::RuleSet {

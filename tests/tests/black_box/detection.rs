@@ -135,3 +135,34 @@ async fn every_node_says_how_detection_does_and_which_rules_there_are() {
     assert!(looks.contains("detection/rules"), "who looks is in the audit log");
     bed.assert_no_panic();
 }
+
+#[tokio::test]
+async fn what_is_spread_over_two_regions_is_seen_in_the_first() {
+    let Some(bed) = Bed::start_with(&["--regions", "eu,us", "--nodes", "1", "--rules", &rules()]).await else { return };
+    let admin = people::first(&bed, &bed.client("eu-1")).await;
+    for node in ["eu-1", "us-1"] {
+        for _ in 0..4 {
+            let wrong = json!({"login": "mallory", "password": "Not-The-Password-1"});
+            bed.client(node).post("/v1/sessions", wrong).await.problem(401, "credentials-refused");
+        }
+    }
+    let of = |rule: &'static str| {
+        let admin = &admin;
+        async move || {
+            let list = admin.get(&format!("/v1/alerts?rule={rule}")).await.is(200).json();
+            list["alerts"].get(0).cloned()
+        }
+    };
+    let alert: Value = until("the alert across regions", of("api_account_tried_in_regions")).await;
+    let whole = admin.get(&format!("/v1/alerts/{}", alert["id"].as_str().unwrap())).await.is(200).json();
+    let entities = whole["entities"].as_array().unwrap();
+    for entity in ["user:mallory", "region:eu", "region:us"] {
+        assert!(entities.contains(&json!(entity)), "{whole:#}");
+    }
+    let everywhere = admin.get("/v1/alerts?rule=api_account_tried_in_regions").await.is(200).json();
+    assert_eq!(everywhere["alerts"].as_array().map(Vec::len), Some(1), "one alert, not one of each region");
+    // Five from one address within five minutes would be a burst: neither region saw one.
+    let burst = admin.get("/v1/alerts?rule=api_brute_force").await.is(200).json();
+    assert_eq!(burst["alerts"].as_array().map(Vec::len), Some(0), "{burst:#}");
+    bed.assert_no_panic();
+}

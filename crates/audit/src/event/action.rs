@@ -114,6 +114,8 @@ actions! {
     AlertSuperseded = "alert.superseded",
     /// The burst that an alert reported goes on.
     AlertExtended = "alert.extended",
+    /// What a rule matched was sent to where correlations across regions are judged.
+    TupleSent = "tuple.sent",
     /// What detection remembered could not be read, and was given up.
     DetectionStateLost = "detection.state_lost",
     /// Somebody outside refused to be told something.

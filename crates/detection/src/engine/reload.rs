@@ -27,6 +27,7 @@ impl Detector {
     pub fn beside(&self, rules: impl Into<Arc<RuleSet>>) -> Self {
         let mut other = Self::new(rules, self.options.clone());
         other.streams = self.streams.clone();
+        other.tuples = None;
         other.swept_ms = self.swept_ms;
         for own in &mut other.correlators {
             let known = self.correlators.iter().find(|known| known.name() == own.name());

@@ -8,9 +8,11 @@ mod flat;
 pub(crate) mod json;
 mod otlp;
 mod syslog;
+mod tuple;
 
 pub use flat::flatten;
 pub use json::{says_when, time_ms};
+pub(crate) use tuple::SERVICE as TUPLE_SERVICE;
 
 use crate::event::{
     Event, FIELDS_MAX, Fields, LogSource, Owner, RAW_SIZE_BYTES_MAX, RawEvent, Reject, RejectReason, SourceKind,
@@ -62,6 +64,7 @@ pub fn normalise(raw: &RawEvent) -> Result<Event, Reject> {
         SourceKind::Ndjson | SourceKind::Parsed => json::draft(&raw.bytes, raw.received_ms),
         SourceKind::Otlp => otlp::draft(&raw.bytes, raw.received_ms),
         SourceKind::Badge => badge::draft(&raw.bytes),
+        SourceKind::Tuple => return tuple::event(raw).map_err(|reason| Reject::of(raw, reason)),
     };
     draft.and_then(|draft| draft.finish(raw)).map_err(|reason| Reject::of(raw, reason))
 }
@@ -158,9 +161,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(bytes: Vec<u8>, kind in 0..6_usize) {
-            use SourceKind::{Audit, Badge, Ndjson, Otlp, Parsed, Syslog};
-            let source = [Audit, Syslog, Ndjson, Otlp, Badge, Parsed][kind];
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>, kind in 0..7_usize) {
+            use SourceKind::{Audit, Badge, Ndjson, Otlp, Parsed, Syslog, Tuple};
+            let source = [Audit, Syslog, Ndjson, Otlp, Badge, Parsed, Tuple][kind];
             let _ = normalise(&RawEvent { source, received_ms: 1_795_467_600_000, position: None, bytes: bytes.into() });
         }
         #[test]

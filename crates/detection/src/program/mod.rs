@@ -243,9 +243,12 @@ impl Program {
                 self.system.stamp(owner, slots)?;
                 Ok(intake)
             }
-            SourceKind::Audit | SourceKind::Syslog | SourceKind::Otlp | SourceKind::Badge | SourceKind::Parsed => {
-                Err(Odd)
-            }
+            SourceKind::Audit
+            | SourceKind::Syslog
+            | SourceKind::Otlp
+            | SourceKind::Badge
+            | SourceKind::Parsed
+            | SourceKind::Tuple => Err(Odd),
         }
     }
 

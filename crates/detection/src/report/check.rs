@@ -36,26 +36,32 @@ pub struct Schema {
 }
 
 /// The fields of the platform's own events.
-const OWN_FIELDS: [&str; 30] = [
+const OWN_FIELDS: [&str; 37] = [
     "activity_id",
+    "actor.app_name",
     "actor.session.uid",
     "actor.user.name",
     "api.operation",
     "api.request.uid",
     "category_uid",
     "class_uid",
+    "cloud.provider",
     "cloud.region",
     "count",
+    "database.name",
+    "database.type_id",
     "metadata.log_name",
     "metadata.product.name",
     "metadata.tenant_uid",
     "metadata.version",
     "privileges",
     "resources.name",
+    "service.name",
     "session.uid",
     "severity_id",
     "src_endpoint.ip",
     "src_endpoint.name",
+    "src_endpoint.svc_name",
     "status",
     "status_detail",
     "status_id",
@@ -66,6 +72,7 @@ const OWN_FIELDS: [&str; 30] = [
     "unmapped.group",
     "unmapped.node",
     "user.name",
+    "user.uid",
     "unmapped.*",
 ];
 
@@ -277,6 +284,32 @@ fn fields_of(node: &Node, fields: &mut BTreeSet<FieldId>) {
             fields.extend(test.matchers.iter().filter_map(|matcher| {
                 if let Matcher::FieldReference { other, .. } = matcher { Some(*other) } else { None }
             }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{RawEvent, SourceKind};
+    use crate::normalise::normalise;
+    use serde_json::json;
+
+    #[test]
+    fn every_field_of_the_platform_s_own_events_is_known() {
+        for action in
+            ["login", "login.failed", "session.refused", "user.lock", "role.grant", "record.put", "denied", "x"]
+        {
+            for outcome in ["success", "failure", "denied"] {
+                let body = json!({"action": action, "outcome": outcome, "time_ms": 5, "region": "eu", "node": "eu-1",
+                    "group": 0, "tenant": "acme", "user": "ann", "session": "s", "resource": "users/bob", "count": 3,
+                    "request_id": "r", "reason": "why", "fields": ["name"], "detail_digest": "d"});
+                let (received_ms, bytes) = (5, body.to_string().into());
+                let raw = RawEvent { source: SourceKind::Audit, received_ms, position: None, bytes };
+                let event = normalise(&raw).unwrap();
+                let unknown: Vec<_> = event.fields.keys().filter(|name| !OWN_FIELDS.contains(&name.as_str())).collect();
+                assert!(unknown.iter().all(|name| name.starts_with("unmapped.")), "{action}: {unknown:?}");
+            }
         }
     }
 }

@@ -78,6 +78,10 @@ impl Builder {
         }
         for plan in &mut self.set.correlations[group.correlations.clone()] {
             let plan = Arc::make_mut(plan);
+            if std::mem::take(&mut plan.header.across_regions) {
+                let what = "across_regions in rules for tenants: it stays in each region".to_owned();
+                self.errors.push(error_at(&plan.header, Reason::Unsupported { what }));
+            }
             plan.header.audience = audience.clone();
             plan.group_by.insert(0, TENANT_FIELD.to_owned());
             plan.feeds.iter_mut().for_each(|feed| feed.group_fields.insert(0, vec![TENANT_FIELD.to_owned()]));

@@ -85,6 +85,7 @@ fn add_header(hash: &mut Digest, header: &Header) {
         shadow,
         runbook,
         is_experimental,
+        across_regions,
         audience,
         file: _,
         line: _,
@@ -94,7 +95,7 @@ fn add_header(hash: &mut Digest, header: &Header) {
     for text in [name, runbook] {
         hash.part(text.as_deref().unwrap_or_default().as_bytes());
     }
-    hash.part(&[u8::from(*always_alerts), u8::from(*shadow), u8::from(*is_experimental)]);
+    hash.part(&[always_alerts, shadow, is_experimental, across_regions].map(|flag| u8::from(*flag)));
     match audience {
         Audience::Platform => hash.part(b"platform"),
         Audience::Tenants => hash.part(b"tenants"),

@@ -154,12 +154,25 @@ pub(super) fn header(
     };
     let reference = RuleReference { id, title, semantic_hash, tags };
     let (always_alerts, shadow) = (flag(root, "alerts")?, flag(root, "shadow")?);
+    let across_regions = flag(root, "across_regions")?;
     let references = root.get("references").and_then(strings).unwrap_or_default();
     let runbook = references.into_iter().find(|reference| !reference.contains("://")).map(Arc::from);
     let is_experimental = root.get("status").and_then(Value::as_str) == Some("experimental");
     let audience = Audience::Platform;
     let file = file.clone();
-    Ok(Header { reference, name, severity, always_alerts, shadow, runbook, is_experimental, audience, file, line })
+    Ok(Header {
+        reference,
+        name,
+        severity,
+        always_alerts,
+        shadow,
+        runbook,
+        is_experimental,
+        across_regions,
+        audience,
+        file,
+        line,
+    })
 }
 
 /// Whether a key says true; it must not say anything else than true or false.
@@ -173,9 +186,11 @@ pub(super) fn flag(mapping: &Mapping, key: &str) -> Result<bool, Failure> {
 
 fn rule(file: &Arc<str>, line: u32, root: &Mapping, reading: &mut Reading<'_>) -> Result<Rule, Failure> {
     let before = reading.budget.left();
-    if root.contains_key("generate") {
-        let what = "generate in a rule that is no correlation (use alerts)".to_owned();
-        return Err(at("generate")(Reason::Unsupported { what }));
+    for (key, advice) in [("generate", " (use alerts)"), ("across_regions", "")] {
+        if root.contains_key(key) {
+            let what = format!("{key} in a rule that is no correlation{advice}");
+            return Err(at(key)(Reason::Unsupported { what }));
+        }
     }
     let detection = root.get("detection").ok_or_else(|| missing("detection"))?;
     let detection = detection.as_mapping().ok_or_else(|| wrong("detection", "a mapping"))?;
@@ -206,7 +221,9 @@ fn rule(file: &Arc<str>, line: u32, root: &Mapping, reading: &mut Reading<'_>) -
     }
     reading.effect.mix(&mut hash);
     let header = header(file, line, root, SemanticHash::of(hash))?;
-    let mut rule = Rule { header, source, conditions, texts, selections, extras: Vec::new(), taxonomy, cost_bytes: 0 };
+    let (extras_yet, carries) = (Vec::new(), None);
+    let mut rule =
+        Rule { header, source, conditions, texts, selections, extras: extras_yet, taxonomy, cost_bytes: 0, carries };
     extras.into_iter().for_each(|extra| rule.add(extra));
     rule.cost_bytes = before - reading.budget.left();
     Ok(rule)

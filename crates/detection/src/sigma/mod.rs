@@ -58,6 +58,8 @@ pub struct Header {
     pub runbook: Option<Arc<str>>,
     /// `status: experimental`, as rules say that wait for events that nothing sends yet.
     pub is_experimental: bool,
+    /// `across_regions: true` beside the title of a correlation: it looks at what matched in all regions.
+    pub across_regions: bool,
     /// Whose events it looks at.
     pub audience: Audience,
     /// The file it came from.

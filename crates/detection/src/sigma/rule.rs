@@ -12,6 +12,7 @@ use super::view::{FieldNames, View};
 use super::{Header, LogSourceFilter, scan};
 use crate::id::{Digest, SemanticHash};
 use serde_yaml_ng::Mapping;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A rule on single events, compiled.
@@ -33,6 +34,8 @@ pub struct Rule {
     pub(crate) taxonomy: Taxonomy,
     /// What it comes to, in about the bytes that it takes up.
     pub(crate) cost_bytes: usize,
+    /// What of an event it matches travels to correlations that look across regions; nothing where none does.
+    pub(crate) carries: Option<Arc<BTreeSet<String>>>,
 }
 
 /// How a rule's author names things: the log source as it is written, and the pipeline that the rule was read through.

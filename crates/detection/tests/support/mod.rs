@@ -71,7 +71,9 @@ pub fn feed(detector: &mut Detector, events: impl IntoIterator<Item = Event>) ->
 pub fn audit(sequence: u64, after_ms: u64, mut body: Value) -> Event {
     let defaults = json!({"time_ms": NOW_MS - 10_000_000 + after_ms, "region": "eu", "node": "eu-1", "group": 0});
     for (key, value) in defaults.as_object().unwrap() {
-        body[key] = value.clone();
+        if body.get(key).is_none() {
+            body[key] = value.clone();
+        }
     }
     from(SourceKind::Audit, sequence, body.to_string())
 }

@@ -71,26 +71,14 @@ impl Node {
         let places = detect::places_of(self, shard).map_err(read)?;
         let now_ms = self.world.clock.wall_ms();
         let view = |stream: String| {
-            let (next, head) = (places.get(&stream).copied().unwrap_or(0), self.head_of(&stream));
+            let (next, head) = (places.get(&stream).copied().unwrap_or(0), streams::head(self, &stream));
             let behind = head.saturating_sub(next);
             // Only where something waits is it worth a look at it.
-            let waiting = if behind > 0 { streams::try_turn(self, &stream, next).map_err(read)? } else { Vec::new() };
-            let since_ms = waiting.iter().find_map(|(_, event)| Some(event.as_ref()?.raw.received_ms));
+            let waiting = if behind > 0 { streams::try_turn(self, &stream, next).map_err(read)? } else { Turn::default() };
+            let since_ms = waiting.events.iter().find_map(|(_, event)| Some(event.as_ref()?.raw.received_ms));
             Ok(StreamStatus { stream, next, head, behind, behind_ms: since_ms.map(|ms| now_ms.saturating_sub(ms)) })
         };
-        streams::names(self).into_iter().map(view).collect()
-    }
-
-    /// The place that will be written next, as this node knows it.
-    fn head_of(&self, stream: &str) -> u64 {
-        if stream.starts_with("events/") {
-            return self.home().machine.event_next();
-        }
-        if stream == "audit/control" {
-            return self.control.machine.audit_head().0;
-        }
-        let group = stream.rsplit_once('-').and_then(|(_, group)| group.parse().ok()).map(GroupId::new);
-        group.and_then(|group| self.data.get(&group)).map_or(0, |data| data.machine.audit_head().0)
+        streams::detected(self).into_iter().map(view).collect()
     }
 
     /// The rules that this node has read; of those, a tenant's own SOC sees what applies to the tenant.

@@ -45,7 +45,7 @@ impl Taken {
     /// Whose it is, for detection.
     pub fn owner(&self) -> Owner<'_> {
         match self.tenant.as_deref() {
-            _ if self.raw.source == SourceKind::Audit => Owner::Itself,
+            _ if matches!(self.raw.source, SourceKind::Audit | SourceKind::Tuple) => Owner::Itself,
             None | Some(PLATFORM) => Owner::Nobody,
             Some(tenant) => Owner::Tenant(tenant),
         }

@@ -150,7 +150,7 @@ fn read(node: &Node, archive: &Archive, number: usize, now_ms: u64) -> usize {
         if archive.is_full(now_ms) {
             break;
         }
-        for (sequence, taken) in streams::turn(node, &stream, archive.next(&stream)) {
+        for (sequence, taken) in streams::turn(node, &stream, archive.next(&stream)).events {
             count += 1;
             match taken {
                 Some(taken) => take(node, archive, &stream, sequence, taken, now_ms),

@@ -9,10 +9,10 @@ use crate::driver::duty::{Lost, Post, Work, certainly};
 use crate::driver::gauge::Gauges;
 use crate::driver::known::Known;
 use crate::driver::late::Late;
-use crate::driver::record::{note, raised, written};
+use crate::driver::record::{note, raised, sent, written};
 use crate::driver::status::{STATUS, Status, Teller};
 use crate::driver::streams;
-use crate::driver::trial::Trial;
+use crate::driver::trial::{Change, Trial};
 use crate::machine::command::{Command, Row};
 use crate::machine::note::Note;
 use crate::node::Node;
@@ -33,6 +33,8 @@ use tokio::sync::watch;
 const REPORT_EVERY_MS: u64 = 1_000;
 /// Time passes for the detector at least this often.
 const TICK: Duration = Duration::from_secs(1);
+/// Of rules that are in charge no more, so many are put on record one by one.
+const DISABLED_TOLD_MAX: usize = 256;
 /// The row with the place in the streams.
 const CURSOR: &[u8] = b"c";
 /// What rows of the detector's state begin with.
@@ -88,9 +90,21 @@ impl Work for Shard {
 
 impl Shard {
     /// Its rules, of a set.
-    fn own(&self, rules: &RuleSet) -> Arc<RuleSet> {
-        Arc::new(rules.shard(u32::from(self.number), u32::from(self.of)))
+    fn own(&self, node: &Node, rules: &RuleSet) -> Arc<RuleSet> {
+        let (number, of) = (u32::from(self.number), u32::from(self.of));
+        Arc::new(if node.cluster.regions.len() > 1 {
+            rules.across_regions().shard(number, of)
+        } else {
+            rules.shard(number, of)
+        })
     }
+}
+
+/// Entries of an audit log that are not there, though later ones are.
+struct Gap {
+    log: String,
+    first: u64,
+    last: u64,
 }
 
 struct Watch {
@@ -103,6 +117,10 @@ struct Watch {
     teller: Teller,
     /// What the node knows, of which this shard has a part.
     known: SemanticHash,
+    /// Looks whether entries of audit logs are missing: one shard does, for all read them.
+    looks_for_gaps: bool,
+    /// Those found that are not recorded yet.
+    gaps: Vec<Gap>,
     /// Up to which time of receipt everything has been read.
     read_ms: u64,
     reported_ms: u64,
@@ -115,20 +133,33 @@ impl Watch {
         let mut rules = shard.rules.clone();
         let all = Arc::clone(&rules.borrow_and_update().rules);
         let known = all.identity();
-        let trial = Trial::restore(&post, shard.own(&all), shard.care.clone()).await;
+        let trial = Trial::restore(&post, shard.own(&post.node, &all), shard.care.clone()).await;
         let (detector, cursor) = restore(&mut post, trial.in_charge()).await?;
         let (late, unreadable) = Late::restore(&post).await;
         if unreadable > 0 {
             post.degraded(format!("{unreadable} spans of late events cannot be read")).await;
         }
         let gauges = Gauges::new(Arc::clone(&post.node), shard.number);
-        let (read_ms, reported_ms, is_dirty, teller) = (0, 0, false, Teller::default());
-        let mut watch =
-            Self { post, detector, cursor, trial, late, gauges, teller, known, read_ms, reported_ms, is_dirty };
+        let mut watch = Self {
+            post,
+            detector,
+            cursor,
+            trial,
+            late,
+            gauges,
+            teller: Teller::default(),
+            known,
+            looks_for_gaps: shard.number == 0,
+            gaps: Vec::new(),
+            read_ms: 0,
+            reported_ms: 0,
+            is_dirty: false,
+        };
         let mut ticked_ms = 0;
         let mut effects = Vec::new();
         loop {
-            let taken = watch.read(&mut effects);
+            let (taken, has_more) = watch.read(&mut effects);
+            watch.record_gaps().await;
             let now_ms = watch.post.node.world.clock.wall_ms();
             if now_ms >= ticked_ms + TICK.as_millis() as u64 {
                 ticked_ms = now_ms;
@@ -146,11 +177,11 @@ impl Watch {
             if rules.has_changed().unwrap_or(false) {
                 let known = rules.borrow_and_update().clone();
                 watch.known = known.rules.identity();
-                watch.trial.propose(now_ms, shard.own(&known.rules), known.forecast.as_deref());
+                watch.trial.propose(now_ms, shard.own(&watch.post.node, &known.rules), known.forecast.as_deref());
             }
             watch.change_rules(now_ms, &mut effects).await?;
             watch.late.go_on(&watch.post.node, watch.trial.in_charge());
-            if taken > 0 {
+            if taken > 0 || has_more {
                 tokio::task::yield_now().await;
             } else {
                 watch.wait().await;
@@ -189,9 +220,21 @@ impl Watch {
             let values = serde_json::to_string(&change.to_string()).ok();
             let note = Note { refused: change.refusal(), values: Some((None, values)), ..note };
             certainly(&self.post.node, &Command::Note(note)).await;
+            if matches!(change, Change::InCharge(_) | Change::Same(_)) {
+                self.record_disabled().await;
+            }
         }
         self.trial.settle(&mut self.detector);
         Ok(())
+    }
+
+    /// Puts on record which rules detected until now and will not any more.
+    async fn record_disabled(&self) {
+        let before = self.detector.rules().detecting();
+        for rule in before.difference(&self.trial.in_charge().detecting()).take(DISABLED_TOLD_MAX) {
+            let note = note(&self.post.node, "rule.disable", format!("rules/{rule}"));
+            certainly(&self.post.node, &Command::Note(note)).await;
+        }
     }
 
     /// Waits until something happens in this region, or a span has been read.
@@ -208,11 +251,11 @@ impl Watch {
         }
     }
 
-    /// Reads a turn of every stream.
-    fn read(&mut self, effects: &mut Vec<Effect>) -> usize {
+    /// Reads a turn of every stream: how many events there were, and whether more may wait.
+    fn read(&mut self, effects: &mut Vec<Effect>) -> (usize, bool) {
         let now_ms = self.post.node.world.clock.wall_ms();
-        let (mut taken, mut read_ms) = (0, now_ms);
-        for stream in streams::names(&self.post.node) {
+        let (mut taken, mut has_more, mut read_ms) = (0, false, now_ms);
+        for stream in streams::detected(&self.post.node) {
             let from = self.cursor.next.get(&stream).copied().unwrap_or(0);
             let turn = match streams::try_turn(&self.post.node, &stream, from) {
                 Ok(turn) => turn,
@@ -224,24 +267,42 @@ impl Watch {
             };
             // More of it waits, as after an outage: time has come no further than to what was read.
             let mut behind_ms = 0;
-            if turn.len() >= streams::TURN {
-                let last = turn.iter().rev().find_map(|(_, event)| Some(event.as_ref()?.raw.received_ms));
+            if turn.is_full {
+                has_more = true;
+                let last = turn.events.iter().rev().find_map(|(_, event)| Some(event.as_ref()?.raw.received_ms));
                 read_ms = read_ms.min(last.unwrap_or(0));
                 behind_ms = now_ms.saturating_sub(last.unwrap_or(now_ms));
             }
             self.gauges.lag(&stream, behind_ms);
-            for (sequence, event) in turn {
+            if let Some(last) = turn.last {
+                self.cursor.next.insert(stream.clone(), last + 1);
+                self.is_dirty = true;
+            }
+            let mut next = from;
+            for (sequence, event) in turn.events {
+                if self.looks_for_gaps && sequence > next && streams::is_audit(&stream) {
+                    self.gaps.push(Gap { log: stream.clone(), first: next, last: sequence - 1 });
+                }
+                next = sequence + 1;
                 taken += 1;
-                self.cursor.next.insert(stream.clone(), sequence + 1);
                 match event {
                     Some(event) => self.take(&event, effects),
                     None => self.gauges.rejected("unreadable"),
                 }
             }
         }
-        self.is_dirty |= taken > 0;
         self.read_ms = self.read_ms.max(read_ms);
-        taken
+        (taken, has_more)
+    }
+
+    /// Puts on record that entries are missing.
+    async fn record_gaps(&mut self) {
+        for Gap { log, first, last } in std::mem::take(&mut self.gaps) {
+            tracing::error!(log, first, last, "entries of an audit log are missing");
+            let values = serde_json::to_string(&format!("entries {first} to {last} are not there")).ok();
+            let note = Note { values: Some((None, values)), ..note(&self.post.node, "audit.gap", log) };
+            certainly(&self.post.node, &Command::Note(note)).await;
+        }
     }
 
     fn take(&mut self, event: &Taken, effects: &mut Vec<Effect>) {
@@ -260,7 +321,9 @@ impl Watch {
         for (rule, events) in self.late.add(now_ms, self.detector.take_late()) {
             self.detector.unseen(now_ms, &rule, events, effects);
         }
-        let writes = effects.drain(..).filter_map(|effect| written(&node, effect)).collect();
+        let tuples = self.detector.take_tuples();
+        let writes = effects.drain(..).filter_map(|effect| written(&node, effect));
+        let writes = writes.chain(tuples.iter().filter_map(|tuple| sent(&node, tuple))).collect();
         let rows = self.detector.take_rows().into_iter().map(|(key, value)| ([STATE, &key].concat(), value));
         let rows = rows.chain([(CURSOR.to_vec(), Some(encode(&self.cursor)))]);
         let rows =

@@ -11,7 +11,7 @@ use crate::node::Node;
 use detection::engine::{Effect, LateLane, Options, judge_again};
 use detection::normalise::normalise_for;
 use detection::rules::RuleSet;
-use detection::{Event, RawEvent};
+use detection::Event;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -146,7 +146,7 @@ async fn judge(node: Arc<Node>, rules: Arc<RuleSet>, lane: LateLane) -> Option<V
     let mut worker = rules.program().worker();
     let options = Options::default();
     let (mut events, mut read) = (Vec::new(), 0);
-    for stream in streams::names(&node) {
+    for stream in streams::detected(&node) {
         let (mut before, mut turns_before) = (u64::MAX, 0);
         loop {
             let turn = match streams::turn_back(&node, &stream, before) {
@@ -157,11 +157,10 @@ async fn judge(node: Arc<Node>, rules: Arc<RuleSet>, lane: LateLane) -> Option<V
                     continue;
                 }
             };
-            let Some((first, _)) = turn.last() else { break };
-            before = *first;
-            read += turn.len();
-            let all = || turn.iter().filter_map(|(_, taken)| taken.as_ref());
-            let raws = || all().map(|taken| &taken.raw);
+            let Some(last) = turn.last else { break };
+            before = last;
+            read += if turn.is_full { streams::TURN } else { turn.events.len() };
+            let all = || turn.events.iter().filter_map(|(_, taken)| taken.as_ref());
             for taken in all() {
                 let (raw, owner) = (&taken.raw, taken.owner());
                 let is_matched =
@@ -171,8 +170,9 @@ async fn judge(node: Arc<Node>, rules: Arc<RuleSet>, lane: LateLane) -> Option<V
                 let happened_ms = |event: &Event| options.believed_ms(event.time_ms, raw.received_ms);
                 events.extend(event.filter(|event| (lane.from_ms..=lane.to_ms).contains(&happened_ms(event))));
             }
-            let is_before = |raw: &RawEvent| raw.received_ms.saturating_add(AHEAD_MS) < lane.from_ms;
-            turns_before = if raws().all(is_before) { turns_before + 1 } else { 0 };
+            let mut received = all().map(|taken| taken.raw.received_ms).chain(turn.last_ms);
+            let is_before = received.all(|received_ms| received_ms.saturating_add(AHEAD_MS) < lane.from_ms);
+            turns_before = if is_before { turns_before + 1 } else { 0 };
             if turns_before >= TURNS_BEFORE {
                 break;
             }

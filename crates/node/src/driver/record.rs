@@ -4,8 +4,8 @@ use crate::machine::command::{Act, ActChange, Must, Transact};
 use crate::machine::control::platform;
 use crate::machine::note::Note;
 use crate::node::Node;
-use detection::Alert;
 use detection::engine::Effect;
+use detection::{Alert, Tuple};
 use model::{FieldId, Merge, TableId, TenantId, Value};
 use std::collections::BTreeMap;
 
@@ -51,6 +51,14 @@ pub(crate) fn raised(node: &Node, alert: &Alert) -> Option<Transact> {
     let note = note(node, "alert.raised", format!("alerts/{}", alert.id));
     let set = vec![(ONLY, Merge::Lww, Value::Text(fitting(alert)?))];
     Some(record(platform::ALERTS, alert.id.to_string(), Must::BeAbsent, set, note))
+}
+
+/// The record of a tuple: one, also where all regions see the event, as in the control plane's log.
+pub(crate) fn sent(node: &Node, tuple: &Tuple) -> Option<Transact> {
+    let json = serde_json::to_string(tuple).ok()?;
+    let key = format!("{}-{}", tuple.event, &blake3::hash(tuple.rule.as_bytes()).to_hex()[..16]);
+    let note = note(node, detection::tuple::SENT, format!("tuples/{key}"));
+    Some(record(platform::TUPLES, key, Must::BeAbsent, vec![(ONLY, Merge::Lww, Value::Text(json))], note))
 }
 
 /// A transaction on one record of the platform.

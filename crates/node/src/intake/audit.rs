@@ -81,7 +81,7 @@ impl Work for AuditDuty {
                 return std::future::pending().await;
             }
             let mut has_told = false;
-            for log in streams::names(&post.node).into_iter().filter(|stream| stream.starts_with("audit/")) {
+            for log in streams::names(&post.node).into_iter().filter(|stream| streams::is_audit(stream)) {
                 has_told |= self.tell(&post, &way, log, &mut places).await;
             }
             if !has_told {
@@ -97,9 +97,9 @@ impl AuditDuty {
     /// Tells the next entries of a log; whether its place has moved.
     async fn tell(&self, post: &Post, way: &Way, log: String, places: &mut BTreeMap<String, u64>) -> bool {
         let turn = streams::turn(&post.node, &log, places.get(&log).copied().unwrap_or(0));
-        let Some((last, _)) = turn.last() else { return false };
+        let Some(last) = turn.last else { return false };
         let next = last + 1;
-        let events: Vec<RawEvent> = turn.into_iter().filter_map(|(_, taken)| Some(taken?.raw)).collect();
+        let events: Vec<RawEvent> = turn.events.into_iter().filter_map(|(_, taken)| Some(taken?.raw)).collect();
         let add = |counter: &AtomicU64, count: u64| counter.fetch_add(count, Ordering::Relaxed);
         add(&self.counters.events, events.len() as u64);
         add(&self.counters.bytes, events.iter().map(|event| event.bytes.len() as u64).sum());

@@ -52,6 +52,8 @@ pub mod platform {
     pub const REFUSED: TableId = TableId::new(21);
     /// The latest change of each ticket, by ticket: two that change it at once cannot both pass.
     pub const TICKET_HEADS: TableId = TableId::new(22);
+    /// Tuples of matched events for correlations that look across regions, by rule and event.
+    pub const TUPLES: TableId = TableId::new(23);
 }
 
 /// One command to the control plane.

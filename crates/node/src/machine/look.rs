@@ -23,9 +23,23 @@ impl DataMachine {
         after: u64,
         limit: usize,
     ) -> io::Result<Vec<Change>> {
-        let from = keys::change(partition, origin, after.saturating_add(1));
-        let to = keys::change(partition, origin, u64::MAX);
-        let rows = self.space.scan(keys::CHANGE, Bound::Included(&from), Bound::Included(&to), false, limit)?;
+        self.changes_from(partition, origin, Bound::Excluded(after), false, limit)
+    }
+
+    /// The changes of `origin` in `partition` from `at` on, or backwards from there, at most `limit`.
+    pub fn changes_from(
+        &self,
+        partition: PartitionId,
+        origin: Origin,
+        at: Bound<u64>,
+        backwards: bool,
+        limit: usize,
+    ) -> io::Result<Vec<Change>> {
+        let key = |sequence| keys::change(partition, origin, sequence);
+        let (at, first, last) = (at.map(key), key(0), key(u64::MAX));
+        let at = at.as_ref().map(|key| &key[..]);
+        let (from, to) = if backwards { (Bound::Included(&first[..]), at) } else { (at, Bound::Included(&last[..])) };
+        let rows = self.space.scan(keys::CHANGE, from, to, backwards, limit)?;
         rows.iter().map(|(_, value)| stored(value)).collect()
     }
 

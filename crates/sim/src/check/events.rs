@@ -15,14 +15,27 @@ use node::machine::control::platform;
 use node::machine::keys;
 use pipeline::sink::Topic;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Alerts that a violation names.
 const NAMED_MAX: usize = 5;
 
-/// The alerts that stand when a detector has read a region's events in the order in which they happened, each once,
-/// and knows that nothing more will come.
-pub fn undisturbed(node: &node::Node) -> BTreeSet<String> {
-    let mut events = once(node);
+/// The alerts that stand when detectors have read the events of regions in the order in which they happened, each once,
+/// and know that nothing more will come: a detector of each region, and one of all for what looks across them.
+pub fn undisturbed(nodes: &[Arc<node::Node>]) -> BTreeSet<String> {
+    let mut standing = BTreeSet::new();
+    let mut all = Vec::new();
+    for node in nodes {
+        let events = once(node);
+        standing.extend(found(events.clone()).filter(|(_, rule)| &**rule != setup::ACROSS).map(|(id, _)| id));
+        all.extend(events);
+    }
+    standing.extend(found(all).filter(|(_, rule)| &**rule == setup::ACROSS).map(|(id, _)| id));
+    standing
+}
+
+/// The alerts that stand in the end, and what each is of.
+fn found(mut events: Vec<Event>) -> impl Iterator<Item = (String, Arc<str>)> {
     events.sort_by_key(|event| (event.time_ms, event.id));
     // Nothing is late to who has all the time in the world.
     let options = Options { allowed_lateness_ms: u64::MAX, ..Options::default() };
@@ -33,11 +46,11 @@ pub fn undisturbed(node: &node::Node) -> BTreeSet<String> {
         detector.step(now_ms, Input::Event(event), &mut effects);
     }
     detector.finish(now_ms, &mut effects);
-    let mut standing = BTreeSet::new();
+    let mut standing = BTreeMap::new();
     for effect in effects {
         match effect {
             Effect::Alert(alert) => {
-                standing.insert(alert.id.to_string());
+                standing.insert(alert.id.to_string(), alert.rule.id);
             }
             Effect::Superseded { old, .. } => {
                 standing.remove(&old.to_string());
@@ -45,7 +58,7 @@ pub fn undisturbed(node: &node::Node) -> BTreeSet<String> {
             Effect::Extended { .. } => {}
         }
     }
-    standing
+    standing.into_iter()
 }
 
 /// A region's events; of those that their source tells twice, the first.
@@ -158,9 +171,9 @@ pub fn each_alert_is_filed_once(evidence: &Evidence, findings: &mut Findings) {
 
 /// What was acknowledged is there once; alerts are those of an undisturbed run, each raised once.
 pub fn each_event_counts_once(evidence: &Evidence, findings: &mut Findings) {
-    let mut expected = BTreeSet::new();
+    let nodes: Vec<_> = evidence.regions.iter().map(|region| Arc::clone(&region.node)).collect();
+    let expected = undisturbed(&nodes);
     for region in &evidence.regions {
-        expected.extend(undisturbed(&region.node));
         events_are_there_once(evidence, region, findings);
     }
     findings.extend(difference(&expected, &evidence.regions[0].node));

@@ -4,10 +4,13 @@ use crate::driver::bed::{BEGIN_MS, Bed, rules_of};
 use crate::driver::known::Known;
 use api::types::{RuleFilter, ShardReport};
 use crate::driver::streams::TURN;
+use crate::machine::keys;
 use detection::engine::COVERAGE_DEGRADED;
 use detection::rollout::Care;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
+use storage::Batch;
 
 fn rules(threshold: u32) -> String {
     format!(
@@ -164,5 +167,48 @@ async fn where_no_archive_is_kept_nothing_is_expected_and_new_rules_come_into_ch
     bed.rules.send_replace(Known::of(rules_of(&rules(2))));
     bed.until(|bed| report(bed).is_some_and(|report| report.phase == "watched")).await;
     telling.abort();
+    bed.stop().await;
+}
+
+/// What the own audit log is to raise.
+fn own(rule: &str, operation: &str) -> String {
+    format!(
+        "---\ntitle: Own\nname: {rule}\nlogsource: {{product: holdfast}}\n\
+         detection: {{s: {{api.operation: {operation}}}, condition: s}}\n"
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_of_an_audit_log_that_are_missing_are_told_once() {
+    let bed = Bed::start(&(rules(2) + &own("gap", "audit.gap")), Care::default()).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(bed.alerts_of("gap"), 0);
+    let space = bed.node.home().machine.read_space();
+    let leaves = space.scan(keys::AUDIT_LEAF, Bound::Unbounded, Bound::Unbounded, true, 1).unwrap();
+    let (last, leaf) = leaves.into_iter().next().unwrap();
+    let last = u64::from_be_bytes(last.try_into().unwrap());
+    // As if those between had been removed.
+    let mut batch = Batch::default();
+    batch.put(keys::AUDIT_LEAF, keys::number(last + 1_000), leaf);
+    space.write(batch).unwrap();
+    let now_ms = bed.now_ms();
+    bed.ingest([knock("a", now_ms)]).await;
+    bed.until(|bed| bed.alerts_of("gap") == 1).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(bed.alerts_of("gap"), 1);
+    bed.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_a_rule_detects_no_more_is_told() {
+    let own = own("disabled", "rule.disable");
+    let care = Care { shadow_ms: 1_000, ..Care::default() };
+    let bed = Bed::start(&(rules(2) + &own), care).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    bed.change_rules(&(rules(3) + &own));
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(bed.alerts_of("disabled"), 0, "a rule that changes is still there");
+    bed.change_rules(&(rules(3).replace("name: knocks", "name: knocks\nshadow: true") + &own));
+    bed.until(|bed| bed.alerts_of("disabled") == 1).await;
     bed.stop().await;
 }
