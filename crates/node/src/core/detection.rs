@@ -6,7 +6,7 @@ use super::wait::internal;
 use crate::driver::detect;
 use crate::driver::known::Known;
 use crate::driver::status::{OnTrial, RULES_TOLD, Status};
-use crate::driver::streams;
+use crate::driver::streams::{self, Turn};
 use crate::node::Node;
 use api::core::Answer;
 use api::types::{
@@ -17,7 +17,6 @@ use detection::SemanticHash;
 use detection::report::{Listed, TenantRules, listing, tenants};
 use detection::sigma::Audience;
 use identity::Session;
-use model::GroupId;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -74,7 +73,8 @@ impl Node {
             let (next, head) = (places.get(&stream).copied().unwrap_or(0), streams::head(self, &stream));
             let behind = head.saturating_sub(next);
             // Only where something waits is it worth a look at it.
-            let waiting = if behind > 0 { streams::try_turn(self, &stream, next).map_err(read)? } else { Turn::default() };
+            let waiting =
+                if behind > 0 { streams::try_turn(self, &stream, next).map_err(read)? } else { Turn::default() };
             let since_ms = waiting.events.iter().find_map(|(_, event)| Some(event.as_ref()?.raw.received_ms));
             Ok(StreamStatus { stream, next, head, behind, behind_ms: since_ms.map(|ms| now_ms.saturating_sub(ms)) })
         };

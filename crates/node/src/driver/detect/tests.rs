@@ -2,9 +2,9 @@
 
 use crate::driver::bed::{BEGIN_MS, Bed, rules_of};
 use crate::driver::known::Known;
-use api::types::{RuleFilter, ShardReport};
 use crate::driver::streams::TURN;
 use crate::machine::keys;
+use api::types::{RuleFilter, ShardReport};
 use detection::engine::COVERAGE_DEGRADED;
 use detection::rollout::Care;
 use std::ops::Bound;
