@@ -57,7 +57,7 @@ async fn dead_letters_are_chosen_or_all_are_and_never_by_saying_nothing() {
     let client = Client::new();
     let post = async |body: Value| {
         let act = "/v1/pipeline/dead-letters/replay";
-        client.send("POST", act, &[("content-type", "application/json")], &body.to_string()).await
+        client.send("POST", act, &[("content-type", "application/json")], body.to_string()).await
     };
     for (body, status) in [
         (json!({"node": "eu-1", "ids": ["1-2", "1-3"]}), 200),

@@ -19,7 +19,7 @@ const RULES_MAX: usize = 50_000;
     Questions about a folder of rules, without a cluster: holdfast rules.")]
 #[allow(missing_docs, reason = "what is flattened is described at its type")]
 pub enum DetectionCommand {
-    /// The shards: who has each, how far behind it is, what is on trial, what may have been missed; and tenants' quotas.
+    /// The shards: who has each, how far behind it is, what is on trial and what may have been missed; tenants' quotas.
     Status {
         #[command(flatten)]
         remote: Remote,
