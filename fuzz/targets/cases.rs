@@ -2,12 +2,15 @@
 #![no_main]
 
 use detection::report::test;
-use detection::rules::load_texts;
+use detection::rules::{RuleSet, load_texts};
 use libfuzzer_sys::fuzz_target;
+use std::sync::LazyLock;
+
+const RULE: &str = "title: r\nlogsource: {}\ndetection: {s: {x: 1}, condition: s}\n";
+
+static RULES: LazyLock<RuleSet> = LazyLock::new(|| load_texts(vec![("r.yml".to_owned(), RULE.to_owned())]).0);
 
 fuzz_target!(|text: &str| {
-    let rule = "title: r\nlogsource: {}\ndetection: {s: {x: 1}, condition: s}\n";
-    let (rules, _) = load_texts(vec![("r.yml".to_owned(), rule.to_owned())]);
-    let report = test(&rules, &[("fuzz.yml".to_owned(), text.to_owned())]);
+    let report = test(&RULES, &[("fuzz.yml".to_owned(), text.to_owned())]);
     assert_eq!(report.passed + report.failed, report.cases.len());
 });

@@ -2,14 +2,17 @@
 #![no_main]
 
 use detection::normalise::normalise;
-use detection::rules::load_texts;
+use detection::rules::{RuleSet, load_texts};
 use detection::{RawEvent, SourceKind};
 use libfuzzer_sys::fuzz_target;
+use std::sync::LazyLock;
 
 const RULE: &str = "title: t\nlogsource: {}\ndetection: {k: [a], s: {a: b, n.x|exists: true, service|exists: false}, condition: k or s}\n";
 
+static RULES: LazyLock<RuleSet> = LazyLock::new(|| load_texts(vec![("r.yml".to_owned(), RULE.to_owned())]).0);
+
 fuzz_target!(|bytes: &[u8]| {
-    let (rules, _) = load_texts(vec![("r.yml".to_owned(), RULE.to_owned())]);
+    let rules = &*RULES;
     let (mut fast, mut slow) = (rules.program().worker(), rules.program().worker());
     use SourceKind::{Audit, Badge, Ndjson, Otlp, Parsed, Syslog};
     for source in [Audit, Syslog, Ndjson, Otlp, Badge, Parsed] {

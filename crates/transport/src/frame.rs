@@ -174,6 +174,41 @@ fn boot_decode(frame: &[u8]) -> Option<(u64, &[u8])> {
     Some((u64::from_be_bytes(*boot), rest))
 }
 
+/// What arrived on a stream, in pieces of so many bytes.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8], piece: usize) {
+    let (mut stream, mut call) = (Decoder::default(), Decoder::default());
+    let (mut opening, mut ended) = (None, false);
+    for bytes in bytes.chunks(piece.max(1)) {
+        stream.push(bytes);
+        call.push(bytes);
+        let _ = call.answer();
+        if ended {
+            continue;
+        }
+        if opening.is_none() {
+            match stream.opening() {
+                Ok(found) => opening = found,
+                Err(_) => ended = true,
+            }
+        }
+        while opening.is_some() && !ended {
+            match stream.frame() {
+                Ok(Some(frame)) => {
+                    if let Some(hello) = Hello::decode(&frame) {
+                        assert_eq!(hello.encode(), frame);
+                    }
+                    if let Some(boot) = welcome_decode(&frame) {
+                        assert_eq!(welcome_encode(boot), frame);
+                    }
+                }
+                Ok(None) => break,
+                Err(_) => ended = true,
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,12 @@ pub mod link;
 pub mod memory;
 pub mod quic;
 
+/// Doors for fuzzing to what only a connection reaches otherwise.
+#[cfg(fuzzing)]
+pub mod fuzz {
+    pub use crate::frame::fuzz as frames;
+}
+
 pub use authority::{Authority, AuthorityError, Issued};
 pub use expiry::expires_ms;
 pub use identity::{Identity, IdentityError, is_described};

@@ -7,6 +7,8 @@ pub mod badge;
 pub mod config;
 mod counters;
 pub mod file;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod handover;
 pub mod http;
 mod net;

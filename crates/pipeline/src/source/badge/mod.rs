@@ -133,6 +133,29 @@ fn rows(reading: &Reading, chunk: Chunk, received_ms: u64) -> Batch {
     batch
 }
 
+#[cfg(fuzzing)]
+pub(super) fn fuzz(file: &[u8]) {
+    use std::sync::LazyLock;
+    const TEXT: &str = "paths = ['x.csv']\ntime_zone = 'Europe/Berlin'\n\
+        columns = { time = 'When', person = 'Who', badge = 'No', outcome = 'Result', direction = 'Way' }\n";
+    static READINGS: LazyLock<[Reading; 2]> = LazyLock::new(|| {
+        ["", "time_format = '%d.%m.%Y %H:%M'"].map(|more| {
+            let config = toml::from_str(&format!("{TEXT}{more}")).expect("the description is sound");
+            Reading::of(&config).expect("the zone is known")
+        })
+    });
+    for reading in READINGS.iter() {
+        let (mut rest, mut header, cut) = (file, None, Cut::Csv { delimiter: b',' });
+        for number in 1.. {
+            let Some(end) = cut.end(rest) else { break };
+            let row;
+            (row, rest) = rest.split_at(end);
+            let header = header.get_or_insert_with(|| reading.header(row));
+            let _ = line(reading, header, row, number);
+        }
+    }
+}
+
 /// A row as one line of JSON; `None` for a header that is repeated.
 fn line(
     reading: &Reading,

@@ -243,6 +243,20 @@ fn decoded(form: Form, body: &[u8]) -> Result<ExportLogsServiceRequest, Refusal>
     }
 }
 
+#[cfg(fuzzing)]
+pub(super) fn fuzz(body: &[u8]) {
+    let whole = body.len();
+    for (form, weight) in [(Form::Protobuf, measure::protobuf(body)), (Form::Json, Some(measure::json(body)))] {
+        // What is not weighed is refused before it is decoded.
+        let (Some(weight), Ok(request)) = (weight, decoded(form, body)) else { continue };
+        let groups = request.resource_logs.iter().flat_map(|group| &group.scope_logs);
+        let count: usize = groups.map(|group| group.log_records.len()).sum();
+        let records_bytes = count * size_of::<opentelemetry_proto::tonic::logs::v1::LogRecord>();
+        assert!(weight >= whole + records_bytes, "{weight} for {count} records");
+        assert_eq!(record::lines(&request, EXPANSION_MAX * super::BODY_SIZE_BYTES).len(), count);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
