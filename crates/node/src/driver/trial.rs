@@ -64,9 +64,9 @@ pub(super) struct Trial {
     /// Sets that are needed: in charge, on trial, and the one before.
     sets: BTreeMap<SetId, Arc<RuleSet>>,
     beside: Option<Beside>,
-    /// Rules whose alerts say nothing about the set on trial: those that the one before has too, and those that only
-    /// count what they would raise.
-    uncounted: BTreeSet<Arc<str>>,
+    /// Rules of the set on trial whose alerts count: neither those that the one before has too, nor those that only
+    /// count what they would raise. What is raised in no rule's name, as of a quota that is used up, is nobody's.
+    counted: BTreeSet<Arc<str>>,
     changes: Vec<Change>,
     /// Whether detectors must be brought in line with the decision.
     is_unsettled: bool,
@@ -95,7 +95,7 @@ impl Trial {
             care,
             sets: BTreeMap::from([(id, known)]),
             beside: None,
-            uncounted: BTreeSet::new(),
+            counted: BTreeSet::new(),
             changes: Vec::new(),
             is_unsettled: false,
             is_stored: false,
@@ -134,26 +134,13 @@ impl Trial {
             self.sets.insert(set, new);
         }
         self.step(now_ms, Input::Propose { set, refused: 0 });
-        self.uncounted = self.uncounted();
+        self.counted = self.counted();
         if let Some(forecast) = forecast {
-            let forecast = self.counted_of(set, forecast);
+            // No more than is compared with: it is stored with the rollout.
+            let expected = |id: &Arc<str>| Some((id.clone(), *forecast.get(id)?));
+            let forecast = self.counted.iter().filter_map(expected).collect();
             self.step(now_ms, Input::Forecast { set, forecast });
         }
-    }
-
-    /// What is expected of the rules of a set that count, and nothing more: it is stored with the rollout.
-    fn counted_of(&self, set: SetId, forecast: &Forecasts) -> Forecasts {
-        self.counted(set).filter_map(|id| Some((id.clone(), *forecast.get(id)?))).collect()
-    }
-
-    /// The rules of a set on trial whose alerts count.
-    fn counted(&self, set: SetId) -> impl Iterator<Item = &Arc<str>> {
-        let rules = self.sets.get(&set).into_iter();
-        let ids = rules.flat_map(|rules| {
-            let headers = rules.rules().iter().map(|rule| &rule.header);
-            headers.chain(rules.correlations().iter().map(|plan| &plan.header)).map(|of| &of.reference.id)
-        });
-        ids.filter(|id| !self.uncounted.contains(*id))
     }
 
     /// How it stands.
@@ -173,8 +160,8 @@ impl Trial {
                 since_ms: trial.since_ms(),
                 events: trial.events(),
                 is_foretold: trial.is_foretold(),
-                new: self.counted(trial.set()).count() as u64,
-                first: most(self.counted(trial.set()).map(alerts)).into_iter().map(allowed).collect(),
+                new: self.counted.len() as u64,
+                first: most(self.counted.iter().map(alerts)).into_iter().map(allowed).collect(),
             }
         };
         Status {
@@ -186,7 +173,7 @@ impl Trial {
         }
     }
 
-    fn uncounted(&self) -> BTreeSet<Arc<str>> {
+    fn counted(&self) -> BTreeSet<Arc<str>> {
         let on_trial = match self.stored.rollout.phase() {
             Phase::Steady => return BTreeSet::new(),
             Phase::Shadow(trial) | Phase::Watched { trial, .. } => trial.set(),
@@ -202,10 +189,10 @@ impl Trial {
         };
         let before = other.map(|rules| meanings(rules)).unwrap_or_default();
         let now = self.sets.get(&on_trial).map(|rules| meanings(rules)).unwrap_or_default();
-        let is_uncounted = |id: &Arc<str>, (meaning, is_shadow): &(SemanticHash, bool)| {
-            *is_shadow || before.get(id).is_some_and(|(before, _)| before == meaning)
+        let is_counted = |id: &Arc<str>, (meaning, is_shadow): &(SemanticHash, bool)| {
+            !is_shadow && before.get(id).is_none_or(|(before, _)| before != meaning)
         };
-        now.into_iter().filter(|(id, of)| is_uncounted(id, of)).map(|(id, _)| id).collect()
+        now.into_iter().filter(|(id, of)| is_counted(id, of)).map(|(id, _)| id).collect()
     }
 
     /// What runs beside sees what the one in charge sees.
@@ -244,7 +231,7 @@ impl Trial {
                 }
             }
         }
-        alerts.retain(|rule, count| *count > 0 && !self.uncounted.contains(rule));
+        alerts.retain(|rule, count| *count > 0 && self.counted.contains(rule));
         if events > 0 || !alerts.is_empty() {
             self.step(now_ms, Input::Seen { events: events as u64, alerts });
         }
@@ -276,7 +263,7 @@ impl Trial {
     /// A set that went wrong is not tried again; one that gives way to another may be.
     fn reject(&mut self, set: SetId, why: &Fault) {
         if !why.is_wish() {
-            let rules = self.counted(set).take(RULES_TOLD).cloned().collect();
+            let rules = self.counted.iter().take(RULES_TOLD).cloned().collect();
             self.stored.about = Some(Rejected { why: told(why), rules });
             self.stored.rejected = self.sets.get(&set).map(|rules| rules.identity());
         }

@@ -121,6 +121,21 @@ fn rules_that_would_raise_too_much_never_come_into_charge_and_are_not_tried_agai
 }
 
 #[test]
+fn what_is_raised_in_no_rules_name_says_nothing_about_rules_that_are_watched() {
+    let (old, new) = (rules(3), rules(4));
+    let mut shard = Shard::new(old, care(10_000));
+    shard.propose(0, &new);
+    shard.settle();
+    shard.trial.tick(10_000, 10_000);
+    assert_eq!(shard.settle(), ["is in charge"]);
+    let degraded = |n: u64| detection::engine::coverage_degraded("platform".into(), n, "a", format!("{n} were lost"));
+    let effects: Vec<Effect> = (0..100).map(|n| Effect::Alert(degraded(n))).collect();
+    shard.trial.saw(10_001, 100, &effects);
+    assert_eq!(shard.settle(), Vec::<String>::new());
+    assert!(shard.works_with(&new));
+}
+
+#[test]
 fn what_a_backtest_saw_may_be_raised_and_until_it_is_known_rules_stay_in_shadow() {
     for (expected, change) in [(24_000, "is in charge"), (0, "is discarded")] {
         let (old, new) = (rules(3), rules(1));
