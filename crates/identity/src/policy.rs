@@ -26,6 +26,8 @@ pub const FENCE_MUST_CHANGE: &str = "fence-must-change";
 
 /// Most bytes of a policy's text.
 pub const POLICY_BYTES_MAX: usize = 256 * 1024;
+/// Most brackets inside each other: Cedar's parser takes stack for each.
+pub const NESTING_MAX: usize = 64;
 
 /// Why a policy's text is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +35,9 @@ pub enum PolicyError {
     /// Longer than [`POLICY_BYTES_MAX`].
     #[error("a policy has at most {POLICY_BYTES_MAX} bytes")]
     TooLarge,
+    /// Nested deeper than [`NESTING_MAX`].
+    #[error("a policy nests at most {NESTING_MAX} brackets")]
+    TooDeep,
     /// Not Cedar.
     #[error("line {line}: {reason}")]
     Syntax {
@@ -141,6 +146,28 @@ impl Default for Policy {
     }
 }
 
+/// How deep brackets stand inside each other, outside texts and comments.
+fn nesting(text: &str) -> usize {
+    let (mut depth, mut deepest, mut bytes) = (0_usize, 0, text.bytes().peekable());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => {
+                while let Some(byte) = bytes.next().filter(|byte| *byte != b'"') {
+                    if byte == b'\\' {
+                        bytes.next();
+                    }
+                }
+            }
+            b'/' if bytes.peek() == Some(&b'/') => drop(bytes.find(|byte| *byte == b'\n')),
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
 /// Checks a policy's text without using it: syntax, names, literals, schema.
 pub fn check_policy_text(text: &str) -> Result<(), PolicyError> {
     Policy::parse(text).map(|_| ())
@@ -156,6 +183,9 @@ impl Policy {
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
         if text.len() > POLICY_BYTES_MAX {
             return Err(PolicyError::TooLarge);
+        }
+        if nesting(text) > NESTING_MAX {
+            return Err(PolicyError::TooDeep);
         }
         let parsed: PolicySet = text.parse().map_err(|errors| syntax_error(text, &errors))?;
         if let Some(template) = parsed.templates().next() {

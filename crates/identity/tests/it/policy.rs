@@ -235,3 +235,13 @@ proptest! {
         let _ = check_policy_text(&text);
     }
 }
+
+#[test]
+fn a_policy_that_nests_too_deep_for_the_stack_is_refused() {
+    let policy = |inner: &str| format!("@id(\"x\") permit(principal, action, resource) when {{ {inner} }};");
+    for (open, close) in [("(", ")"), ("[", "]"), ("(\")\" == ", ")"), ("( // )\n", ")")] {
+        let text = policy(&format!("{}true{}", open.repeat(10_000), close.repeat(10_000)));
+        assert_eq!(check_policy_text(&text), Err(PolicyError::TooDeep));
+    }
+    assert_eq!(check_policy_text(&policy(&format!("{}true{}", "(".repeat(20), ")".repeat(20)))), Ok(()));
+}
