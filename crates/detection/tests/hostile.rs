@@ -371,3 +371,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_nests_too_deep_to_be_read_in_time_is_refused_before_it_is_read() {
+    for (text, is_read) in [("[".repeat(60_000), false), ("{a: ".repeat(60_000), false), ("[".repeat(300), true)] {
+        let (_, errors) = load_texts(vec![("a.yml".to_owned(), text)]);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert_eq!(!errors[0].to_string().contains("opening brackets"), is_read, "{errors:?}");
+    }
+}

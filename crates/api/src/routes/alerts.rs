@@ -5,7 +5,7 @@ use crate::guard::Api;
 use crate::page::Seal;
 use crate::problem::Problem;
 use crate::routes::json;
-use crate::routes::list::{page, seal_next};
+use crate::routes::list::{bounded, entity, page, seal_next};
 use crate::types::{AlertDetail, AlertFilter, AlertList, Severity};
 use axum::extract::State;
 use axum::response::Response;
@@ -14,9 +14,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-
-/// Bytes of a text that alerts are looked for by.
-const SEARCH_BYTES_MAX: usize = 512;
 
 pub(crate) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(alerts)).routes(routes!(alert))
@@ -57,20 +54,12 @@ impl AlertQuery {
     }
 
     fn filter(self, seal: &Seal) -> Result<AlertFilter, Problem> {
-        for (name, text) in [("rule", &self.rule), ("tenant", &self.tenant), ("entity", &self.entity)] {
-            if text.as_ref().is_some_and(|text| text.len() > SEARCH_BYTES_MAX) {
-                return Err(Problem::invalid(name, format!("at most {SEARCH_BYTES_MAX} bytes")));
-            }
-        }
-        let entity = |text: String| match text.split_once(':') {
-            Some((kind, name)) => Ok((kind.to_owned(), name.to_owned())),
-            None => Err(Problem::invalid("entity", "kind and name, such as user:ann")),
-        };
+        bounded([("rule", &self.rule), ("tenant", &self.tenant), ("entity", &self.entity)])?;
         Ok(AlertFilter {
             rule: self.rule,
             severity: self.severity,
             tenant: self.tenant,
-            entity: self.entity.map(entity).transpose()?,
+            entity: self.entity.as_deref().map(entity).transpose()?,
             from_ms: self.from_ms,
             to_ms: self.to_ms,
             superseded: self.superseded.unwrap_or(false),

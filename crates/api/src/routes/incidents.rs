@@ -5,7 +5,7 @@ use crate::guard::Api;
 use crate::headers::ReadHead;
 use crate::page::Seal;
 use crate::problem::Problem;
-use crate::routes::list::{page, seal_next};
+use crate::routes::list::{bounded, entity, page, seal_next};
 use crate::routes::records::quoted;
 use crate::routes::{empty, json, raw};
 use crate::types::{
@@ -22,9 +22,6 @@ use std::collections::BTreeSet;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-
-/// Bytes of a text that incidents are looked for by.
-const SEARCH_BYTES_MAX: usize = 512;
 
 pub(crate) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -85,25 +82,17 @@ fn statuses(text: &str) -> Result<BTreeSet<IncidentStatus>, Problem> {
 
 impl IncidentQuery {
     fn filter(self, seal: &Seal) -> Result<IncidentFilter, Problem> {
-        for (name, text) in [("assignee", &self.assignee), ("entity", &self.entity), ("text", &self.text)] {
-            if text.as_ref().is_some_and(|text| text.len() > SEARCH_BYTES_MAX) {
-                return Err(Problem::invalid(name, format!("at most {SEARCH_BYTES_MAX} bytes")));
-            }
-        }
+        bounded([("assignee", &self.assignee), ("entity", &self.entity), ("text", &self.text)])?;
         if self.tenant.as_ref().is_some_and(|tenant| tenant.len() > NAME_BYTES_MAX) {
             return Err(Problem::not_found("tenant"));
         }
-        let entity = |text: String| match text.split_once(':') {
-            Some((kind, name)) => Ok((kind.to_owned(), name.to_owned())),
-            None => Err(Problem::invalid("entity", "kind and name, such as user:ann")),
-        };
         Ok(IncidentFilter {
             statuses: self.status.as_deref().map(statuses).transpose()?.unwrap_or_default(),
             severity: self.severity,
             priority: self.priority,
             assignee: self.assignee,
             tenant: self.tenant,
-            entity: self.entity.map(entity).transpose()?,
+            entity: self.entity.as_deref().map(entity).transpose()?,
             text: self.text,
             sort: self.sort.unwrap_or_default(),
             page: page(seal, self.limit, self.page_token.as_deref())?,

@@ -7,6 +7,9 @@ use crate::types::Page;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+/// Bytes of what lists are searched for.
+const SEARCH_BYTES_MAX: usize = 512;
+
 /// Which part of a list.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -21,6 +24,21 @@ pub(crate) struct ListQuery {
 /// The page that a request asks for.
 pub(crate) fn page(seal: &Seal, limit: Option<usize>, token: Option<&str>) -> Result<Page, Problem> {
     Ok(Page { limit: page_limit(limit)?, after: seal.open(token)? })
+}
+
+/// Whether what is searched for is short enough.
+pub(crate) fn bounded<const N: usize>(parameters: [(&str, &Option<String>); N]) -> Result<(), Problem> {
+    match parameters.iter().find(|(_, text)| text.as_ref().is_some_and(|text| text.len() > SEARCH_BYTES_MAX)) {
+        Some((name, _)) => Err(Problem::invalid(*name, format!("at most {SEARCH_BYTES_MAX} bytes"))),
+        None => Ok(()),
+    }
+}
+
+/// The kind and the name of an entity.
+pub(crate) fn entity(text: &str) -> Result<(String, String), Problem> {
+    let (kind, name) =
+        text.split_once(':').ok_or_else(|| Problem::invalid("entity", "kind and name, such as user:ann"))?;
+    Ok((kind.to_owned(), name.to_owned()))
 }
 
 /// Seals the place where a list goes on.

@@ -8,7 +8,7 @@ use crate::problem::Problem;
 use crate::routes::incident_acts::IncidentHeaderDoc;
 use crate::routes::incidents::{Id, tagged};
 use crate::routes::json;
-use crate::routes::list::{page, seal_next};
+use crate::routes::list::{bounded, page, seal_next};
 use crate::types::{ChangeTicket, NewTicket, Precondition, TicketFilter, TicketList, TicketState, TicketView};
 use axum::extract::State;
 use axum::response::Response;
@@ -17,9 +17,6 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-
-/// Bytes of an id or a queue that tickets are looked for by.
-const SEARCH_BYTES_MAX: usize = 512;
 
 pub(crate) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(tickets, open_ticket)).routes(routes!(ticket, change_ticket))
@@ -47,11 +44,7 @@ pub(crate) struct TicketQuery {
 #[utoipa::path(get, path = "/v1/tickets", tag = "tickets", security(("session" = [])), params(TicketQuery),
     responses((status = 200, body = TicketList)))]
 async fn tickets(State(api): State<Api>, who: Who, Query(query): Query<TicketQuery>) -> Result<Response, Problem> {
-    for (name, text) in [("incident", &query.incident), ("queue", &query.queue)] {
-        if text.as_ref().is_some_and(|text| text.len() > SEARCH_BYTES_MAX) {
-            return Err(Problem::invalid(name, format!("at most {SEARCH_BYTES_MAX} bytes")));
-        }
-    }
+    bounded([("incident", &query.incident), ("queue", &query.queue)])?;
     let state = query.state.map(|state| format!("{state:?}"));
     let parameters = [query.incident.as_deref(), query.queue.as_deref(), state.as_deref()];
     let seal = Seal::new(&*api.core, &who.session, "tickets", &parameters);

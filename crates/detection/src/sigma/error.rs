@@ -126,6 +126,12 @@ pub enum Reason {
     /// Nested deeper than [`super::DEPTH_MAX`].
     #[error("nested too deeply")]
     TooDeep,
+    /// More opening brackets than a document may have.
+    #[error("more than {max} opening brackets in one document")]
+    TooManyBrackets {
+        /// How many it may have.
+        max: usize,
+    },
     /// Something of Sigma that this engine does not do.
     #[error("{what} is not supported")]
     Unsupported {

@@ -13,8 +13,15 @@ use std::fmt;
 /// What a value weighs beside its text.
 const VALUE_WEIGHT: usize = 64;
 
-/// Refuses a text whose aliases make more of it than `weight_max`. What is wrong with it otherwise is not looked for.
+/// Opening brackets of one text: the parser's time grows with the square of how deep they nest, and how deep that is
+/// only a parser knows.
+const BRACKETS_MAX: usize = 20_000;
+
+/// Refuses a text whose aliases make more of it than `weight_max`, or that may nest too deep to be read in time. What is wrong with it otherwise is not looked for.
 pub(crate) fn weigh(text: &str, weight_max: usize) -> Result<(), Reason> {
+    if text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count() > BRACKETS_MAX {
+        return Err(Reason::TooManyBrackets { max: BRACKETS_MAX });
+    }
     // Without an anchor and an alias nothing grows.
     if !text.contains('&') || !text.contains('*') {
         return Ok(());
