@@ -181,6 +181,7 @@ fn own(rule: &str, operation: &str) -> String {
 #[tokio::test(start_paused = true)]
 async fn entries_of_an_audit_log_that_are_missing_are_told_once() {
     let bed = Bed::start(&(rules(2) + &own("gap", "audit.gap")), Care::default()).await;
+    bed.ingest([knock("a", bed.now_ms())]).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(bed.alerts_of("gap"), 0);
     let space = bed.node.home().machine.read_space();
