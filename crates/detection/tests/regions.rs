@@ -24,10 +24,15 @@ name: in
 logsource: {product: holdfast}
 detection: {s: {api.operation: login}, condition: s}
 ---
+title: Either
+name: either
+logsource: {product: holdfast}
+detection: {s: {api.operation: [login, login.failed]}, condition: s}
+---
 title: Failures anywhere
 name: failures
 across_regions: true
-correlation: {type: event_count, rules: [failed, in], group-by: [user.name], timespan: 5m, condition: {gte: 4}}
+correlation: {type: event_count, rules: [failed, in, either], group-by: [user.name], timespan: 5m, condition: {gte: 4}}
 ---
 title: From many places
 name: places
@@ -111,6 +116,9 @@ proptest! {
             let own: Vec<Event> = all.iter().filter(|(of, _)| *of == region).map(|(_, event)| event.clone()).collect();
             let (tuples, _) = sent(rules().across_regions(), &own);
             read.extend(tuples.iter().enumerate().map(|(place, tuple)| arrived(region, place, tuple)));
+            // Of what all regions see, each sends a tuple.
+            let seen = tuples.iter().enumerate().step_by(3);
+            read.extend(seen.map(|(place, tuple)| arrived((region + 1) % 3, 1_000 + place, tuple)));
         }
         // In any order, some of them twice.
         let hash = |n: usize| blake3::hash(&[order.to_le_bytes(), (n as u64).to_le_bytes()].concat());
@@ -128,7 +136,7 @@ fn what_is_of_one_region_stays_there_and_what_travels_is_no_event() {
     let events: Vec<Event> = (0..3).map(|n| event(n, n * 1_000, 1, true)).collect();
     let (tuples, raised) = sent(rules().across_regions(), &events);
     assert_eq!(raised, BTreeSet::from(["here".to_owned()]), "correlations of one region go on as before");
-    assert_eq!(tuples.len(), 3, "one for each match, however many correlations are about it");
+    assert_eq!(tuples.len(), 6, "one for each match of a rule, however many correlations are about it");
     let text = serde_json::to_string(&tuples).unwrap();
     assert!(text.contains("u1") && text.contains("10.0.0."), "{text}");
     assert!(!text.contains("secret words"), "{text}");
