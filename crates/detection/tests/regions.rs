@@ -171,5 +171,5 @@ fn only_correlations_of_the_platform_look_across_regions() {
     let (rules, errors) = detection::packs::load(folder.path()).unwrap();
     assert_eq!(errors.len(), 4, "{errors:?}");
     assert!(errors[0].to_string().contains("across_regions in rules for tenants"), "{errors:?}");
-    assert_eq!(rules.across_regions().rules().len(), rules.rules().len(), "they are judged in each region");
+    assert_eq!(rules.clone().across_regions().rules().len(), rules.rules().len(), "they are judged in each region");
 }

@@ -18,7 +18,7 @@ const TWIN: &str = "@regions";
 impl RuleSet {
     /// The same rules for a region of several: what looks across regions is about tuples.
     #[must_use]
-    pub fn across_regions(&self) -> Self {
+    pub fn across_regions(mut self) -> Self {
         let mut wide: Vec<bool> = self.correlations.iter().map(|plan| plan.header.across_regions).collect();
         // What it is about looks across regions as well; each comes after those it is about.
         for place in (0..wide.len()).rev() {
@@ -29,29 +29,28 @@ impl RuleSet {
                 }
             }
         }
-        let mut set = self.clone();
         let mut twins: BTreeMap<usize, usize> = BTreeMap::new();
         for place in (0..wide.len()).filter(|place| wide[*place]) {
-            let plan = Arc::make_mut(&mut set.correlations[place]);
+            let plan = Arc::make_mut(&mut self.correlations[place]);
             for feed in &mut plan.feeds {
                 let Origin::Rule(rule) = feed.origin else { continue };
                 let carried = feed.group_fields.iter().chain(&feed.value_fields).flatten().cloned();
-                let carries = set.rules[rule].carries.get_or_insert_default();
+                let carries = self.rules[rule].carries.get_or_insert_default();
                 Arc::make_mut(carries).extend(carried);
-                let next = set.rules.len();
+                let next = self.rules.len();
                 let twin = *twins.entry(rule).or_insert(next);
                 if twin == next {
-                    let twin = twin_of(&set.rules[rule], &mut set.names);
-                    set.rules.push(twin);
-                    set.rule_alerts.push(false);
+                    let twin = twin_of(&self.rules[rule], &mut self.names);
+                    self.rules.push(twin);
+                    self.rule_alerts.push(false);
                 }
                 feed.origin = Origin::Rule(twin);
             }
         }
         if !twins.is_empty() {
-            set.program = Arc::new(Program::compile(&set.rules, &set.names));
+            self.program = Arc::new(Program::compile(&self.rules, &self.names));
         }
-        set
+        self
     }
 }
 

@@ -91,20 +91,20 @@ impl Work for Shard {
 impl Shard {
     /// Its rules, of a set.
     fn own(&self, node: &Node, rules: &RuleSet) -> Arc<RuleSet> {
-        let (number, of) = (u32::from(self.number), u32::from(self.of));
-        Arc::new(if node.cluster.regions.len() > 1 {
-            rules.across_regions().shard(number, of)
-        } else {
-            rules.shard(number, of)
-        })
+        let own = rules.shard(u32::from(self.number), u32::from(self.of));
+        Arc::new(if node.cluster.regions.len() > 1 { own.across_regions() } else { own })
     }
 }
 
-/// Entries of an audit log that are not there, though later ones are.
-struct Gap {
-    log: String,
-    first: u64,
-    last: u64,
+/// What a turn of every stream came to.
+#[derive(Default)]
+struct Looked {
+    /// Events that were read.
+    taken: usize,
+    /// More may wait.
+    has_more: bool,
+    /// Of audit logs, entries that are not there, though later ones are: the log, the first and the last.
+    gaps: Vec<(String, u64, u64)>,
 }
 
 struct Watch {
@@ -117,10 +117,6 @@ struct Watch {
     teller: Teller,
     /// What the node knows, of which this shard has a part.
     known: SemanticHash,
-    /// Looks whether entries of audit logs are missing: one shard does, for all read them.
-    looks_for_gaps: bool,
-    /// Those found that are not recorded yet.
-    gaps: Vec<Gap>,
     /// Up to which time of receipt everything has been read.
     read_ms: u64,
     reported_ms: u64,
@@ -131,9 +127,10 @@ impl Watch {
     /// Goes on where the last report ended, until the lease is lost.
     async fn take_over(mut post: Post, shard: &Shard) -> Result<std::convert::Infallible, Lost> {
         let mut rules = shard.rules.clone();
-        let all = Arc::clone(&rules.borrow_and_update().rules);
+        let mut all = Arc::clone(&rules.borrow_and_update().rules);
         let known = all.identity();
-        let trial = Trial::restore(&post, shard.own(&post.node, &all), shard.care.clone()).await;
+        let mut own = shard.own(&post.node, &all);
+        let trial = Trial::restore(&post, Arc::clone(&own), shard.care.clone()).await;
         let (detector, cursor) = restore(&mut post, trial.in_charge()).await?;
         let (late, unreadable) = Late::restore(&post).await;
         if unreadable > 0 {
@@ -149,8 +146,6 @@ impl Watch {
             gauges,
             teller: Teller::default(),
             known,
-            looks_for_gaps: shard.number == 0,
-            gaps: Vec::new(),
             read_ms: 0,
             reported_ms: 0,
             is_dirty: false,
@@ -158,8 +153,11 @@ impl Watch {
         let mut ticked_ms = 0;
         let mut effects = Vec::new();
         loop {
-            let (taken, has_more) = watch.read(&mut effects);
-            watch.record_gaps().await;
+            let Looked { taken, has_more, gaps } = watch.read(&mut effects);
+            // One shard tells, for all read the same logs.
+            if shard.number == 0 {
+                watch.record_gaps(gaps).await;
+            }
             let now_ms = watch.post.node.world.clock.wall_ms();
             if now_ms >= ticked_ms + TICK.as_millis() as u64 {
                 ticked_ms = now_ms;
@@ -176,8 +174,13 @@ impl Watch {
             }
             if rules.has_changed().unwrap_or(false) {
                 let known = rules.borrow_and_update().clone();
-                watch.known = known.rules.identity();
-                watch.trial.propose(now_ms, shard.own(&watch.post.node, &known.rules), known.forecast.as_deref());
+                // With a forecast come the rules that came before it.
+                if !Arc::ptr_eq(&known.rules, &all) {
+                    watch.known = known.rules.identity();
+                    own = shard.own(&watch.post.node, &known.rules);
+                    all = known.rules;
+                }
+                watch.trial.propose(now_ms, Arc::clone(&own), known.forecast.as_deref());
             }
             watch.change_rules(now_ms, &mut effects).await?;
             watch.late.go_on(&watch.post.node, watch.trial.in_charge());
@@ -251,10 +254,10 @@ impl Watch {
         }
     }
 
-    /// Reads a turn of every stream: how many events there were, and whether more may wait.
-    fn read(&mut self, effects: &mut Vec<Effect>) -> (usize, bool) {
+    /// Reads a turn of every stream.
+    fn read(&mut self, effects: &mut Vec<Effect>) -> Looked {
         let now_ms = self.post.node.world.clock.wall_ms();
-        let (mut taken, mut has_more, mut read_ms) = (0, false, now_ms);
+        let (mut looked, mut read_ms) = (Looked::default(), now_ms);
         for stream in streams::detected(&self.post.node) {
             let from = self.cursor.next.get(&stream).copied().unwrap_or(0);
             let turn = match streams::try_turn(&self.post.node, &stream, from) {
@@ -268,7 +271,7 @@ impl Watch {
             // More of it waits, as after an outage: time has come no further than to what was read.
             let mut behind_ms = 0;
             if turn.is_full {
-                has_more = true;
+                looked.has_more = true;
                 let last = turn.events.iter().rev().find_map(|(_, event)| Some(event.as_ref()?.raw.received_ms));
                 read_ms = read_ms.min(last.unwrap_or(0));
                 behind_ms = now_ms.saturating_sub(last.unwrap_or(now_ms));
@@ -280,11 +283,11 @@ impl Watch {
             }
             let mut next = from;
             for (sequence, event) in turn.events {
-                if self.looks_for_gaps && sequence > next && streams::is_audit(&stream) {
-                    self.gaps.push(Gap { log: stream.clone(), first: next, last: sequence - 1 });
+                if sequence > next && streams::is_audit(&stream) {
+                    looked.gaps.push((stream.clone(), next, sequence - 1));
                 }
                 next = sequence + 1;
-                taken += 1;
+                looked.taken += 1;
                 match event {
                     Some(event) => self.take(&event, effects),
                     None => self.gauges.rejected("unreadable"),
@@ -292,12 +295,12 @@ impl Watch {
             }
         }
         self.read_ms = self.read_ms.max(read_ms);
-        (taken, has_more)
+        looked
     }
 
     /// Puts on record that entries are missing.
-    async fn record_gaps(&mut self) {
-        for Gap { log, first, last } in std::mem::take(&mut self.gaps) {
+    async fn record_gaps(&self, gaps: Vec<(String, u64, u64)>) {
+        for (log, first, last) in gaps {
             tracing::error!(log, first, last, "entries of an audit log are missing");
             let values = serde_json::to_string(&format!("entries {first} to {last} are not there")).ok();
             let note = Note { values: Some((None, values)), ..note(&self.post.node, "audit.gap", log) };

@@ -17,6 +17,8 @@ use storage::{Keyspace, Space};
 
 /// Events taken from one stream before the next has its turn.
 pub const TURN: usize = 512;
+/// The control plane's audit log.
+const CONTROL: &str = "audit/control";
 /// What the names of streams of tuples begin with; a region's name follows.
 const TUPLES: &str = "tuples/";
 
@@ -37,7 +39,7 @@ pub struct Turn {
 pub fn names(node: &Node) -> Vec<String> {
     let region = &node.region.name;
     let groups = node.data.keys().map(|group| format!("audit/{region}-{}", group.get()));
-    groups.chain(["audit/control".to_owned(), format!("events/{region}")]).collect()
+    groups.chain([CONTROL.to_owned(), format!("events/{region}")]).collect()
 }
 
 /// Whether a stream is an audit log, whose places follow each other from 0 without a hole.
@@ -66,7 +68,7 @@ pub fn head(node: &Node, stream: &str) -> u64 {
     if stream.starts_with("events/") {
         return node.home().machine.event_next();
     }
-    if stream == "audit/control" {
+    if stream == CONTROL {
         return node.control.machine.audit_head().0;
     }
     group_of(stream).and_then(|group| node.data.get(&group)).map_or(0, |data| data.machine.audit_head().0)
@@ -172,7 +174,7 @@ fn place_of(node: &Node, stream: &str) -> Option<(Arc<dyn Space>, Keyspace)> {
     if stream.starts_with("events/") {
         return Some((node.home().machine.read_space(), keys::EVENT));
     }
-    if stream == "audit/control" {
+    if stream == CONTROL {
         return Some((node.control.machine.read_space(), keys::AUDIT_LEAF));
     }
     Some((node.data.get(&group_of(stream)?)?.machine.read_space(), keys::AUDIT_LEAF))
