@@ -35,6 +35,8 @@ pub enum Plant {
     CursorApart,
     /// No node knows which events it has taken: what is delivered again is taken again.
     DeliveryForgotten,
+    /// Tuples are lost on their way to where correlations across regions are judged.
+    TupleLost,
 }
 
 impl Plant {
@@ -55,14 +57,18 @@ impl Plant {
         ("unfenced", Self::Unfenced, 5),
         ("cursor-apart", Self::CursorApart, 5),
         ("delivery-forgotten", Self::DeliveryForgotten, 5),
+        ("tuple-lost", Self::TupleLost, 5),
     ];
 
     /// Whether it is looked for where those are hunted who have duties, so many times in a run.
     pub const fn hunt(self) -> Option<u64> {
         match self {
-            Self::AlertTwice | Self::StateForgotten | Self::Unfenced | Self::CursorApart | Self::DeliveryForgotten => {
-                Some(20)
-            }
+            Self::AlertTwice
+            | Self::StateForgotten
+            | Self::Unfenced
+            | Self::CursorApart
+            | Self::DeliveryForgotten
+            | Self::TupleLost => Some(20),
             _ => None,
         }
     }
@@ -73,6 +79,7 @@ impl Plant {
             Self::LeaderRestore => Some(Defect::LeaderRestored),
             Self::Unfenced => Some(Defect::Unfenced),
             Self::DeliveryForgotten => Some(Defect::DeliveryForgotten),
+            Self::TupleLost => Some(Defect::TupleLost),
             _ => None,
         }
     }

@@ -84,7 +84,7 @@ pub struct DataMachine {
     pub(super) observer: Arc<dyn Observer>,
     changed: watch::Sender<u64>,
     assigned: watch::Sender<u64>,
-    pub(super) defect: Option<Defect>,
+    defect: Option<Defect>,
 }
 
 /// One entry being applied.
@@ -126,6 +126,11 @@ impl DataMachine {
     #[must_use]
     pub fn planted(self, defect: Option<Defect>) -> Self {
         Self { defect, ..self }
+    }
+
+    /// Whether that is wrong with it.
+    pub(crate) fn has(&self, defect: Defect) -> bool {
+        self.defect == Some(defect)
     }
 
     fn load(&self) -> io::Result<()> {

@@ -9,4 +9,6 @@ pub enum Defect {
     Unfenced,
     /// What was delivered before is not known again.
     DeliveryForgotten,
+    /// Every other tuple is not sent to where correlations across regions are judged.
+    TupleLost,
 }

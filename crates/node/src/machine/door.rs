@@ -99,7 +99,7 @@ impl Step<'_> {
     }
 
     fn knows(&self, identity: &Identity) -> bool {
-        self.machine.defect != Some(Defect::DeliveryForgotten) && self.state.recent.knows(identity)
+        !self.machine.has(Defect::DeliveryForgotten) && self.state.recent.knows(identity)
     }
 
     /// A stream comes in its order: what lies before its end was there.

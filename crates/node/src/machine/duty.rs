@@ -63,7 +63,7 @@ impl Step<'_> {
     pub(super) fn report(&mut self, report: Report) -> io::Result<Outcome> {
         let lease = match self.lease(&report.duty)? {
             Some(lease) if lease.epoch == report.epoch && lease.life.is_some() => lease,
-            Some(lease) if self.machine.defect == Some(Defect::Unfenced) => lease,
+            Some(lease) if self.machine.has(Defect::Unfenced) => lease,
             _ => return Ok(Outcome::Fenced),
         };
         if report.number <= lease.number {
