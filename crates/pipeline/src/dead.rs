@@ -128,6 +128,26 @@ impl Serialize for LetterId {
     }
 }
 
+/// Which letters: all that are named and fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// By their names.
+    pub ids: Option<BTreeSet<LetterId>>,
+    /// Of this component.
+    pub component: Option<String>,
+    /// For this reason, by its short word.
+    pub code: Option<String>,
+}
+
+impl Wanted {
+    /// Whether a letter is one of them.
+    pub fn has(&self, (id, letter): &(LetterId, Letter)) -> bool {
+        self.ids.as_ref().is_none_or(|ids| ids.contains(id))
+            && self.component.as_ref().is_none_or(|component| **component == *letter.component)
+            && self.code.as_ref().is_none_or(|code| *code == letter.code)
+    }
+}
+
 /// The folder, as the node that writes it has it.
 #[derive(Debug)]
 pub struct DeadLetters {

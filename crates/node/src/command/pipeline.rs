@@ -4,7 +4,7 @@ use crate::intake;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use pipeline::cases::{self, Case};
-use pipeline::dead::{self, Letter, LetterId};
+use pipeline::dead::{self, Letter, LetterId, Wanted};
 use pipeline::record::Record;
 use pipeline::runtime::dead_letters_folder;
 use pipeline::topology::graph::{self, draw};
@@ -286,11 +286,9 @@ impl Chosen {
         if let Some(missing) = self.ids.iter().find(|id| letters.iter().all(|(found, _)| found != *id)) {
             bail!("there is no dead letter {missing}");
         }
-        letters.retain(|(id, letter)| {
-            (self.ids.is_empty() || self.ids.contains(id))
-                && self.component.as_ref().is_none_or(|component| *component == *letter.component)
-                && self.reason.as_ref().is_none_or(|reason| *reason == letter.code)
-        });
+        let ids = Some(self.ids.iter().copied().collect()).filter(|_| !self.ids.is_empty());
+        let wanted = Wanted { ids, component: self.component.clone(), code: self.reason.clone() };
+        letters.retain(|letter| wanted.has(letter));
         Ok(letters)
     }
 }

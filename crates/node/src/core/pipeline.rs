@@ -13,7 +13,7 @@ use api::types::{
     PipelineStatus,
 };
 use identity::Session;
-use pipeline::dead::{self, Doing, Letter, LetterId};
+use pipeline::dead::{self, Doing, Letter, LetterId, Wanted};
 use pipeline::record::Record;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -22,8 +22,6 @@ use std::time::Duration;
 
 /// Counts of a component that are not sums: they have fields of their own.
 const NOW: [&str; 3] = ["buffered_events", "buffered_bytes", "running"];
-
-type Named = (LetterId, Letter);
 
 impl Node {
     /// What its components do.
@@ -149,22 +147,7 @@ impl Node {
     }
 }
 
-/// Which letters.
-struct Wanted {
-    component: Option<String>,
-    code: Option<String>,
-    ids: Option<BTreeSet<LetterId>>,
-}
-
-impl Wanted {
-    fn has(&self, (id, letter): &Named) -> bool {
-        self.ids.as_ref().is_none_or(|ids| ids.contains(id))
-            && self.component.as_ref().is_none_or(|component| **component == *letter.component)
-            && self.code.as_ref().is_none_or(|code| *code == letter.code)
-    }
-}
-
-fn letter_view((id, letter): Named) -> DeadLetterView {
+fn letter_view((id, letter): (LetterId, Letter)) -> DeadLetterView {
     let Letter { at_ms, component, code, reason, event, is_sample } = letter;
     let record = Record::try_from(event).ok();
     DeadLetterView {
