@@ -7,7 +7,7 @@ use crate::types::Page;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-/// Bytes of what lists are searched for.
+/// Bytes of what lists are searched for, and of names.
 const SEARCH_BYTES_MAX: usize = 512;
 
 /// Which part of a list.
@@ -31,6 +31,16 @@ pub(crate) fn bounded<const N: usize>(parameters: [(&str, &Option<String>); N]) 
     match parameters.iter().find(|(_, text)| text.as_ref().is_some_and(|text| text.len() > SEARCH_BYTES_MAX)) {
         Some((name, _)) => Err(Problem::invalid(*name, format!("at most {SEARCH_BYTES_MAX} bytes"))),
         None => Ok(()),
+    }
+}
+
+/// Whether a name, where one is given, is there and short enough.
+pub(crate) fn named(at: &'static str, name: Option<&str>) -> Result<(), Problem> {
+    match name {
+        Some(name) if name.is_empty() || name.len() > SEARCH_BYTES_MAX => {
+            Err(Problem::invalid(at, format!("1 to {SEARCH_BYTES_MAX} bytes")))
+        }
+        _ => Ok(()),
     }
 }
 

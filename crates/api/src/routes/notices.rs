@@ -5,7 +5,7 @@ use crate::guard::Api;
 use crate::page::Seal;
 use crate::problem::Problem;
 use crate::routes::json;
-use crate::routes::list::{page, seal_next};
+use crate::routes::list::{bounded, named, page, seal_next};
 use crate::types::{ChosenNotices, NoticesDone, RefusedFilter, RefusedList};
 use axum::extract::State;
 use axum::response::Response;
@@ -15,8 +15,6 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// Bytes of a sink's name and of a notice's key.
-const NAME_BYTES_MAX: usize = 512;
 /// Keys of one request.
 const KEYS_MAX: usize = 500;
 
@@ -41,9 +39,7 @@ pub(crate) struct RefusedQuery {
 #[utoipa::path(get, path = "/v1/notices/refused", tag = "notices", security(("session" = [])), params(RefusedQuery),
     responses((status = 200, body = RefusedList)))]
 async fn refused(State(api): State<Api>, who: Who, Query(query): Query<RefusedQuery>) -> Result<Response, Problem> {
-    if query.sink.as_ref().is_some_and(|sink| sink.len() > NAME_BYTES_MAX) {
-        return Err(Problem::invalid("sink", format!("at most {NAME_BYTES_MAX} bytes")));
-    }
+    bounded([("sink", &query.sink)])?;
     let seal = Seal::new(&*api.core, &who.session, "notices/refused", &[query.sink.as_deref()]);
     let page = page(&seal, query.limit, query.page_token.as_deref())?;
     let filter = RefusedFilter { sink: query.sink, page };
@@ -81,14 +77,10 @@ async fn drop_refused(
 }
 
 fn check(chosen: &ChosenNotices) -> Result<(), Problem> {
-    let fits = |text: &String| !text.is_empty() && text.len() <= NAME_BYTES_MAX;
-    if !fits(&chosen.sink) {
-        return Err(Problem::invalid("sink", format!("1 to {NAME_BYTES_MAX} bytes")));
+    named("sink", Some(&chosen.sink))?;
+    let Some(keys) = &chosen.keys else { return Ok(()) };
+    if keys.is_empty() || keys.len() > KEYS_MAX {
+        return Err(Problem::invalid("keys", format!("1 to {KEYS_MAX} keys")));
     }
-    match &chosen.keys {
-        Some(keys) if keys.is_empty() || keys.len() > KEYS_MAX || !keys.iter().all(fits) => {
-            Err(Problem::invalid("keys", format!("1 to {KEYS_MAX} keys of 1 to {NAME_BYTES_MAX} bytes")))
-        }
-        _ => Ok(()),
-    }
+    keys.iter().try_for_each(|key| named("keys", Some(key)))
 }

@@ -5,7 +5,7 @@ use crate::guard::Api;
 use crate::page::Seal;
 use crate::problem::Problem;
 use crate::routes::json;
-use crate::routes::list::{page, seal_next};
+use crate::routes::list::{named, page, seal_next};
 use crate::types::{ChosenLetters, DeadLetterFilter, DeadLetterList, LettersDone, PipelineStatus};
 use axum::extract::State;
 use axum::response::Response;
@@ -15,8 +15,6 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// Bytes of a component's name, a reason's word and a letter's name.
-const NAME_BYTES_MAX: usize = 512;
 /// Names of one request.
 const IDS_MAX: usize = 500;
 
@@ -58,8 +56,8 @@ async fn dead_letters(
     who: Who,
     Query(query): Query<DeadLetterQuery>,
 ) -> Result<Response, Problem> {
-    check("component", query.component.as_deref())?;
-    check("code", query.code.as_deref())?;
+    named("component", query.component.as_deref())?;
+    named("code", query.code.as_deref())?;
     let about = [query.component.as_deref(), query.code.as_deref()];
     let seal = Seal::new(&*api.core, &who.session, "pipeline/dead-letters", &about);
     let page = page(&seal, query.limit, query.page_token.as_deref())?;
@@ -95,24 +93,15 @@ async fn drop_letters(
     json(StatusCode::OK, &api.core.drop_letters(&who.caller, &who.session, request.value).await?)
 }
 
-fn check(name: &'static str, text: Option<&str>) -> Result<(), Problem> {
-    match text {
-        Some(text) if text.is_empty() || text.len() > NAME_BYTES_MAX => {
-            Err(Problem::invalid(name, format!("1 to {NAME_BYTES_MAX} bytes")))
-        }
-        _ => Ok(()),
-    }
-}
-
 fn check_chosen(chosen: &ChosenLetters) -> Result<(), Problem> {
-    check("node", Some(&chosen.node))?;
-    check("component", chosen.component.as_deref())?;
-    check("code", chosen.code.as_deref())?;
+    named("node", Some(&chosen.node))?;
+    named("component", chosen.component.as_deref())?;
+    named("code", chosen.code.as_deref())?;
     if let Some(ids) = &chosen.ids {
         if ids.is_empty() || ids.len() > IDS_MAX {
             return Err(Problem::invalid("ids", format!("1 to {IDS_MAX} names")));
         }
-        ids.iter().try_for_each(|id| check("ids", Some(id)))?;
+        ids.iter().try_for_each(|id| named("ids", Some(id)))?;
     }
     let is_narrowed = chosen.ids.is_some() || chosen.component.is_some() || chosen.code.is_some();
     match is_narrowed != chosen.all {
