@@ -2,7 +2,7 @@
 
 use pipeline::runtime::{Monitor, Status};
 use pipeline::source::GAUGES as GAUGES_OF_SOURCES;
-use prometheus::{CounterVec, Encoder, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Counter, CounterVec, Encoder, IntGaugeVec, Opts, Registry, TextEncoder};
 
 /// The instruments of a running pipeline. Components are named by the configuration, so they are few.
 pub struct PipelineMetrics {
@@ -10,7 +10,7 @@ pub struct PipelineMetrics {
     registry: Registry,
     counters: Vec<(&'static str, f64, CounterVec)>,
     gauges: Vec<(&'static str, IntGaugeVec)>,
-    sources: IntCounterVec,
+    sources: CounterVec,
     sources_now: IntGaugeVec,
     dead_letters: IntGaugeVec,
 }
@@ -37,8 +37,8 @@ impl PipelineMetrics {
     pub fn new(monitor: Monitor) -> Self {
         let registry = Registry::new();
         let options = |name: &str, help: &str| Opts::new(format!("holdfast_pipeline_{name}"), help);
-        let counter = |name: &str, help: &str| {
-            let counter = CounterVec::new(options(name, help), &["component"]).expect("the name is well formed");
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let counter = CounterVec::new(options(name, help), labels).expect("the name is well formed");
             registry.register(Box::new(counter.clone())).expect("every name is registered once");
             counter
         };
@@ -47,12 +47,9 @@ impl PipelineMetrics {
             registry.register(Box::new(gauge.clone())).expect("every name is registered once");
             gauge
         };
-        let counters = COUNTERS.map(|(what, one, name, help)| (what, one, counter(name, help)));
+        let counters = COUNTERS.map(|(what, one, name, help)| (what, one, counter(name, help, &["component"])));
         let gauges = GAUGES.map(|(what, name, help)| (what, gauge(name, help, &["component"])));
-        let sources =
-            IntCounterVec::new(options("source_total", "What a source counts of its own."), &["component", "what"])
-                .expect("the name is well formed");
-        registry.register(Box::new(sources.clone())).expect("every name is registered once");
+        let sources = counter("source_total", "What a source counts of its own.", &["component", "what"]);
         let sources_now = gauge("source_now", "What a source has now: connections, files.", &["component", "what"]);
         let dead_letters =
             gauge("dead_letters", "Dead letters that are kept: bytes, and files that had to go.", &["what"]);
@@ -71,8 +68,7 @@ impl PipelineMetrics {
         for (component, counts) in &components {
             for (what, value) in counts.named() {
                 if let Some((_, one, counter)) = self.counters.iter().find(|(name, ..)| *name == what) {
-                    let counter = counter.with_label_values(&[&**component]);
-                    counter.inc_by((value as f64 * one - counter.get()).max(0.0));
+                    catch_up(&counter.with_label_values(&[&**component]), value as f64 * one);
                 } else if let Some((_, gauge)) = self.gauges.iter().find(|(name, _)| *name == what) {
                     gauge.with_label_values(&[&**component]).set(value.cast_signed());
                 }
@@ -84,8 +80,7 @@ impl PipelineMetrics {
                     self.sources_now.with_label_values(&[&**component, what]).set(value.cast_signed());
                     continue;
                 }
-                let counter = self.sources.with_label_values(&[&**component, what]);
-                counter.inc_by(value.saturating_sub(counter.get()));
+                catch_up(&self.sources.with_label_values(&[&**component, what]), *value as f64);
             }
         }
         for (what, value) in [("bytes", dead_letters_bytes), ("files_lost", dead_letters_files_lost)] {
@@ -95,4 +90,9 @@ impl PipelineMetrics {
         TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("writing to memory cannot fail");
         String::from_utf8(text).expect("the encoder writes text")
     }
+}
+
+/// What was counted elsewhere is so much by now.
+fn catch_up(counter: &Counter, to: f64) {
+    counter.inc_by((to - counter.get()).max(0.0));
 }
