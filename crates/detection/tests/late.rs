@@ -377,8 +377,8 @@ fn identities_beyond_the_budget_make_events_late_and_are_told() {
     }
     detector.step(NOW_MS + 10_000, Input::Tick, &mut effects);
     assert_eq!((detector.counts().remembered, detector.counts().forgotten_early), (4, 6));
-    let is_told = |effect: &Effect| matches!(effect, Effect::Alert(alert) if &*alert.rule.id == COVERAGE_DEGRADED);
-    assert!(effects.iter().any(is_told));
+    let is_told = |effect: &&Effect| matches!(effect, Effect::Alert(alert) if &*alert.rule.id == COVERAGE_DEGRADED);
+    assert_eq!(effects.iter().filter(is_told).count(), 1);
 }
 
 #[test]
