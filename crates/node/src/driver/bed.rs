@@ -33,7 +33,8 @@ pub(crate) const BEGIN_MS: u64 = 1_767_225_600_000;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-const CLUSTER: &str = r#"
+/// One region of one node.
+pub(crate) const CLUSTER: &str = r#"
 name = "test"
 environment = "development"
 partitions = 4

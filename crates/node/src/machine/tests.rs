@@ -1,5 +1,6 @@
 //! The state machine, step by step: what one entry does to records, changes, audit log and hashes.
 
+use crate::driver::bed::CLUSTER;
 use crate::driver::proposer::Entry;
 use crate::machine::command::{
     Act, ActChange, Command, Found, Idempotency, Must, Outcome, Read, Refusal, Select, Transact,
@@ -51,22 +52,7 @@ pub(super) struct Bed {
 
 impl Bed {
     pub(super) fn new(region: u16) -> Self {
-        let text = r#"
-            name = "test"
-            environment = "development"
-            partitions = 4
-            groups = 1
-            [[regions]]
-            id = 1
-            name = "eu"
-            [[regions.nodes]]
-            id = 1
-            name = "eu-1"
-            link = "127.0.0.1:1"
-            api = "127.0.0.1:2"
-            metrics = "127.0.0.1:3"
-        "#;
-        let cluster = Arc::new(Cluster::parse(text).expect("the description is sound"));
+        let cluster = Arc::new(Cluster::parse(CLUSTER).expect("the description is sound"));
         let space = MemoryEngine::new().space("data", &KEYSPACES).expect("memory does not fail");
         let ledger = Ledger::new(cluster, "eu", GroupId::new(0));
         let origin = Origin::new(RegionId::new(region), 0);
