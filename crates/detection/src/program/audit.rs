@@ -165,11 +165,14 @@ pub(crate) fn audit(
     slots: &mut Slots,
     origin: &mut Origin,
 ) -> Result<Intake, Odd> {
-    let line = std::str::from_utf8(line).map_err(|_| Odd)?.trim_end_matches([' ', '\n', '\r']);
+    let line = simdutf8::basic::from_utf8(line).map_err(|_| Odd)?.trim_end_matches([' ', '\n', '\r']);
     slots.begin(line);
     let mut record = Record { items: [None; KEYS.len()], slots, fields: fields.fields };
-    scan::read(line, path, &mut record)?;
+    let is_usual = scan::read(line, path, &mut record)?;
     let items = record.items;
+    if !is_usual {
+        slots.is_unusual();
+    }
     for (key, item) in KEYS.iter().zip(&items) {
         check(key, *item)?;
     }

@@ -161,12 +161,14 @@ pub(crate) fn ndjson(
     slots: &mut Slots,
     origin: &mut Origin,
 ) -> Result<Intake, Odd> {
-    let line = std::str::from_utf8(line).map_err(|_| Odd)?.trim_end_matches([' ', '\n', '\r']);
+    let line = simdutf8::basic::from_utf8(line).map_err(|_| Odd)?.trim_end_matches([' ', '\n', '\r']);
     slots.begin(line);
     paths.containers.clear();
     paths.others.clear();
     let mut sink = Json { slots, index, system, containers: &mut paths.containers, others: &mut paths.others };
-    scan::read(line, &mut paths.text, &mut sink)?;
+    if !scan::read(line, &mut paths.text, &mut sink)? {
+        slots.is_unusual();
+    }
     let time_ms = match system.times.iter().find(|field| slots.is_present(**field)) {
         Some(field) => time_ms(slots, *field)?,
         None => received_ms,

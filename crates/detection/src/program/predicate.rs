@@ -18,6 +18,8 @@ pub(crate) struct Predicate {
     field: FieldId,
     /// Whether any of its tests looks at folded text.
     folds: bool,
+    /// Whether any looks at the text as it is.
+    reads: bool,
     other: Option<FieldId>,
     test: Question,
 }
@@ -102,7 +104,8 @@ impl Predicates {
             .iter()
             .find_map(|matcher| if let Matcher::FieldReference { other, .. } = matcher { Some(*other) } else { None });
         let folds = matchers.iter().any(|matcher| matcher.is_folded());
-        self.all.push(Predicate { field, folds, other, test: question() });
+        let reads = matchers.iter().any(|matcher| !matcher.is_folded());
+        self.all.push(Predicate { field, folds, reads, other, test: question() });
         self.known.insert(key, place);
         place
     }
@@ -160,8 +163,9 @@ impl Predicate {
             Question::Null => slots.is_null(self.field),
             Question::Exists(wanted) => slots.is_present(self.field) == *wanted,
             Question::Reference(other, part, cased) => {
-                slots.ready(self.field, !cased);
-                slots.ready(*other, !cased);
+                for field in [self.field, *other] {
+                    if *cased { slots.ready(field) } else { slots.ready_folded(field) }
+                }
                 slots.texts(self.field).any(|(text, folded)| {
                     slots.texts(*other).any(|(other_text, other_folded)| {
                         if *cased { part.holds(text, other_text) } else { part.holds(folded, other_folded) }
@@ -172,7 +176,12 @@ impl Predicate {
                 if !slots.is_present(self.field) {
                     return false;
                 }
-                slots.ready(self.field, self.folds);
+                if self.folds {
+                    slots.ready_folded(self.field);
+                }
+                if self.reads {
+                    slots.ready(self.field);
+                }
                 slots.texts(self.field).any(|(text, folded)| choices.take(text, folded))
             }
         }

@@ -23,6 +23,11 @@ const SKIM_BYTES_MIN: usize = 4;
 /// Texts shorter than this are looked through byte by byte.
 const SKIM_TEXT_BYTES_MIN: usize = 24;
 
+/// Parts of a long text that are walked at once.
+const PARTS: usize = 4;
+/// Shorter parts are not worth it.
+const PART_BYTES_MIN: usize = 24;
+
 /// Bytes at the edge of a text by which literals are looked up.
 const EDGE_BYTES: usize = 4;
 
@@ -58,6 +63,8 @@ struct Literals {
     table: Option<DFA>,
     graph: Option<NFA>,
     rules: Vec<Literal>,
+    /// Bytes of the longest.
+    longest: usize,
     /// Whether a JSON line shows each literal as it is: it has no quote or slash, and is no part of a number.
     is_plain: bool,
 }
@@ -121,7 +128,7 @@ impl Probe {
         for (sign, mut rules) in signs {
             rules.sort_unstable();
             rules.dedup();
-            match sign {
+            match sign.shown() {
                 Sign::Present => present = rules,
                 Sign::Exact(text) => {
                     exact.insert(text.into_boxed_str(), rules.into_boxed_slice());
@@ -158,22 +165,22 @@ impl Probe {
         if !asks_whole && (self.literals.rules.is_empty() || self.is_not_in_line(slots)) {
             return;
         }
-        slots.ready(self.field, true);
-        for (_, folded) in slots.texts(self.field) {
+        slots.ready_shown(self.field);
+        for shown in slots.shown(self.field) {
             if !self.exact.is_empty()
-                && let Some(rules) = self.exact.get(folded)
+                && let Some(rules) = self.exact.get(shown)
             {
                 rules.iter().copied().for_each(&mut *tell);
             }
             if !self.networks.lengths.is_empty() {
-                self.networks.look(folded, tell);
+                self.networks.look(shown, tell);
             }
             if asks_edges {
-                let text = folded.as_bytes();
+                let text = shown.as_bytes();
                 self.starts.look(text.first_chunk(), tell, |literal| text.starts_with(literal));
                 self.ends.look(text.last_chunk(), tell, |literal| text.ends_with(literal));
             }
-            self.literals.look(folded.as_bytes(), tell);
+            self.literals.look(shown.as_bytes(), tell);
         }
     }
 
@@ -252,7 +259,8 @@ impl Literals {
             let is_shown = |byte: u8| (b' '..0x7f).contains(&byte) && !matches!(byte, b'"' | b'\\' | b'/');
             text.bytes().all(is_shown) && text.bytes().any(|byte| byte.is_ascii_lowercase() && byte != b'e')
         });
-        Some(Self { skim, table, graph, rules, is_plain })
+        let longest = literals.keys().map(String::len).max().unwrap_or(0);
+        Some(Self { skim, table, graph, rules, longest, is_plain })
     }
 
     fn size_bytes(&self) -> usize {
@@ -270,38 +278,105 @@ impl Literals {
         }
     }
 
-    /// Finds all literals, also those within others.
+    /// Finds all literals, also those within others. Each step waits for the memory that the one before it led to: of a
+    /// long text, several parts are walked at once, and their waits overlap. The parts do too, as no literal may lie
+    /// in none of them.
     fn walk(&self, automaton: &impl Automaton, text: &[u8], tell: &mut impl FnMut(u32)) {
-        let Ok(mut state) = automaton.start_state(Anchored::No) else { return };
-        let mut from = 0;
-        while let Some((place, found)) = advance(automaton, state, text, from) {
-            (state, from) = (found, place + 1);
-            for number in 0..automaton.match_len(state) {
-                let literal = &self.rules[automaton.match_pattern(state, number).as_usize()];
-                for (anchor, rule) in &literal.rules {
-                    let stands = match anchor {
-                        Anchor::Anywhere => true,
-                        Anchor::Start => place + 1 == literal.size,
-                        Anchor::End => place + 1 == text.len(),
-                    };
-                    if stands {
-                        tell(*rule);
-                    }
+        let overlap = self.longest.saturating_sub(1);
+        let size = (text.len() + (PARTS - 1) * overlap).div_ceil(PARTS);
+        if size < PART_BYTES_MIN || size * 2 > text.len() {
+            return self.walk_parts(automaton, text, [0], text.len(), tell);
+        }
+        let begins = std::array::from_fn(|part| (part * (size - overlap)).min(text.len() - size));
+        self.walk_parts::<PARTS>(automaton, text, begins, size, tell);
+    }
+
+    fn walk_parts<const N: usize>(
+        &self,
+        automaton: &impl Automaton,
+        text: &[u8],
+        begins: [usize; N],
+        size: usize,
+        tell: &mut impl FnMut(u32),
+    ) {
+        let Ok(start) = automaton.start_state(Anchored::No) else { return };
+        let parts = begins.map(|begin| &text[begin..begin + size]);
+        let (mut states, mut from) = ([start; N], 0);
+        while let Some(step) = advance(automaton, &mut states, &parts, size, from) {
+            from = step + 1;
+            for (begin, state) in begins.iter().zip(states) {
+                if automaton.is_match(state) {
+                    self.ends(automaton, state, begin + step + 1, text.len(), tell);
+                }
+            }
+        }
+    }
+
+    /// Literals end here.
+    fn ends(&self, automaton: &impl Automaton, state: StateID, end: usize, size: usize, tell: &mut impl FnMut(u32)) {
+        for number in 0..automaton.match_len(state) {
+            let literal = &self.rules[automaton.match_pattern(state, number).as_usize()];
+            for (anchor, rule) in &literal.rules {
+                let stands = match anchor {
+                    Anchor::Anywhere => true,
+                    Anchor::Start => end == literal.size,
+                    Anchor::End => end == size,
+                };
+                if stands {
+                    tell(*rule);
                 }
             }
         }
     }
 }
 
-/// Goes on to the next byte with which a literal ends. Apart, so that the state stays in a register.
+/// Goes on to the next step with which a literal may end in any of the parts, which are of one size. Apart, so that
+/// the states stay in registers.
 #[inline(never)]
-fn advance(automaton: &impl Automaton, state: StateID, text: &[u8], from: usize) -> Option<(usize, StateID)> {
-    let mut state = state;
-    for (place, byte) in text.get(from..)?.iter().enumerate() {
-        state = automaton.next_state(Anchored::No, state, *byte);
-        if automaton.is_special(state) && automaton.is_match(state) {
-            return Some((from + place, state));
+fn advance<const N: usize>(
+    automaton: &impl Automaton,
+    states: &mut [StateID; N],
+    parts: &[&[u8]; N],
+    size: usize,
+    from: usize,
+) -> Option<usize> {
+    let parts = parts.map(|part| &part[..size]);
+    let mut now = *states;
+    for step in from..size {
+        let mut is_special = false;
+        for (state, part) in now.iter_mut().zip(&parts) {
+            *state = automaton.next_state(Anchored::No, *state, part[step]);
+            is_special |= automaton.is_special(*state);
+        }
+        if is_special {
+            *states = now;
+            return Some(step);
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_literal_is_found_wherever_it_lies_in_a_long_text() {
+        let literal = "needle-of-some-length";
+        let anchors = [(Anchor::Anywhere, 0), (Anchor::Start, 1), (Anchor::End, 2)];
+        let of = |text: &str| (text.to_owned(), anchors.to_vec());
+        let literals = Literals::new(&BTreeMap::from([of(literal), of("le-of"), of("xx")])).unwrap();
+        for size in (literal.len()..300).chain([1_000, 1_001, 4_095]) {
+            for place in 0..=size - literal.len() {
+                let mut text = ".".repeat(size);
+                text.replace_range(place..place + literal.len(), literal);
+                let mut told = BTreeSet::new();
+                literals.look(text.as_bytes(), &mut |rule| drop(told.insert(rule)));
+                let mut expect = BTreeSet::from([0]);
+                expect.extend((place == 0).then_some(1));
+                expect.extend((place + literal.len() == size).then_some(2));
+                assert_eq!(told, expect, "at {place} of {size}");
+            }
+        }
+    }
 }

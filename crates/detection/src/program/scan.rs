@@ -17,8 +17,28 @@ const ELEMENTS_MAX: usize = 192;
 /// Most characters of a number that is not a plain one.
 const NUMBER_CHARACTERS_MAX: usize = 24;
 
+/// Words of eight bytes in which the end of a text is looked for first.
+const NEAR_WORDS: usize = 4;
 /// Bytes looked at before a decision: in one step each, many at a time.
 const CHUNK_BYTES: usize = 512;
+
+/// The first quote or backslash. Most are near: a word at a time finds these before a call to a faster search is made.
+fn end_of_run(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGHS: u64 = u64::from_le_bytes([0x80; 8]);
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+    let (words, _) = bytes.as_chunks::<8>();
+    for (number, word) in words.iter().take(NEAR_WORDS).enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The lowest bit that is set is right; those above it need not be.
+        let found = zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')));
+        if found != 0 {
+            return Some(number * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let near = words.len().min(NEAR_WORDS) * 8;
+    Some(near + memchr2(b'"', b'\\', &bytes[near..])?)
+}
 
 /// Who is told.
 pub(crate) trait Sink {
@@ -28,8 +48,9 @@ pub(crate) trait Sink {
     fn container(&mut self, path: &str, array: u32, is_object: bool) -> Result<(), Odd>;
 }
 
-/// Reads a line that is one JSON object; items are places in that line.
-pub(crate) fn read(line: &str, path: &mut String, sink: &mut impl Sink) -> Result<(), Odd> {
+/// Reads a line that is one JSON object; items are places in that line. Whether all
+/// escapes are the usual ones.
+pub(crate) fn read(line: &str, path: &mut String, sink: &mut impl Sink) -> Result<bool, Odd> {
     let bytes = line.as_bytes();
     // Inside strings they must be escaped, and between tokens of one line nobody writes them.
     let is_control = |chunk: &[u8]| chunk.iter().fold(false, |found, byte| found | (*byte < 0x20));
@@ -37,12 +58,12 @@ pub(crate) fn read(line: &str, path: &mut String, sink: &mut impl Sink) -> Resul
         return Err(Odd);
     }
     path.clear();
-    let mut reader = Reader { line, bytes, at: 0, path, arrays: 0, values: 0, elements: 0, sink };
+    let mut reader = Reader { line, bytes, at: 0, path, arrays: 0, values: 0, elements: 0, is_usual: true, sink };
     reader.space();
     reader.expect(b'{')?;
     reader.object(0, 0)?;
     reader.space();
-    if reader.at == bytes.len() { Ok(()) } else { Err(Odd) }
+    if reader.at == bytes.len() { Ok(reader.is_usual) } else { Err(Odd) }
 }
 
 struct Reader<'a, S> {
@@ -53,6 +74,8 @@ struct Reader<'a, S> {
     arrays: u32,
     values: usize,
     elements: usize,
+    /// No escape is one that could be left out, or the number of a character.
+    is_usual: bool,
     sink: &'a mut S,
 }
 
@@ -190,7 +213,7 @@ impl<S: Sink> Reader<'_, S> {
         let mut escaped = false;
         loop {
             let rest = self.bytes.get(self.at..).ok_or(Odd)?;
-            let place = memchr2(b'"', b'\\', rest).ok_or(Odd)?;
+            let place = end_of_run(rest).ok_or(Odd)?;
             if rest[place] == b'"' {
                 let end = self.at + place;
                 self.at = end + 1;
@@ -198,7 +221,11 @@ impl<S: Sink> Reader<'_, S> {
             }
             escaped = true;
             match rest.get(place + 1) {
-                Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += place + 2,
+                Some(b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += place + 2,
+                Some(b'/') => {
+                    self.is_usual = false;
+                    self.at += place + 2;
+                }
                 Some(b'u') => {
                     let digits = rest.get(place + 2..place + 6).ok_or(Odd)?;
                     // Half a pair of surrogates needs the other half.
@@ -206,6 +233,7 @@ impl<S: Sink> Reader<'_, S> {
                     if is_half || !digits.iter().all(u8::is_ascii_hexdigit) {
                         return Err(Odd);
                     }
+                    self.is_usual = false;
                     self.at += place + 6;
                 }
                 _ => return Err(Odd),
@@ -242,5 +270,25 @@ impl<S: Sink> Reader<'_, S> {
             return Err(Odd);
         }
         Ok(Item::new(start, self.at, kind))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_quote_or_backslash_is_found_wherever_it_is() {
+        // Bytes that differ from those looked for by one bit or by one.
+        for other in [b'a', b'!', b'#', b'\'', b'[', b']', 0x7f, 0x80, 0xa2, 0xdc, 0xff] {
+            for size in 0..80 {
+                let mut bytes = vec![other; size];
+                assert_eq!(end_of_run(&bytes), None);
+                for place in (0..size).rev() {
+                    bytes[place] = if place % 3 == 0 { b'\\' } else { b'"' };
+                    assert_eq!(end_of_run(&bytes), Some(place), "{other} {size}");
+                }
+            }
+        }
     }
 }

@@ -42,16 +42,36 @@ pub(crate) struct Item {
     pub(crate) start: u32,
     pub(crate) end: u32,
     pub(crate) kind: Kind,
-    folded_start: u32,
-    folded_end: u32,
+    folded: Part,
+    shown: Part,
     /// The next value of the same field.
     next: u32,
 }
 
+/// Where something lies in the arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part {
+    start: u32,
+    end: u32,
+}
+
+impl Part {
+    const NONE: Self = Self { start: NONE, end: NONE };
+
+    fn new(start: usize, end: usize) -> Self {
+        let place = |place| u32::try_from(place).expect("events are far smaller than 4 GiB");
+        Self { start: place(start), end: place(end) }
+    }
+
+    fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
 impl Item {
     pub(crate) fn new(start: usize, end: usize, kind: Kind) -> Self {
-        let place = |place| u32::try_from(place).expect("events are far smaller than 4 GiB");
-        Self { start: place(start), end: place(end), kind, folded_start: NONE, folded_end: NONE, next: NONE }
+        let Part { start, end } = Part::new(start, end);
+        Self { start, end, kind, folded: Part::NONE, shown: Part::NONE, next: NONE }
     }
 }
 
@@ -91,8 +111,12 @@ pub(crate) struct Slots {
     slots: Vec<Slot>,
     touched: Vec<u32>,
     line_end: usize,
-    /// The line in lower case, once it was asked for.
-    line: Option<Range<usize>>,
+    /// The line shows every value.
+    is_line_whole: bool,
+    /// Its escapes are those that [`shown`] writes.
+    is_line_usual: bool,
+    /// Where the line begins in lower case, once that was asked for, and whether all of it is ASCII.
+    lowered: Option<(usize, bool)>,
 }
 
 impl Slots {
@@ -109,29 +133,41 @@ impl Slots {
         self.arena.clear();
         self.arena.push_str(line);
         self.line_end = line.len();
-        self.line = None;
+        (self.is_line_whole, self.is_line_usual) = (!line.is_empty(), true);
+        self.lowered = None;
     }
 
     /// The event's line, its ASCII in lower case, where every ASCII text without quotes and slashes that is in a value
     /// stands as it is.
     pub(crate) fn plain_line(&mut self) -> Option<&str> {
-        if self.line.is_none() {
-            let line = &self.arena[..self.line_end];
-            let holds = |text: &str| memchr::memmem::find(line.as_bytes(), text.as_bytes()).is_some();
-            if line.is_empty() || holds("\\u") || (!line.is_ascii() && FOLDED_TO_ASCII.into_iter().any(holds)) {
-                return None;
-            }
-            let start = self.arena.len();
-            self.arena.extend_from_within(..self.line_end);
-            self.arena[start..].make_ascii_lowercase();
-            self.line = Some(start..self.arena.len());
+        if !self.is_line_whole || !self.is_line_usual {
+            return None;
         }
-        self.line.clone().map(|line| &self.arena[line])
+        let (start, is_ascii) = self.lowered();
+        let (line, lowered) = (&self.arena.as_bytes()[..self.line_end], &self.arena[start..start + self.line_end]);
+        let holds = |text: &str| memchr::memmem::find(line, text.as_bytes()).is_some();
+        (is_ascii || !FOLDED_TO_ASCII.into_iter().any(holds)).then_some(lowered)
     }
 
     /// The line no longer shows every value.
     pub(crate) fn forget_line(&mut self) {
-        (self.line_end, self.line) = (0, None);
+        self.is_line_whole = false;
+    }
+
+    /// The line has escapes that nobody needs, such as numbers of characters.
+    pub(crate) fn is_unusual(&mut self) {
+        self.is_line_usual = false;
+    }
+
+    /// Where the line begins in lower case, and whether all of it is ASCII: made once for all values, which are most of
+    /// it.
+    fn lowered(&mut self) -> (usize, bool) {
+        *self.lowered.get_or_insert_with(|| {
+            let start = self.arena.len();
+            self.arena.extend_from_within(..self.line_end);
+            self.arena[start..].make_ascii_lowercase();
+            (start, self.arena.as_bytes()[..self.line_end].is_ascii())
+        })
     }
 
     /// Takes in all of an event.
@@ -159,7 +195,8 @@ impl Slots {
             Value::Null => self.push_text(id, "", Kind::Null),
             Value::String(text) => self.push_text(id, text, Kind::Text),
             Value::Bool(flag) => self.push_text(id, if *flag { "true" } else { "false" }, Kind::Flag),
-            other => self.push_text(id, &other.to_string(), Kind::Number),
+            Value::Number(number) => self.push_text(id, &number.to_string(), Kind::Number),
+            other => self.push_text(id, &other.to_string(), Kind::Text),
         }
     }
 
@@ -247,52 +284,126 @@ impl Slots {
         Places { items: &self.items, next, all: false }
     }
 
-    /// The values of a field that are not null: as they are, and folded. The field must be ready.
+    /// The values of a field that are not null: as they are, and folded, each empty unless it was made ready.
     pub(crate) fn texts(&self, field: FieldId) -> impl Iterator<Item = (&str, &str)> {
         self.places(field).map(|place| self.items[place]).filter(|item| item.kind != Kind::Null).map(|item| {
-            let folded = if item.folded_start == NONE {
-                ""
-            } else {
-                &self.arena[item.folded_start as usize..item.folded_end as usize]
-            };
-            (self.range(item), folded)
+            let text = if item.kind == Kind::Escaped { "" } else { self.range(item) };
+            (text, self.part(item.folded))
         })
     }
 
-    /// Unescapes the values of a field, and folds them if asked to.
-    pub(crate) fn ready(&mut self, field: FieldId, folded: bool) {
+    /// The values of a field that are not null, folded, as JSON shows them: what [`shown`] makes of them. Empty unless
+    /// they were made ready.
+    pub(crate) fn shown(&self, field: FieldId) -> impl Iterator<Item = &str> {
+        let items = self.places(field).map(|place| self.items[place]).filter(|item| item.kind != Kind::Null);
+        items.map(|item| self.part(item.shown))
+    }
+
+    fn part(&self, part: Part) -> &str {
+        if part == Part::NONE { "" } else { &self.arena[part.range()] }
+    }
+
+    /// Unescapes the values of a field.
+    pub(crate) fn ready(&mut self, field: FieldId) {
+        self.each(field, Self::ready_item);
+    }
+
+    /// Folds the values of a field.
+    pub(crate) fn ready_folded(&mut self, field: FieldId) {
+        self.each(field, Self::fold_item);
+    }
+
+    /// Folds the values of a field, but leaves them escaped: most are never unescaped.
+    pub(crate) fn ready_shown(&mut self, field: FieldId) {
+        self.each(field, Self::show_item);
+    }
+
+    fn each(&mut self, field: FieldId, act: impl Fn(&mut Self, usize)) {
         if field == FieldId::ANY {
-            (0..self.items.len()).for_each(|place| self.ready_item(place, folded));
+            (0..self.items.len()).for_each(|place| act(self, place));
             return;
         }
         let mut place = self.slots.get(field.0 as usize).map_or(NONE, |slot| slot.first);
         while place != NONE {
-            self.ready_item(place as usize, folded);
+            act(self, place as usize);
             place = self.items[place as usize].next;
         }
     }
 
-    fn ready_item(&mut self, place: usize, folded: bool) {
-        let mut item = self.items[place];
-        if item.kind == Kind::Escaped {
-            let start = self.arena.len();
-            self.unescape(item.start as usize, item.end as usize);
-            item.start = u32::try_from(start).unwrap_or(NONE);
-            item.end = u32::try_from(self.arena.len()).unwrap_or(NONE);
-            item.kind = Kind::Text;
-            self.items[place] = item;
-        }
-        if !folded || item.folded_start != NONE {
+    fn ready_item(&mut self, place: usize) {
+        let item = self.items[place];
+        if item.kind != Kind::Escaped {
             return;
         }
         let start = self.arena.len();
-        self.fold(item.start as usize, item.end as usize);
-        self.items[place].folded_start = u32::try_from(start).unwrap_or(NONE);
-        self.items[place].folded_end = u32::try_from(self.arena.len()).unwrap_or(NONE);
+        self.unescape(item.start as usize, item.end as usize, false);
+        let text = Item::new(start, self.arena.len(), Kind::Text);
+        self.items[place] = Item { start: text.start, end: text.end, kind: Kind::Text, ..item };
+    }
+
+    fn fold_item(&mut self, place: usize) {
+        let item = self.items[place];
+        if item.folded != Part::NONE {
+            return;
+        }
+        let lowered = self.lowered_item(item);
+        self.items[place].folded = match lowered {
+            Some(lowered) if item.kind == Kind::Escaped => {
+                let start = self.arena.len();
+                self.unescape(lowered.start as usize, lowered.end as usize, true);
+                Part::new(start, self.arena.len())
+            }
+            Some(lowered) => lowered,
+            None => {
+                self.ready_item(place);
+                let Item { start, end, .. } = self.items[place];
+                self.fold(start as usize, end as usize)
+            }
+        };
+    }
+
+    fn show_item(&mut self, place: usize) {
+        let item = self.items[place];
+        if item.shown != Part::NONE {
+            return;
+        }
+        self.items[place].shown = match self.lowered_item(item) {
+            Some(lowered) if self.is_line_usual || item.kind != Kind::Escaped => lowered,
+            None if self.is_line_usual && item.end as usize <= self.line_end => {
+                self.fold(item.start as usize, item.end as usize)
+            }
+            _ => {
+                self.fold_item(place);
+                let folded = self.items[place].folded;
+                match escaped(&self.arena[folded.range()]) {
+                    None => folded,
+                    Some(text) => {
+                        let start = self.arena.len();
+                        self.arena.push_str(&text);
+                        Part::new(start, self.arena.len())
+                    }
+                }
+            }
+        };
+    }
+
+    /// Where an item stands in lower case already, but for its escapes.
+    fn lowered_item(&mut self, item: Item) -> Option<Part> {
+        if matches!(item.kind, Kind::Number | Kind::Flag | Kind::Null) {
+            return Some(Part { start: item.start, end: item.end });
+        }
+        let (start, end) = (item.start as usize, item.end as usize);
+        if end > self.line_end {
+            return None;
+        }
+        let (lowered, is_ascii) = self.lowered();
+        let is_ascii = is_ascii || self.arena.as_bytes()[start..end].is_ascii();
+        is_ascii.then(|| Part::new(lowered + start, lowered + end))
     }
 
     /// Appends a text in lower case, runs of ASCII many bytes at a time.
-    fn fold(&mut self, mut from: usize, end: usize) {
+    fn fold(&mut self, mut from: usize, end: usize) -> Part {
+        let begin = self.arena.len();
         while from < end {
             let rest = &self.arena.as_bytes()[from..end];
             let is_other = |byte: &u8| !byte.is_ascii();
@@ -306,10 +417,12 @@ impl Slots {
                 from += character.len_utf8();
             }
         }
+        Part::new(begin, self.arena.len())
     }
 
-    /// Appends a JSON string's text. The reader has seen that its escapes are sound.
-    fn unescape(&mut self, start: usize, end: usize) {
+    /// Appends a JSON string's text, or where that is in lower case already, its folded text. The reader has seen that
+    /// its escapes are sound.
+    fn unescape(&mut self, start: usize, end: usize, folds: bool) {
         let mut from = start;
         while let Some(slash) = memchr::memchr(b'\\', &self.arena.as_bytes()[from..end]) {
             let slash = from + slash;
@@ -324,7 +437,12 @@ impl Slots {
                 b'u' => {
                     from = slash + 6;
                     let unit = self.arena.get(slash + 2..from).and_then(|digits| u32::from_str_radix(digits, 16).ok());
-                    unit.and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER)
+                    let character = unit.and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
+                    if folds {
+                        self.arena.extend(fold_character(character));
+                        continue;
+                    }
+                    character
                 }
                 other => char::from(other),
             };
@@ -332,6 +450,36 @@ impl Slots {
         }
         self.arena.extend_from_within(from..end);
     }
+}
+
+/// A text as JSON shows it, with the escapes that everyone writes and no others.
+pub(crate) fn shown(text: &str) -> String {
+    escaped(text).unwrap_or_else(|| text.to_owned())
+}
+
+/// The same; nothing where it is the text itself.
+fn escaped(text: &str) -> Option<String> {
+    let letter = |byte| match byte {
+        b'"' | b'\\' => Some(char::from(byte)),
+        b'\n' => Some('n'),
+        b'\r' => Some('r'),
+        b'\t' => Some('t'),
+        0x8 => Some('b'),
+        0xc => Some('f'),
+        _ => None,
+    };
+    let count = text.bytes().filter(|byte| letter(*byte).is_some()).count();
+    if count == 0 {
+        return None;
+    }
+    let mut shown = String::with_capacity(text.len() + count);
+    for character in text.chars() {
+        match u8::try_from(character).ok().and_then(letter) {
+            Some(letter) => shown.extend(['\\', letter]),
+            None => shown.push(character),
+        }
+    }
+    Some(shown)
 }
 
 struct Places<'a> {
@@ -377,6 +525,14 @@ mod tests {
             slots.begin(text);
             slots.fold(0, text.len());
             assert_eq!(&slots.arena[text.len()..], fold(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn texts_are_shown_as_in_json() {
+        for text in ["", "plain", "C:\\Users\\x", "\"q\"", "a\r\nb\tc\u{8}\u{c}", "é\u{7f}/"] {
+            let json = serde_json::to_string(text).unwrap();
+            assert_eq!(shown(text), json[1..json.len() - 1]);
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use super::literal;
 use super::probe::prefix_of;
+use super::slots::shown;
 use crate::sigma::FieldId;
 use crate::sigma::matcher::{Matcher, Node, Test};
 use crate::sigma::pattern::Pattern;
@@ -19,6 +20,17 @@ pub(super) enum Sign {
     Network(bool, u8, u128),
     /// The field's folded text holds this.
     Within(String, Anchor),
+}
+
+impl Sign {
+    /// The same in a text as JSON shows it.
+    pub(super) fn shown(self) -> Self {
+        match self {
+            Self::Exact(text) => Self::Exact(shown(&text)),
+            Self::Within(text, anchor) => Self::Within(shown(&text), anchor),
+            Self::Present | Self::Network(..) => self,
+        }
+    }
 }
 
 /// Where in the text.
