@@ -27,7 +27,6 @@ use events::{BEGIN_MS, EVENTS_PER_MS};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
 /// Ticks of the detector, in events.
 const TICK_EVERY: usize = 1_000 * EVENTS_PER_MS as usize;
@@ -199,9 +198,9 @@ struct Rules {
 impl Rules {
     fn load(load: impl FnOnce() -> Result<(RuleSet, Vec<RuleError>)>) -> Result<Self> {
         let before = memory_bytes();
-        let begun = thread_seconds()?;
+        let begun = thread_seconds();
         let (set, errors) = load()?;
-        let load_ms = (thread_seconds()? - begun) * 1e3;
+        let load_ms = (thread_seconds() - begun) * 1e3;
         let bytes = before.zip(memory_bytes()).map(|(before, after)| after.saturating_sub(before));
         if let Some(error) = errors.first() {
             bail!("{error}");
@@ -233,9 +232,9 @@ impl Rules {
     /// All events once, through a detector without state.
     fn round(&self, raws: &[RawEvent], rate: &mut Rate) -> Result<()> {
         let mut detector = self.detector();
-        let begun = thread_seconds()?;
+        let begun = thread_seconds();
         rate.alerts = feed(&mut detector, raws, &mut |_| {})?;
-        rate.per_cpu_second.push(raws.len() as f64 / (thread_seconds()? - begun).max(1e-6));
+        rate.per_cpu_second.push(raws.len() as f64 / (thread_seconds() - begun).max(1e-6));
         Ok(())
     }
 }
@@ -278,15 +277,10 @@ fn memory_bytes() -> Option<u64> {
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1_024)
 }
 
-/// Processor time of this thread; wall time where the kernel does not tell.
-fn thread_seconds() -> Result<f64> {
-    static BEGAN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    let began = BEGAN.get_or_init(Instant::now);
-    let Ok(text) = std::fs::read_to_string("/proc/thread-self/schedstat") else {
-        return Ok(began.elapsed().as_secs_f64());
-    };
-    let nanoseconds: f64 = text.split(' ').next().and_then(|field| field.parse().ok()).context("schedstat")?;
-    Ok(nanoseconds / 1e9)
+/// Processor time of this thread.
+fn thread_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 #[cfg(test)]

@@ -40,16 +40,16 @@ pub(super) fn run(
     let mut changed = BTreeMap::new();
     let mut detector = Detector::new(load()?.0, Options::default());
     feed(&mut detector, first, &mut |effect| count(effect, &mut changed))?;
-    let begun = thread_seconds()?;
+    let begun = thread_seconds();
     let (rules, errors) = load()?;
-    let load_ms = (thread_seconds()? - begun) * 1e3;
+    let load_ms = (thread_seconds() - begun) * 1e3;
     if let Some(error) = errors.first() {
         bail!("{error}");
     }
     let count_of_rules = rules.rules().len() + rules.correlations().len();
-    let begun = thread_seconds()?;
+    let begun = thread_seconds();
     let reloaded = detector.reload(rules);
-    let pause_ms = (thread_seconds()? - begun) * 1e3;
+    let pause_ms = (thread_seconds() - begun) * 1e3;
     ensure!(reloaded.begun + reloaded.dropped == 0, "{kind}: state was lost: {reloaded:?}");
     feed(&mut detector, second, &mut |effect| count(effect, &mut changed))?;
     let lost = apart(&undisturbed, &changed);

@@ -52,16 +52,30 @@ fn latency(out: &mut impl Write, all: &[Latency]) -> Result {
     if all.is_empty() {
         return Ok(());
     }
-    writeln!(out, "\nAt half of that rate, from when an event was due until it was judged:\n")?;
     writeln!(
         out,
-        "| events | rules | offered a second | p50 µs | p99 µs | target | p99.9 µs | longest µs |\n|---|--:|--:|--:|--:|--:|--:|--:|"
+        "\nAt half of that rate, from when an event was due until it was judged; *arithmetic*: the same in turn with it, \
+         for steps of arithmetic that take as long as an event does:\n"
+    )?;
+    writeln!(
+        out,
+        "| events | rules | offered a second | p50 µs | p99 µs | target | p99.9 µs | longest µs | arithmetic: p99 µs | p99.9 µs |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     )?;
     for one in all {
         writeln!(
             out,
-            "| {} {} | {} | {:.0} | {:.1} | {:.1} | < 1000 | {:.1} | {:.0} |",
-            one.events, one.kind, one.rules, one.per_second, one.p50_us, one.p99_us, one.p999_us, one.max_us
+            "| {} {} | {} | {:.0} | {:.1} | {:.1} | < 1000 | {:.1} | {:.0} | {:.1} | {:.1} |",
+            one.events,
+            one.kind,
+            one.rules,
+            one.per_second,
+            one.p50_us,
+            one.p99_us,
+            one.p999_us,
+            one.max_us,
+            one.machine_p99_us,
+            one.machine_p999_us
         )?;
     }
     Ok(())
@@ -155,6 +169,8 @@ mod tests {
                 p99_us: 2.5,
                 p999_us: 5.0,
                 max_us: 9.9,
+                machine_p99_us: 2.4,
+                machine_p999_us: 4.5,
             }],
             values: vec![
                 Values { distinct: 100, below_ns: 1000.0, above_ns: 2000.0, disorder_ns: 3000.0 },
@@ -168,7 +184,7 @@ mod tests {
         for line in [
             "| 10 events | 400 | 2 + 1 | Holdfast | 2 | 1 – 3 |  | 3 | 12 | – |",
             "| 10 events | 400 | 2 + 1 | rsigma | 1 | 1 – 1 | **2.00** | 3 | 12 | 1.5 |",
-            "| 9 events | 3 | 50000 | 1.2 | 2.5 | < 1000 | 5.0 | 10 |",
+            "| 9 events | 3 | 50000 | 1.2 | 2.5 | < 1000 | 5.0 | 10 | 2.4 | 4.5 |",
             "| 1000 | 1100 (× 1.1) | 3000 (× 1.5) | 30000 (× 10.0) |",
             "| events | 3 | 700 | < 1000 | 1.2 | 4 | 1 |",
             "Rules matched on the same 10 events, by id, beside rsigma: 5 by both, 42 by one alone.",

@@ -11,6 +11,7 @@ use detection::rules::RuleSet;
 use detection::{Alert, AlertId, Event};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// How far before and after the span events are read at most: as far as the rules reach, up to this.
@@ -50,7 +51,7 @@ pub struct Hunt {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Found {
     /// Alerts that stand, by the time of their last event.
-    pub alerts: Vec<Alert>,
+    pub alerts: Vec<Arc<Alert>>,
     /// Whether there were more than [`ALERTS_MAX`], or larger ones than [`ALERTS_BYTES_MAX`].
     pub truncated: bool,
     /// Bytes of the alerts, about.
@@ -111,7 +112,7 @@ pub fn run(archive: &Archive, hunt: Hunt, limits: Limits, progress: &Progress) -
 struct Alerts {
     span: Span,
     only: BTreeSet<String>,
-    standing: BTreeMap<AlertId, Alert>,
+    standing: BTreeMap<AlertId, Arc<Alert>>,
     size_bytes: usize,
     truncated: bool,
 }
@@ -135,7 +136,7 @@ impl Alerts {
         self.span.contains(alert.last_ms) && (self.only.is_empty() || self.only.contains(alert.rule.id.as_ref()))
     }
 
-    fn add(&mut self, alert: Alert) {
+    fn add(&mut self, alert: Arc<Alert>) {
         if self.standing.contains_key(&alert.id) {
             return;
         }

@@ -191,8 +191,8 @@ pub struct Alert {
     pub group_key: BTreeMap<String, String>,
     /// Whom its events concern.
     pub entities: BTreeSet<Entity>,
-    /// The minimal satisfying set of events, by time.
-    pub events: Vec<EventSummary>,
+    /// The minimal satisfying set of events, by time; there may be thousands, and others hold them too.
+    pub events: Vec<Arc<EventSummary>>,
     /// When the first of them happened.
     pub first_ms: u64,
     /// When the last of them happened.
@@ -217,14 +217,17 @@ impl Alert {
         rule: RuleReference,
         severity: Severity,
         group_key: BTreeMap<String, String>,
-        events: Vec<EventSummary>,
+        events: impl IntoIterator<Item = impl Into<Arc<EventSummary>>>,
     ) -> Self {
+        let events: Vec<Arc<EventSummary>> = events.into_iter().map(Into::into).collect();
         let mut hash = Digest::new("holdfast alert 1");
         hash.part(tenant.as_bytes()).part(rule.id.as_bytes()).part(rule.semantic_hash.as_bytes());
         for (field, value) in &group_key {
             hash.part(field.as_bytes()).part(value.as_bytes());
         }
-        let ids: BTreeSet<EventId> = events.iter().map(|event| event.id).collect();
+        let mut ids: Vec<EventId> = events.iter().map(|event| event.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
         hash.part(b"events");
         for id in &ids {
             hash.part(id.as_bytes());
@@ -235,7 +238,7 @@ impl Alert {
             rule,
             severity,
             group_key,
-            entities: events.iter().flat_map(|event| event.entities.iter().cloned()).collect(),
+            entities: distinct(&events),
             first_ms: events.iter().map(|event| event.time_ms).min().unwrap_or_default(),
             last_ms: events.iter().map(|event| event.time_ms).max().unwrap_or_default(),
             events,
@@ -245,4 +248,15 @@ impl Alert {
             entities_left_out: 0,
         }
     }
+}
+
+/// Whom events concern: few, however many the events.
+fn distinct(events: &[Arc<EventSummary>]) -> BTreeSet<Entity> {
+    let mut entities = BTreeSet::new();
+    for entity in events.iter().flat_map(|event| &event.entities) {
+        if !entities.contains(entity) {
+            entities.insert(entity.clone());
+        }
+    }
+    entities
 }

@@ -52,7 +52,7 @@ pub enum Input {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// A rule is satisfied. Store it under its id: the same alert may be raised again by a replay.
-    Alert(Alert),
+    Alert(Arc<Alert>),
     /// An event that came late changed which events a burst begins with: `old` no longer stands, `by` does.
     Superseded {
         /// The alert that no longer stands.
@@ -298,11 +298,11 @@ impl Detector {
                     rule.header.reference.clone(),
                     rule.header.severity,
                     BTreeMap::new(),
-                    vec![summary.as_ref().clone()],
+                    [Arc::clone(&summary)],
                 );
                 alert.late = is_late;
                 alert.clamped = is_clamped;
-                self.raise(rule.header.shadow, alert, effects);
+                self.raise(rule.header.shadow, Arc::new(alert), effects);
             }
             let key = OrderKey {
                 time_ms: event.time_ms,
@@ -378,7 +378,9 @@ impl Detector {
                     (correlation, group, outcome)
                 }
             };
-            outcome.raised.iter_mut().for_each(|alert| alert.late = source.is_late);
+            if source.is_late {
+                outcome.raised.iter_mut().for_each(|alert| Arc::make_mut(alert).late = true);
+            }
             self.follow(now_ms, correlation, &group, outcome, &mut work, effects);
         }
         self.make_room(now_ms, effects);
@@ -449,7 +451,7 @@ impl Detector {
         let is_shadow = self.correlators[correlation].plan.header.shadow;
         let mut held = BTreeSet::new();
         for alert in &outcome.raised {
-            if !self.raise(is_shadow, alert.clone(), effects) {
+            if !self.raise(is_shadow, Arc::clone(alert), effects) {
                 held.insert(alert.id);
             }
         }

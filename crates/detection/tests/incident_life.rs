@@ -312,8 +312,7 @@ fn the_largest_alert_and_the_longest_texts_are_stored_or_refused() {
         entities: std::collections::BTreeSet::clone(&entities),
     };
     let small = alert(1, NOW_MS, Severity::Low, &[(User, "ann")]);
-    let large =
-        detection::Alert::new(small.tenant, small.rule, small.severity, small.group_key, (0..9).map(summary).collect());
+    let large = detection::Alert::new(small.tenant, small.rule, small.severity, small.group_key, (0..9).map(summary));
     let (incident, entry) = step(&mut desk, NOW_MS, Input::Alert(large));
     assert!(entry.change.encode().is_ok());
     let comment = |bytes: usize, with: &str| Act::Comment { text: with.repeat(bytes) };

@@ -11,6 +11,7 @@ use detection::{Alert, AlertId, Event};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 use support::{NOW_MS, audit, feed};
 
 const SHARED: &str = "title: Denied\nname: denied\nlogsource: {product: holdfast}\ndetection: {s: {api.operation: denied}, condition: s}\nalerts: true\n---\n\
@@ -51,7 +52,7 @@ fn denials(tenant: &str, from: u64, count: u64) -> Vec<Event> {
     (from..from + count).map(|n| audit(n, n * 1_000, body.clone())).collect()
 }
 
-fn by_tenant(alerts: &BTreeMap<AlertId, Alert>) -> BTreeMap<(String, String), usize> {
+fn by_tenant(alerts: &BTreeMap<AlertId, Arc<Alert>>) -> BTreeMap<(String, String), usize> {
     let mut counts = BTreeMap::new();
     for alert in alerts.values() {
         *counts.entry((alert.tenant.to_string(), alert.rule.id.to_string())).or_default() += 1;
@@ -59,11 +60,11 @@ fn by_tenant(alerts: &BTreeMap<AlertId, Alert>) -> BTreeMap<(String, String), us
     counts
 }
 
-fn run(rules: &RuleSet, events: Vec<Event>) -> BTreeMap<AlertId, Alert> {
+fn run(rules: &RuleSet, events: Vec<Event>) -> BTreeMap<AlertId, Arc<Alert>> {
     feed(&mut Detector::new(rules.clone(), Options::default()), events).alerts
 }
 
-fn count(alerts: &BTreeMap<AlertId, Alert>, tenant: &str, rule: &str) -> usize {
+fn count(alerts: &BTreeMap<AlertId, Arc<Alert>>, tenant: &str, rule: &str) -> usize {
     by_tenant(alerts).get(&(tenant.to_owned(), rule.to_owned())).copied().unwrap_or(0)
 }
 

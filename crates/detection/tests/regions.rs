@@ -97,8 +97,9 @@ fn arrived(region: usize, place: usize, tuple: &Tuple) -> Event {
 fn alerts(rules: RuleSet, events: impl IntoIterator<Item = Event>) -> BTreeSet<(String, Vec<EventId>)> {
     let options = Options { allowed_lateness_ms: 100_000_000, ..Options::default() };
     let net = feed(&mut Detector::new(rules, options), events);
-    let alert =
-        |alert: detection::Alert| (alert.rule.id.to_string(), alert.events.iter().map(|event| event.id).collect());
+    let alert = |alert: std::sync::Arc<detection::Alert>| {
+        (alert.rule.id.to_string(), alert.events.iter().map(|event| event.id).collect())
+    };
     net.alerts.into_values().map(alert).filter(|(rule, _)| rule != "here").collect()
 }
 

@@ -30,7 +30,7 @@ fn alert() -> Alert {
         entities: [address.clone()].into(),
     };
     let key = BTreeMap::from([("src_endpoint.ip".to_owned(), "203.0.113.9".to_owned())]);
-    Alert::new("acme".into(), rule, Severity::High, key, (0..60).map(event).collect())
+    Alert::new("acme".into(), rule, Severity::High, key, (0..60).map(event))
 }
 
 /// What every finding is, beside what OCSF's schema wants of it.

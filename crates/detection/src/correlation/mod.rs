@@ -365,8 +365,7 @@ fn alert_maker<'a>(
 ) -> impl Fn(&[Arc<EventSummary>]) -> Alert + 'a {
     move |events| {
         let key = plan.group_by.iter().cloned().zip(group.iter().cloned()).collect();
-        let events = events.iter().map(|event| event.as_ref().clone()).collect();
         let owner = plan.header.audience.owner(tenant, group).unwrap_or_else(|| tenant.clone());
-        Alert::new(owner, plan.header.reference.clone(), plan.header.severity, key, events)
+        Alert::new(owner, plan.header.reference.clone(), plan.header.severity, key, events.iter().cloned())
     }
 }

@@ -10,6 +10,7 @@ use crate::id::AlertId;
 use crate::rules::CorrelationPlan;
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::Arc;
 
 /// How many entries at least are read from one reading that is kept to the next; the larger a reading is, the fewer.
 const MARK_EVERY: usize = 64;
@@ -170,8 +171,8 @@ impl Open {
 #[derive(Default)]
 struct Change {
     outcome: Outcome,
-    stood: BTreeMap<AlertId, Alert>,
-    stand: BTreeMap<AlertId, Alert>,
+    stood: BTreeMap<AlertId, Arc<Alert>>,
+    stand: BTreeMap<AlertId, Arc<Alert>>,
 }
 
 impl Change {
@@ -185,13 +186,13 @@ impl Change {
             if !is_same {
                 self.outcome.appeared.push(now.occurrence.clone());
             }
-            self.stand.extend(now.alert.iter().map(|alert| (alert.id, alert.as_ref().clone())));
+            self.stand.extend(now.alert.iter().map(|alert| (alert.id, Arc::clone(alert))));
         }
         if let Some(was) = was {
             if !is_same {
                 self.outcome.vanished.push(key);
             }
-            self.stood.extend(was.alert.map(|alert| (alert.id, *alert)));
+            self.stood.extend(was.alert.map(|alert| (alert.id, alert)));
         }
     }
 

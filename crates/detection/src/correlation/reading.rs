@@ -28,7 +28,7 @@ pub(crate) struct Occurrence {
 /// What an insertion or removal changed.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    pub(crate) raised: Vec<Alert>,
+    pub(crate) raised: Vec<Arc<Alert>>,
     /// Alerts that no longer stand, each with the one that covers it, if any does.
     pub(crate) superseded: Vec<(AlertId, Option<AlertId>)>,
     /// Bursts whose count has doubled: alert, count, time of the last event.
@@ -126,7 +126,7 @@ impl Outcome {
     pub(super) fn tell(&mut self, said: &Said, reading: &Reading) {
         self.appeared.push(said.occurrence.clone());
         match (&said.alert, reading.alert) {
-            (Some(alert), _) => self.raised.push(alert.as_ref().clone()),
+            (Some(alert), _) => self.raised.push(Arc::clone(alert)),
             (None, Some(alert)) if reading.chain.count.is_power_of_two() => {
                 self.extended.push((alert, reading.chain.count, said.occurrence.key.time_ms));
             }
@@ -139,7 +139,7 @@ impl Outcome {
 #[derive(Clone, Debug)]
 pub(super) struct Said {
     pub(super) occurrence: Occurrence,
-    pub(super) alert: Option<Box<Alert>>,
+    pub(super) alert: Option<Arc<Alert>>,
 }
 
 /// The automaton, the burst it is in, and that burst's alert.
@@ -190,7 +190,7 @@ impl Reading {
 
     fn say(&mut self, of: Of<'_>, begins: bool, satisfied: Satisfied) -> Said {
         let Satisfied { key, events, is_clamped } = satisfied;
-        let alert = begins.then(|| Box::new(Alert { clamped: is_clamped, ..(of.make)(&events) }));
+        let alert = begins.then(|| Arc::new(Alert { clamped: is_clamped, ..(of.make)(&events) }));
         if let Some(alert) = &alert {
             self.alert = Some(alert.id);
             self.chain.count = events.len() as u64;

@@ -72,7 +72,8 @@ impl Detector {
     fn tell_blind(&mut self, now_ms: u64, rule: &str, title: &str, lost: Lost, effects: &mut Vec<Effect>) {
         let text = format!("\"{title}\" may miss something: {lost}");
         self.counts.alerts += 1;
-        effects.push(Effect::Alert(coverage_degraded(self.options.tenant.clone(), now_ms, rule, text)));
+        let degraded = coverage_degraded(self.options.tenant.clone(), now_ms, rule, text);
+        effects.push(Effect::Alert(Arc::new(degraded)));
     }
 
     /// Whoever reads late spans again could not do so for so many late events of a rule.

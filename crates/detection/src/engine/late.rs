@@ -156,13 +156,14 @@ pub fn judge_again<'a>(rules: &RuleSet, options: &Options, lane: &LateLane, even
         let of = alert.events.iter().filter_map(|event| streams.get(&event.id)).collect::<BTreeSet<_>>();
         !lane.apart || of.len() > 1
     };
-    let is_raised = |alert: &&Alert| !without.contains_key(&alert.id) && concerns(alert) && is_news(alert);
-    let raised = with.values().filter(is_raised).map(|alert| Effect::Alert(Alert { late: true, ..alert.clone() }));
+    let is_raised = |alert: &Alert| !without.contains_key(&alert.id) && concerns(alert) && is_news(alert);
+    let late = |alert: &Arc<Alert>| Effect::Alert(Arc::new(Alert { late: true, ..alert.as_ref().clone() }));
+    let raised = with.values().filter(|alert| is_raised(alert)).map(late);
     let superseded =
         without.values().filter(|alert| !with.contains_key(&alert.id) && concerns(alert)).filter_map(|old| {
-            let is_told = |by: &&Alert| without.contains_key(&by.id) || is_raised(by);
+            let is_told = |by: &&Arc<Alert>| without.contains_key(&by.id) || is_raised(by);
             let covers =
-                |by: &&Alert| by.rule == old.rule && by.group_key == old.group_key && by.first_ms <= old.last_ms;
+                |by: &&Arc<Alert>| by.rule == old.rule && by.group_key == old.group_key && by.first_ms <= old.last_ms;
             let by = with.values().filter(covers).filter(is_told).max_by_key(|by| (by.last_ms, by.id));
             // What all events of a stream came to in time stands, whatever others add to it.
             (by.is_some() || !lane.apart).then(|| Effect::Superseded { old: old.id, by: by.map_or(old.id, |by| by.id) })
@@ -179,7 +180,7 @@ fn evaluate<'a>(
     rules: &RuleSet,
     options: &Options,
     events: impl Iterator<Item = &'a Event>,
-) -> BTreeMap<AlertId, Alert> {
+) -> BTreeMap<AlertId, Arc<Alert>> {
     // Nothing is late to who has all the time in the world.
     let options = Options { allowed_lateness_ms: u64::MAX, ..options.clone() };
     let (mut detector, mut effects) = (Detector::new(rules.clone(), options), Vec::new());

@@ -14,7 +14,7 @@ pub struct Shadow {
     /// How many alerts.
     pub alerts: u64,
     /// The first of them.
-    pub first: Vec<Alert>,
+    pub first: Vec<Arc<Alert>>,
 }
 
 impl Detector {
@@ -24,7 +24,7 @@ impl Detector {
     }
 
     /// Raises an alert unless it must not be; whether it, or one in its place, was.
-    pub(super) fn raise(&mut self, is_shadow: bool, alert: Alert, effects: &mut Vec<Effect>) -> bool {
+    pub(super) fn raise(&mut self, is_shadow: bool, alert: Arc<Alert>, effects: &mut Vec<Effect>) -> bool {
         if is_shadow {
             self.counts.shadowed += 1;
             let shadow = self.shadows.entry(alert.rule.id.clone()).or_default();
@@ -44,7 +44,7 @@ impl Detector {
             self.counts.held += 1;
             if let Some(notice) = beyond.first {
                 self.counts.alerts += 1;
-                effects.push(Effect::Alert(notice));
+                effects.push(Effect::Alert(Arc::new(notice)));
             }
             return false;
         }

@@ -90,7 +90,7 @@ pub struct AlertLine {
     /// When its last event happened.
     pub last_ms: u64,
     /// The first and the last of its events.
-    pub events: Vec<EventSummary>,
+    pub events: Vec<Arc<EventSummary>>,
 }
 
 impl AlertLine {
@@ -104,7 +104,7 @@ impl AlertLine {
             severity: alert.severity,
             tags: alert.rule.tags.iter().take(LISTED_MAX).map(|tag| cut(tag, TAG_CHARACTERS_MAX)).collect(),
             entities: alert.entities.iter().filter_map(entity::normalised).take(LISTED_MAX).collect(),
-            count: count as u64,
+            count: count as u64 + alert.events_left_out,
             first_ms: alert.first_ms,
             last_ms: alert.last_ms,
             events: ends.map(|(_, event)| event.clone()).collect(),
@@ -205,7 +205,7 @@ pub struct Incident {
     /// Its alerts.
     pub alerts: BTreeMap<AlertId, AlertLine>,
     /// Its events by time, the first and last of each alert, at most [`EVENTS_MAX`].
-    pub events: Vec<EventSummary>,
+    pub events: Vec<Arc<EventSummary>>,
     /// When the first of its events happened.
     pub first_ms: u64,
     /// When the last of them happened.
@@ -310,7 +310,7 @@ impl Incident {
         self.entities = self.alerts.values().flat_map(|line| line.entities.iter().cloned()).collect();
         self.first_ms = self.alerts.values().map(|line| line.first_ms).min().unwrap_or(self.first_ms);
         self.last_ms = self.alerts.values().map(|line| line.last_ms).max().unwrap_or(self.last_ms);
-        let mut events: Vec<&EventSummary> = self.alerts.values().flat_map(|line| &line.events).collect();
+        let mut events: Vec<&Arc<EventSummary>> = self.alerts.values().flat_map(|line| &line.events).collect();
         events.sort_by_key(|event| (event.time_ms, event.id));
         events.dedup_by_key(|event| event.id);
         self.events = events.into_iter().take(EVENTS_MAX).cloned().collect();

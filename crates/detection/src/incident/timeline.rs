@@ -10,6 +10,7 @@ use crate::alert::{Alert, EventSummary};
 use crate::id::{AlertId, EventId};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Most moments of one timeline; the rest is counted.
 pub const MOMENTS_MAX: usize = 8_192;
@@ -21,7 +22,7 @@ pub enum What {
     /// An event of one or more of its alerts.
     Event {
         /// The event.
-        event: EventSummary,
+        event: Arc<EventSummary>,
         /// The alerts that rest on it.
         alerts: BTreeSet<AlertId>,
     },
@@ -65,7 +66,7 @@ pub fn timeline<'a>(board: &Board, incident: &Incident, alerts: impl IntoIterato
     for (alert, line) in incident.alerts.iter().take(MOMENTS_MAX - moments.len()) {
         moments.push(Moment { time_ms: line.last_ms, what: What::Alert { alert: *alert, line: line.clone() } });
     }
-    let mut events: BTreeMap<(u64, EventId), (EventSummary, BTreeSet<AlertId>)> = BTreeMap::new();
+    let mut events: BTreeMap<(u64, EventId), (Arc<EventSummary>, BTreeSet<AlertId>)> = BTreeMap::new();
     let room = MOMENTS_MAX - moments.len();
     let mut left_out: BTreeSet<EventId> = BTreeSet::new();
     for (id, line) in &incident.alerts {

@@ -180,7 +180,7 @@ impl Alerts {
                 Effect::Alert(alert) => {
                     *self.counts.entry(alert.rule.id.clone()).or_default() += 1;
                     if self.rules.len() < ALERTS_MAX {
-                        self.rules.insert(alert.id, alert.rule.id);
+                        self.rules.insert(alert.id, alert.rule.id.clone());
                     }
                 }
                 Effect::Superseded { old, .. } => {

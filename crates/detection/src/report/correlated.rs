@@ -93,7 +93,7 @@ pub fn explain_correlations(rules: &RuleSet, key: Option<&str>, events: &[Event]
 }
 
 /// The alerts that each correlation raises, by its id; also of those that only feed others.
-fn fired(rules: &RuleSet, events: &[Event]) -> BTreeMap<Arc<str>, Vec<Alert>> {
+fn fired(rules: &RuleSet, events: &[Event]) -> BTreeMap<Arc<str>, Vec<Arc<Alert>>> {
     let mut set = rules.clone();
     for plan in &mut set.correlations {
         let plan = Arc::make_mut(plan);
@@ -114,7 +114,7 @@ fn fired(rules: &RuleSet, events: &[Event]) -> BTreeMap<Arc<str>, Vec<Alert>> {
             Effect::Extended { .. } => {}
         }
     }
-    let mut by_rule: BTreeMap<Arc<str>, Vec<Alert>> = BTreeMap::new();
+    let mut by_rule: BTreeMap<Arc<str>, Vec<Arc<Alert>>> = BTreeMap::new();
     for alert in standing.into_values() {
         by_rule.entry(alert.rule.id.clone()).or_default().push(alert);
     }
@@ -139,7 +139,7 @@ fn one(
     plan: &CorrelationPlan,
     events: &[Event],
     hits: &BTreeMap<usize, Vec<usize>>,
-    fired: &BTreeMap<Arc<str>, Vec<Alert>>,
+    fired: &BTreeMap<Arc<str>, Vec<Arc<Alert>>>,
 ) -> CorrelationExplained {
     let mut groups: BTreeMap<Vec<String>, Vec<Entry>> = BTreeMap::new();
     let mut feeds = Vec::new();

@@ -8,6 +8,7 @@ use detection::{Alert, AlertId, Position, RawEvent, SourceKind};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// 2026-11-23 21:00:00 UTC.
 pub const NOW_MS: u64 = 1_795_467_600_000;
@@ -41,7 +42,7 @@ pub fn pack() -> PathBuf {
 /// What stands after all effects.
 #[derive(Debug, Default)]
 pub struct Net {
-    pub alerts: BTreeMap<AlertId, Alert>,
+    pub alerts: BTreeMap<AlertId, Arc<Alert>>,
     pub told: usize,
 }
 

@@ -102,7 +102,7 @@ fn detail(stored: Stored, view: AlertView) -> AlertDetail {
         last_ms: last_ms.unwrap_or(alert.last_ms),
         late: alert.late,
         clamped: alert.clamped,
-        events: alert.events.iter().map(event).collect(),
+        events: alert.events.iter().map(|summary| event(summary)).collect(),
     }
 }
 

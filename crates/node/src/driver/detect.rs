@@ -215,7 +215,7 @@ impl Watch {
     async fn change_rules(&mut self, now_ms: u64, effects: &mut Vec<Effect>) -> Result<(), Lost> {
         for change in self.trial.changes() {
             tracing::info!(duty = self.post.duty(), %change, "rules");
-            effects.extend(change.alert(now_ms).map(Effect::Alert));
+            effects.extend(change.alert(now_ms).map(|alert| Effect::Alert(Arc::new(alert))));
             // Stored before anything is read under other rules, so that a successor begins with those.
             self.is_dirty = true;
             self.report(now_ms, effects).await?;

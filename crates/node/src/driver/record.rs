@@ -9,6 +9,7 @@ use detection::engine::Effect;
 use detection::{Alert, Tuple};
 use model::{FieldId, Merge, TableId, TenantId, Value};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The JSON of an alert, or of an incident's change.
 pub const ONLY: FieldId = FieldId::new(1);
@@ -116,7 +117,7 @@ fn fitting(alert: &Alert) -> Option<String> {
         } else if entities > 0 {
             drop_entities(&mut alert, entities / 2);
         } else if alert.events.iter().any(|event| !event.entities.is_empty()) {
-            alert.events.iter_mut().for_each(|event| event.entities.clear());
+            alert.events.iter_mut().for_each(|event| Arc::make_mut(event).entities.clear());
         } else {
             tracing::error!(alert = %alert.id, "an alert is too large to be stored");
             return None;
@@ -148,7 +149,10 @@ fn cut_texts(alert: &mut Alert) -> bool {
     alert.rule.id = cut(&alert.rule.id).into();
     alert.rule.tags.truncate(NAMES_MAX);
     alert.rule.tags.iter_mut().for_each(|tag| *tag = cut(tag).into());
-    alert.events.iter_mut().for_each(|event| event.text = cut(&event.text));
+    for event in &mut alert.events {
+        let event = Arc::make_mut(event);
+        event.text = cut(&event.text);
+    }
     *alert != before
 }
 
@@ -184,7 +188,7 @@ mod tests {
             tags: vec![title.into()],
         };
         let key = BTreeMap::from([("user".to_owned(), value.to_owned())]);
-        Alert::new("platform".into(), rule, Severity::High, key, (0..events).map(event).collect())
+        Alert::new("platform".into(), rule, Severity::High, key, (0..events).map(event))
     }
 
     fn stored(alert: &Alert) -> Alert {

@@ -7,6 +7,7 @@ use detection::incident::{AlertLine, Entry, Incident, Status};
 use detection::normalise::OCSF_VERSION;
 use detection::{Alert, Entity, EntityKind, EventSummary, Severity};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Most events that a notice lists; how many there are is beside them.
 pub const EVENTS_LISTED_MAX: usize = 50;
@@ -125,8 +126,8 @@ fn alert_line(id: &str, line: &AlertLine) -> Value {
     })
 }
 
-fn evidences(events: &[EventSummary]) -> Value {
-    let evidence = |event: &EventSummary| {
+fn evidences(events: &[Arc<EventSummary>]) -> Value {
+    let evidence = |event: &Arc<EventSummary>| {
         json!({
             "data": {
                 "uid": event.id.to_string(),

@@ -50,7 +50,7 @@ fn found(mut events: Vec<Event>) -> impl Iterator<Item = (String, Arc<str>)> {
     for effect in effects {
         match effect {
             Effect::Alert(alert) => {
-                standing.insert(alert.id.to_string(), alert.rule.id);
+                standing.insert(alert.id.to_string(), alert.rule.id.clone());
             }
             Effect::Superseded { old, .. } => {
                 standing.remove(&old.to_string());

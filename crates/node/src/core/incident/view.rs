@@ -239,7 +239,7 @@ pub(super) fn timeline(timeline: line::Timeline) -> Timeline {
     let moment = |moment: line::Moment| {
         let what = match moment.what {
             What::Event { event, alerts } => MomentKind::Event {
-                text: event.text,
+                text: event.text.clone(),
                 entities: event.entities.iter().map(entity::text).collect(),
                 alerts: alerts.iter().map(ToString::to_string).collect(),
             },

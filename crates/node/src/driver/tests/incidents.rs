@@ -10,7 +10,7 @@ use api::types::{Assign, Close, IncidentAction, IncidentStatus, SetStatus};
 use audit::AuditEvent;
 use detection::engine::COVERAGE_DEGRADED;
 use detection::incident::CHANGE_SIZE_BYTES_MAX;
-use detection::{Alert, RuleReference, SemanticHash, Severity};
+use detection::{Alert, EventSummary, RuleReference, SemanticHash, Severity};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -69,7 +69,7 @@ async fn an_alert_that_no_incident_can_hold_is_told_and_keeps_no_other_from_its_
         tags: Vec::new(),
     };
     let tenant = "x".repeat(CHANGE_SIZE_BYTES_MAX).into();
-    let huge = Alert::new(tenant, rule, Severity::High, BTreeMap::new(), Vec::new());
+    let huge = Alert::new(tenant, rule, Severity::High, BTreeMap::new(), Vec::<EventSummary>::new());
     let note = Note { action: "alert.raised".into(), ..Note::default() };
     bed.node.keep_json(platform::ALERTS, huge.id.to_string(), Must::BeAbsent, &huge, note).await.unwrap();
     bed.happens(1, "mallory", Severity::High).await;

@@ -129,7 +129,7 @@ fn what_is_raised_in_no_rules_name_says_nothing_about_rules_that_are_watched() {
     shard.trial.tick(10_000, 10_000);
     assert_eq!(shard.settle(), ["is in charge"]);
     let degraded = |n: u64| detection::engine::coverage_degraded("platform".into(), n, "a", format!("{n} were lost"));
-    let effects: Vec<Effect> = (0..100).map(|n| Effect::Alert(degraded(n))).collect();
+    let effects: Vec<Effect> = (0..100).map(|n| Effect::Alert(Arc::new(degraded(n)))).collect();
     shard.trial.saw(10_001, 100, &effects);
     assert_eq!(shard.settle(), Vec::<String>::new());
     assert!(shard.works_with(&new));
