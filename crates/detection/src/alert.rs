@@ -4,12 +4,17 @@
 
 use crate::event::Event;
 use crate::id::{AlertId, Digest, EventId, SemanticHash};
+use rustc_hash::FxHasher;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher as _, BuildHasherDefault};
 use std::sync::Arc;
 
 /// Most characters of a field's text kept in a summary.
 pub const SUMMARY_TEXT_CHARACTERS_MAX: usize = 256;
+
+/// Places for entities that were named lately.
+const LATELY_MAX: usize = 1_024;
 
 /// How grave a rule's finding is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -98,20 +103,43 @@ pub(crate) fn entity_fields() -> impl Iterator<Item = &'static str> {
     ENTITY_FIELDS.iter().map(|(field, _)| *field)
 }
 
-/// Whom an event concerns.
-pub fn entities(event: &Event) -> BTreeSet<Entity> {
-    ENTITY_FIELDS
-        .iter()
-        .filter_map(|&(field, kind)| {
+/// Entities that events named lately: most name the same few, which are kept once.
+#[derive(Debug, Default)]
+pub struct Lately(Vec<Option<(Box<str>, Entity)>>);
+
+impl Lately {
+    /// Whom an event concerns.
+    pub fn entities(&mut self, event: &Event) -> BTreeSet<Entity> {
+        let named = ENTITY_FIELDS.iter().filter_map(|&(field, kind)| {
             let text = event.text(field).filter(|text| !text.is_empty())?;
-            let text: String = text.chars().take(SUMMARY_TEXT_CHARACTERS_MAX).collect();
-            let name = match kind {
-                EntityKind::User | EntityKind::Address | EntityKind::Host => text.to_lowercase(),
-                _ => text,
-            };
-            Some(Entity { kind, name: name.into() })
-        })
-        .collect()
+            Some(self.entity(kind, text))
+        });
+        named.collect()
+    }
+
+    /// The entity of that kind which a text names.
+    fn entity(&mut self, kind: EntityKind, text: &str) -> Entity {
+        if text.len() > SUMMARY_TEXT_CHARACTERS_MAX {
+            return entity(kind, text);
+        }
+        self.0.resize(LATELY_MAX, None);
+        let hash = BuildHasherDefault::<FxHasher>::default().hash_one((kind, text));
+        // The upper bits of this hash are the better ones.
+        let place = &mut self.0[(hash >> 32) as usize % LATELY_MAX];
+        match place {
+            Some((known, entity)) if entity.kind == kind && **known == *text => entity.clone(),
+            _ => place.insert((text.into(), entity(kind, text))).1.clone(),
+        }
+    }
+}
+
+fn entity(kind: EntityKind, text: &str) -> Entity {
+    let text: String = text.chars().take(SUMMARY_TEXT_CHARACTERS_MAX).collect();
+    let name = match kind {
+        EntityKind::User | EntityKind::Address | EntityKind::Host => text.to_lowercase(),
+        _ => text,
+    };
+    Entity { kind, name: name.into() }
 }
 
 /// An event in brief, as an alert and an incident list it.
@@ -136,19 +164,19 @@ pub struct EventSummary {
 
 impl EventSummary {
     /// The summary of an event whose words must not travel.
-    pub fn tuple(event: &Event) -> Self {
+    pub fn tuple(event: &Event, lately: &mut Lately) -> Self {
         Self {
             id: event.id,
             time_ms: event.time_ms,
             class_uid: event.class_uid,
             activity_id: event.activity_id,
             text: String::new(),
-            entities: entities(event),
+            entities: lately.entities(event),
         }
     }
 
     /// The summary of an event.
-    pub fn of(event: &Event) -> Self {
+    pub fn of(event: &Event, lately: &mut Lately) -> Self {
         let text = event.text("message").map_or_else(
             || {
                 ["api.operation", "status", "status_detail", "resources.name"]
@@ -159,7 +187,7 @@ impl EventSummary {
             },
             str::to_owned,
         );
-        Self { text: text.chars().take(SUMMARY_TEXT_CHARACTERS_MAX).collect(), ..Self::tuple(event) }
+        Self { text: text.chars().take(SUMMARY_TEXT_CHARACTERS_MAX).collect(), ..Self::tuple(event, lately) }
     }
 }
 
@@ -250,13 +278,16 @@ impl Alert {
     }
 }
 
-/// Whom events concern: few, however many the events.
+/// Whom events concern.
 fn distinct(events: &[Arc<EventSummary>]) -> BTreeSet<Entity> {
-    let mut entities = BTreeSet::new();
-    for entity in events.iter().flat_map(|event| &event.entities) {
-        if !entities.contains(entity) {
-            entities.insert(entity.clone());
-        }
+    let mut entities = Vec::new();
+    let mut before: Option<&BTreeSet<Entity>> = None;
+    for event in events {
+        // Most concern whom the one before does.
+        let others = event.entities.iter().filter(|entity| before.is_none_or(|before| !before.contains(entity)));
+        entities.extend(others.cloned());
+        before = Some(&event.entities);
     }
-    entities
+    // Sorted once, which is quicker than to keep them sorted.
+    BTreeSet::from_iter(entities)
 }

@@ -19,7 +19,7 @@ pub use reload::Reloaded;
 pub use rows::{RestoreError, Restored, Row};
 pub use shadow::Shadow;
 
-use crate::alert::{Alert, EventSummary};
+use crate::alert::{Alert, EventSummary, Lately};
 use crate::correlation::{
     Amount, Correlator, Entry, GroupKey, Held, Lost, Occurrence, OrderKey, Outcome, Source, Watermark, Watermarks,
     parts,
@@ -143,6 +143,7 @@ pub struct Detector {
     worker: Worker,
     streams: Streams,
     quotas: Quotas,
+    lately: Lately,
     shadows: BTreeMap<Arc<str>, Shadow>,
     counts: Counts,
     swept_ms: u64,
@@ -191,6 +192,7 @@ impl Detector {
             worker,
             streams,
             quotas: Quotas::default(),
+            lately: Lately::default(),
             shadows: BTreeMap::new(),
             counts: Counts::default(),
             swept_ms: 0,
@@ -282,7 +284,8 @@ impl Detector {
         let hits: Vec<usize> = self.worker.hits().collect();
         let tenant = event.text(TENANT_FIELD);
         let shows_text = rules.shows_text(tenant.filter(|tenant| **tenant != *self.options.tenant));
-        let summary = Arc::new(if shows_text { EventSummary::of(event) } else { EventSummary::tuple(event) });
+        let summary = if shows_text { EventSummary::of } else { EventSummary::tuple };
+        let summary = Arc::new(summary(event, &mut self.lately));
         for place in hits {
             let Some(owner) = rules.owner(place, &self.options.tenant, tenant) else { continue };
             let rule = &rules.rules[place];

@@ -276,13 +276,13 @@ impl KeyState {
         let before_lost = self.folded.lost;
         let is_closed = of.plan.shape.is_closed();
         let mut drop = dropping(&mut self.changed.entries, &mut self.bytes);
-        while let Some(entry) = self.open.pop_before(watermark_ms) {
+        while let Some((entry, said)) = self.open.pop_before(watermark_ms) {
             if is_closed {
                 while let Some(said) = self.folded.close(of, entry.key.time_ms, &mut drop) {
                     outcome.tell(&said, &self.folded);
                 }
             }
-            let _ = self.folded.step(of, &entry, &mut drop);
+            self.folded.step_again(of, &entry, said.as_ref(), &mut drop);
             changed = true;
         }
         if is_closed {

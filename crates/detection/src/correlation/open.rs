@@ -49,7 +49,7 @@ impl Open {
         let key = entry.key;
         if self.entries.last_key_value().is_none_or(|(last, _)| *last < key) {
             let mut outcome = Outcome::default();
-            let said = self.live.step(of, &entry, &mut |_| {});
+            let said = self.live.step(of, &entry, None, &mut |_| {});
             self.entries.insert(key, entry);
             self.mark(key);
             if let Some(said) = said {
@@ -70,13 +70,13 @@ impl Open {
         let _ = self.read_again(of, folded, OrderKey::at(0));
     }
 
-    /// Takes an entry out that nothing is to be said about any more: the first.
-    pub(super) fn pop_before(&mut self, time_ms: u64) -> Option<Entry> {
+    /// Takes an entry out that nothing is to be said about any more: the first, and what was said.
+    pub(super) fn pop_before(&mut self, time_ms: u64) -> Option<(Entry, Option<Said>)> {
         let first = self.entries.first_entry().filter(|first| first.key().time_ms < time_ms)?;
         let entry = first.remove();
-        self.said.remove(&entry.key);
         self.marks.remove(&entry.key);
-        Some(entry)
+        let said = self.said.remove(&entry.key);
+        Some((entry, said))
     }
 
     /// Takes an entry out without reading again what comes after it.
@@ -128,10 +128,11 @@ impl Open {
         }
         let mut same = None;
         for (key, entry) in self.entries.range((begin, Unbounded)) {
-            let now = self.live.step(of, entry, &mut |_| {});
-            // What was said about those between the mark and the place is the same again.
-            if *key >= from {
+            if *key < from {
+                self.live.step_again(of, entry, self.said.get(key), &mut |_| {});
+            } else {
                 let was = self.said.remove(key);
+                let now = self.live.step(of, entry, was.as_ref(), &mut |_| {});
                 change.compare(*key, was, now.as_ref());
                 if let Some(now) = now {
                     self.said.insert(*key, now);

@@ -159,8 +159,15 @@ impl Reading {
         Self { sweep: Sweep::new(plan), chain: Chain::default(), alert: None, lost: 0, peak: 0 }
     }
 
-    /// Reads the next entry: the window that ends with it, if that is satisfied.
-    pub(super) fn step(&mut self, of: Of<'_>, entry: &Entry, drop: &mut dyn FnMut(&Entry)) -> Option<Said> {
+    /// Reads the next entry: the window that ends with it, if that is satisfied. `was` is what was said about it before,
+    /// if it was read before.
+    pub(super) fn step(
+        &mut self,
+        of: Of<'_>,
+        entry: &Entry,
+        was: Option<&Said>,
+        drop: &mut dyn FnMut(&Entry),
+    ) -> Option<Said> {
         let step = self.sweep.step(of.plan, entry, drop);
         self.lost += step.lost;
         if !step.satisfied {
@@ -173,7 +180,23 @@ impl Reading {
             (false, true) => self.sweep.satisfied(entry.key, EVIDENCE_MAX),
             (false, false) => Satisfied { key: entry.key, events: Arc::new([]), is_clamped: false },
         };
-        Some(self.say(of, begins, satisfied))
+        Some(self.say(of, begins, satisfied, was))
+    }
+
+    /// Reads the next entry again, after the same entries as before: what was said about it is still right.
+    pub(super) fn step_again(&mut self, of: Of<'_>, entry: &Entry, was: Option<&Said>, drop: &mut dyn FnMut(&Entry)) {
+        let step = self.sweep.step(of.plan, entry, drop);
+        self.lost += step.lost;
+        if !step.satisfied || !self.chain.begins(entry.key.time_ms, of.plan.timespan_ms) {
+            return;
+        }
+        match was.and_then(|was| was.alert.as_deref()) {
+            Some(alert) => self.enter(alert),
+            None => {
+                let satisfied = self.sweep.satisfied(entry.key, usize::MAX);
+                self.say(of, true, satisfied, None);
+            }
+        }
     }
 
     /// Whether all that is read from here on comes to the same, but for the count of the burst.
@@ -185,17 +208,30 @@ impl Reading {
     pub(super) fn close(&mut self, of: Of<'_>, until_ms: u64, drop: &mut dyn FnMut(&Entry)) -> Option<Said> {
         let satisfied = self.sweep.close(of.plan, until_ms, drop)?;
         let begins = self.chain.begins(satisfied.key.time_ms, of.plan.timespan_ms);
-        Some(self.say(of, begins, satisfied))
+        Some(self.say(of, begins, satisfied, None))
     }
 
-    fn say(&mut self, of: Of<'_>, begins: bool, satisfied: Satisfied) -> Said {
+    fn say(&mut self, of: Of<'_>, begins: bool, satisfied: Satisfied, was: Option<&Said>) -> Said {
         let Satisfied { key, events, is_clamped } = satisfied;
-        let alert = begins.then(|| Arc::new(Alert { clamped: is_clamped, ..(of.make)(&events) }));
+        let is_same = |alert: &&Arc<Alert>| {
+            alert.clamped == is_clamped
+                && alert.events.len() == events.len()
+                && alert.events.iter().zip(&events[..]).all(|(one, other)| Arc::ptr_eq(one, other))
+        };
+        // To make it of many events takes long.
+        let known = was.and_then(|was| was.alert.as_ref()).filter(is_same).cloned();
+        let make = || Arc::new(Alert { clamped: is_clamped, ..(of.make)(&events) });
+        let alert = begins.then(|| known.unwrap_or_else(make));
         if let Some(alert) = &alert {
-            self.alert = Some(alert.id);
-            self.chain.count = events.len() as u64;
+            self.enter(alert);
         }
         let events = if events.len() > EVIDENCE_MAX { events[..EVIDENCE_MAX].into() } else { events };
         Said { occurrence: Occurrence { key, is_clamped, events }, alert }
+    }
+
+    /// A burst begins, with that alert.
+    fn enter(&mut self, alert: &Alert) {
+        self.alert = Some(alert.id);
+        self.chain.count = alert.events.len() as u64;
     }
 }
