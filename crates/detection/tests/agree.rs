@@ -217,6 +217,7 @@ fn audit_events_are_read_as_normalising_reads_them() {
         "session.uid",
         "src_endpoint.ip",
         "src_endpoint.name",
+        "src_endpoint.location.country",
         "resources.name",
         "api.request.uid",
         "cloud.region",
@@ -276,7 +277,7 @@ fn audit_events_are_read_as_normalising_reads_them() {
     let mut worker = rules.program().worker();
     let full = json!({"time_ms": 7, "region": "eu", "node": "eu-1", "group": 7, "action": "login.failed", "outcome": "failure",
         "reason": "7", "tenant": "ann", "user": "ann", "session": "1", "address": "a/b", "resource": "users/ann", "fields": ["a", "b"],
-        "request_id": "2", "detail_digest": "1"});
+        "request_id": "2", "detail_digest": "1", "country": "ann"});
     let mut events = vec![full.clone()];
     for action in ["login", "logout", "user.lock", "role.grant", "record.put", "denied", "x", ""] {
         for outcome in ["success", "failure", "denied", "perhaps"] {

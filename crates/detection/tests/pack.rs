@@ -141,8 +141,6 @@ fn the_pack_is_about_what_it_should_be_and_says_what_nothing_sends_yet() {
         alerting.iter().filter(|header| header.is_experimental).map(|header| &*header.reference.id).collect();
     let expect = [
         "backup_overdue",
-        "impossible_presence",
-        "impossible_travel",
         "key_destroyed",
         "reads_outside_purpose",
         "restore_failed",

@@ -86,6 +86,9 @@ pub struct DetectionConfig {
     pub rules: Option<PathBuf>,
     /// How rules that changed come into charge: in shadow first, then watched.
     pub rollout: Care,
+    /// A list of networks (CSV or TOML: `network`, `country`), by which the platform's own logins are located. Read
+    /// again when it changes.
+    pub addresses: Option<PathBuf>,
     /// The topology of sources, transforms and sinks; instead of the four that follow.
     pub pipeline: Option<PathBuf>,
     /// Most bytes of dead letters that are kept.
@@ -106,6 +109,7 @@ impl Default for DetectionConfig {
             rules: None,
             // Ten minutes in shadow; and a new rule may raise a thousand alerts a day before it is held to be wrong.
             rollout: Care { shadow_ms: 600_000, alerts_free: 1_000, ..Care::default() },
+            addresses: None,
             pipeline: None,
             dead_letters_bytes_max: pipeline::dead::BYTES_MAX,
             syslog_udp: None,
@@ -258,7 +262,8 @@ impl Config {
             &mut self.keys.audit,
         ];
         let detection = &mut self.detection;
-        let optional = [detection.rules.as_mut(), detection.file.as_mut(), detection.pipeline.as_mut()];
+        let DetectionConfig { rules, addresses, file, pipeline, .. } = detection;
+        let optional = [rules.as_mut(), addresses.as_mut(), file.as_mut(), pipeline.as_mut()];
         let secret = detection.webhook.as_mut().map(|webhook| &mut webhook.secret);
         for path in paths.into_iter().chain(optional.into_iter().flatten()).chain(secret) {
             *path = folder.join(&*path);

@@ -17,6 +17,7 @@ use keyring::SigningKey;
 use model::cluster::Cluster;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use pipeline::transform::enrich::Addresses;
 use std::path::Path;
 use std::sync::Arc;
 use storage::RocksEngine;
@@ -58,6 +59,8 @@ pub async fn run(
     let (world, link) = open(&config, &cluster, place.id)?;
     let (rules, refused_rules) = host_rules::read(&config.detection)?;
     let (tell_rules, rules) = watch::channel(Known::of(rules));
+    let addresses = config.detection.addresses.as_deref().map(Addresses::open).transpose();
+    let addresses = addresses.context("detection.addresses")?.map(Arc::new);
     let bootstrap = bootstrap.map(crate::command::init::read_bootstrap).transpose()?;
     let mut intake = Intake::load(&config, &world.clock)?;
     let mut sinks = intake.outbound()?;
@@ -78,6 +81,7 @@ pub async fn run(
         password_cost: identity::password::Cost::Standard,
         rules,
         care: config.detection.rollout.clone(),
+        addresses: addresses.clone(),
         sinks,
         works: std::mem::take(&mut intake.works),
         first: first && !born.exists(),
@@ -121,6 +125,9 @@ pub async fn run(
     if let Some(path) = config.detection.rules.clone() {
         tasks.spawn(host_rules::foretell(tell_rules.clone(), tell_rules.subscribe(), Arc::clone(&running.node)));
         tasks.spawn(host_rules::watch(path, refused_rules, tell_rules, Arc::clone(&running.node)));
+    }
+    if let Some(addresses) = addresses {
+        tasks.spawn(host_tasks::reload(addresses));
     }
     let pipeline = intake.start(&running.node, &config).await?;
     let counted = Arc::new(PipelineMetrics::new(pipeline.monitor()));

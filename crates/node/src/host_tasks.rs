@@ -2,6 +2,7 @@
 
 use crate::node::Node;
 use crate::telemetry::pipeline::PipelineMetrics;
+use pipeline::transform::enrich::Addresses;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,6 +17,9 @@ const SCRAPES_MAX: usize = 8;
 const REQUEST_BYTES_MAX: usize = 8 * 1024;
 const SCRAPE_TIME: Duration = Duration::from_secs(5);
 
+/// How often the list of addresses is looked at.
+const RELOAD_EVERY: Duration = Duration::from_secs(5);
+
 /// How long a start may take until everything this node acknowledged is in its state again.
 const RECOVERY_WAIT: Duration = Duration::from_secs(5);
 
@@ -26,6 +30,19 @@ pub(crate) async fn recover(node: &Node) {
     let all = futures::future::join_all(groups.map(|group| async move { (group.id(), group.recovered().await) }));
     if tokio::time::timeout(RECOVERY_WAIT, all).await.is_err() {
         tracing::warn!("not all groups have a quorum: serving what was applied before the stop");
+    }
+}
+
+/// Reads a list of addresses again when it has changed. Runs until the node stops.
+pub(crate) async fn reload(addresses: Arc<Addresses>) {
+    loop {
+        tokio::time::sleep(RELOAD_EVERY).await;
+        let list = Arc::clone(&addresses);
+        match tokio::task::spawn_blocking(move || list.reload()).await {
+            Ok(Ok(true)) => tracing::info!("detection.addresses was read again"),
+            Ok(Ok(false)) | Err(_) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "detection.addresses stays as it was"),
+        }
     }
 }
 

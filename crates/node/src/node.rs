@@ -14,6 +14,7 @@ use model::cluster::{Cluster, Node as Place, Region};
 use model::codec::{decode, encode};
 use model::{GroupId, TenantId, UserId};
 use parking_lot::Mutex;
+use pipeline::transform::enrich::Addresses;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -76,6 +77,8 @@ pub struct Node {
     pub stopping: AtomicBool,
     /// The rules that it has read.
     pub(crate) rules: tokio::sync::watch::Receiver<crate::driver::known::Known>,
+    /// Where addresses are, if a list says it.
+    pub(crate) addresses: Option<Arc<Addresses>>,
     /// The events of the past; a node of the simulator has none.
     pub(crate) archive: std::sync::OnceLock<crate::driver::archive::Keeper>,
     /// Its pipeline, once that runs; a node of the simulator has none.

@@ -31,6 +31,7 @@ use model::time::Clock;
 use model::{GroupId, Hlc, NodeId, Origin};
 use parking_lot::Mutex;
 use pipeline::sink::Sink;
+use pipeline::transform::enrich::Addresses;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
@@ -64,6 +65,8 @@ pub struct Start {
     pub rules: watch::Receiver<Known>,
     /// How new rules come into charge.
     pub care: Care,
+    /// Where addresses are, if a list says it.
+    pub addresses: Option<Arc<Addresses>>,
     /// Who is told outside.
     pub sinks: Vec<Arc<dyn Sink>>,
     /// Further duties, each done by one node of the region at a time.
@@ -236,6 +239,7 @@ impl Running {
             password_cost: start.password_cost,
             stopping: AtomicBool::new(false),
             rules: rules.clone(),
+            addresses: start.addresses.take(),
             archive: std::sync::OnceLock::new(),
             piped: std::sync::OnceLock::new(),
             policy: Policy::builtin(),

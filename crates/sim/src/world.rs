@@ -185,6 +185,7 @@ impl World {
             password_cost: identity::password::Cost::Cheap,
             rules: watch::channel(Known::of(setup::rules())).1,
             care: detection::rollout::Care::default(),
+            addresses: None,
             sinks: vec![Arc::clone(&self.outside) as _],
             works: Vec::new(),
             first,

@@ -51,6 +51,7 @@ fn fill(draft: &mut Draft, event: &AuditEvent, failed: bool) {
     draft.text("actor.session.uid", event.session.as_deref());
     draft.text("src_endpoint.ip", event.address.as_deref());
     draft.text("src_endpoint.name", event.address.as_deref());
+    draft.text("src_endpoint.location.country", event.country.as_deref());
     if !draft.fields.contains_key("src_endpoint.ip") {
         // Nobody asked for it: the platform did it itself.
         draft.set("src_endpoint.svc_name", "Holdfast");

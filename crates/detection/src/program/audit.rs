@@ -8,7 +8,7 @@ use crate::sigma::FieldId;
 use crate::source::audit::has_failed;
 
 /// The keys of an audit event, in the order of their places in [`key`].
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "time_ms",
     "region",
     "node",
@@ -25,6 +25,7 @@ const KEYS: [&str; 16] = [
     "request_id",
     "detail_digest",
     "count",
+    "country",
 ];
 
 /// Places of keys that are looked at one by one.
@@ -83,6 +84,7 @@ impl AuditFields {
                 "resource" => &["resources.name"],
                 "request_id" => &["api.request.uid"],
                 "detail_digest" => &["unmapped.detail_digest"],
+                "country" => &["src_endpoint.location.country"],
                 _ => &[],
             };
             names.iter().filter_map(|name| id(name)).collect()
@@ -264,6 +266,7 @@ fn place_of(key: &str) -> Option<usize> {
         "request_id" => 13,
         "detail_digest" => 14,
         "count" => 15,
+        "country" => 16,
         _ => return None,
     })
 }

@@ -51,6 +51,9 @@ pub struct AuditEvent {
     /// How many records were seen, where one act sees several.
     #[serde(default)]
     pub count: Option<u64>,
+    /// The country of the address, where a list of the node that read the entry says it: no part of the entry itself.
+    #[serde(default)]
+    pub country: Option<String>,
 }
 
 /// Parses an audit event.

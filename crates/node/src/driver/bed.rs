@@ -20,6 +20,7 @@ use model::entropy::Entropy;
 use model::time::Clock;
 use model::{NodeId, RegionId, TenantId, Value};
 use pipeline::sink::Sink;
+use pipeline::transform::enrich::Addresses;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -79,6 +80,7 @@ impl Entropy for Counted {
 pub(crate) struct Furniture {
     pub(crate) rules: Arc<RuleSet>,
     pub(crate) care: Care,
+    pub(crate) addresses: Option<Arc<Addresses>>,
     pub(crate) sinks: Vec<Arc<dyn Sink>>,
     pub(crate) bootstrap: Option<(SessionKey, Account)>,
 }
@@ -118,6 +120,7 @@ impl Bed {
             password_cost: identity::password::Cost::Cheap,
             rules: rules.subscribe(),
             care: with.care,
+            addresses: with.addresses,
             sinks: with.sinks,
             works: Vec::new(),
             first: true,

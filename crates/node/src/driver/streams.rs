@@ -10,6 +10,8 @@ use bytes::Bytes;
 use detection::{Position, RawEvent, SourceKind};
 use model::{GroupId, Origin, PartitionId, TenantId, Value};
 use replication::{Change, Content, FieldWrite, OpKind};
+use serde_json::Value as Json;
+use std::borrow::Cow;
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -110,8 +112,9 @@ fn read(node: &Node, stream: &str, at: Bound<u64>, backwards: bool) -> io::Resul
                 .map(|taken| Taken { raw: RawEvent { position, ..taken.raw }, ..taken })
         } else {
             // A leaf is received when it happens, and says itself whose it is.
-            let received_ms = audit_time_ms(&value).unwrap_or(received_ms);
-            let raw = RawEvent { source: SourceKind::Audit, received_ms, position, bytes: Bytes::from(value) };
+            let (happened_ms, bytes) = leaf(node, value);
+            let received_ms = happened_ms.unwrap_or(received_ms);
+            let raw = RawEvent { source: SourceKind::Audit, received_ms, position, bytes };
             Some(Taken { raw, tenant: None })
         };
         Some((sequence, taken))
@@ -161,13 +164,27 @@ fn tuple_of(change: &Change) -> Option<&str> {
     })
 }
 
-/// When a leaf happened.
-fn audit_time_ms(leaf: &[u8]) -> Option<u64> {
+/// When a leaf happened, and what it says. Where somebody logged in, the country of the address is added at its end, if
+/// a list says it.
+fn leaf(node: &Node, mut leaf: Vec<u8>) -> (Option<u64>, Bytes) {
     #[derive(serde::Deserialize)]
-    struct Leaf {
+    struct Leaf<'a> {
         time_ms: u64,
+        #[serde(borrow)]
+        action: Cow<'a, str>,
+        #[serde(borrow, default)]
+        address: Option<Cow<'a, str>>,
     }
-    serde_json::from_slice::<Leaf>(leaf).ok().map(|leaf| leaf.time_ms)
+    let Ok(read) = serde_json::from_slice::<Leaf<'_>>(&leaf) else { return (None, leaf.into()) };
+    let time_ms = Some(read.time_ms);
+    let address = read.address.filter(|_| read.action == "login" || read.action == "login.failed");
+    let country = node.addresses.as_ref().zip(address).and_then(|(list, address)| list.country(&address));
+    if let Some(country) = country
+        && leaf.pop_if(|last| *last == b'}').is_some()
+    {
+        leaf.extend_from_slice(format!(",\"country\":{}}}", Json::from(country)).as_bytes());
+    }
+    (time_ms, leaf.into())
 }
 
 fn place_of(node: &Node, stream: &str) -> Option<(Arc<dyn Space>, Keyspace)> {

@@ -65,6 +65,31 @@ fn whole(segment: &[u8], start: usize) -> Option<Found<'_>> {
     (crc32c::crc32c(bytes) == number(16)).then_some(Found { start, end, sequence, bytes })
 }
 
+/// A door for fuzzing: a segment of these records, some of whose bytes are others; each record that is whole is found.
+#[cfg(fuzzing)]
+pub fn fuzz(records: &[&[u8]], damage: &[(u16, u8)]) {
+    let (mut segment, mut places) = (Vec::new(), Vec::new());
+    for (sequence, bytes) in (0..).zip(records) {
+        let start = segment.len();
+        write(&mut segment, sequence, bytes);
+        places.push(start..segment.len());
+    }
+    let sound = segment.clone();
+    for (place, with) in damage {
+        if let Some(byte) = segment.get_mut(usize::from(*place)) {
+            *byte ^= with;
+        }
+    }
+    let (mut at, mut found) = (0, Vec::new());
+    while let Some(record) = next(&segment, at, records.len() as u64) {
+        assert!(record.start >= at && record.end > record.start, "each step goes on");
+        at = record.end;
+        found.push(record.start..record.end);
+    }
+    let whole = places.into_iter().filter(|place| segment[place.clone()] == sound[place.clone()]);
+    assert!(found.into_iter().eq(whole), "whole records are found, and no others");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,8 @@ mod frame;
 mod segment;
 
 pub use frame::RECORD_BYTES_MAX;
+#[cfg(fuzzing)]
+pub use frame::fuzz;
 
 use segment::Segment;
 use serde::{Deserialize, Serialize};

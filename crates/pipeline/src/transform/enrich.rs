@@ -58,6 +58,9 @@ impl EnrichConfig {
     }
 }
 
+/// The column that says where an address is.
+const COUNTRY: &str = "country";
+
 /// Adds what a list says.
 pub struct Enrich {
     config: EnrichConfig,
@@ -103,6 +106,52 @@ impl Transform for Enrich {
         self.list.store(std::sync::Arc::new(read));
         Ok(true)
     }
+}
+
+/// Where addresses are: a list with the columns `network` and `country`.
+pub struct Addresses(Enrich);
+
+impl Addresses {
+    /// Reads the list.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn open(path: &Path) -> Result<Self, BadTransform> {
+        let config = EnrichConfig {
+            list: path.to_owned(),
+            key: "network".to_owned(),
+            field: "address".to_owned(),
+            into: "location".to_owned(),
+            columns: vec![COUNTRY.to_owned()],
+            matches: Matches::Network,
+        };
+        let found = config.open(Path::new(""))?;
+        if found.list.load().1.is_empty() {
+            let (path, why) = (path.display().to_string(), format!("no row has a '{COUNTRY}'"));
+            return Err(BadTransform::Line { path, line: 1, why });
+        }
+        Ok(Self(found))
+    }
+
+    /// The country of an address, as the list writes it.
+    pub fn country(&self, address: &str) -> Option<String> {
+        let loaded = self.0.list.load();
+        loaded.0.find(address)?.iter().find_map(|(_, value)| value.as_str().map(str::to_owned))
+    }
+
+    /// Reads the list again if it has changed; whether it had.
+    ///
+    /// # Errors
+    /// What is wrong with the new one; the old one stays.
+    pub fn reload(&self) -> Result<bool, BadTransform> {
+        self.0.reload()
+    }
+}
+
+/// A door for fuzzing: the text of a list whose column `key` is looked up, and a value.
+#[cfg(fuzzing)]
+pub fn fuzz(text: &str, value: &str) {
+    list::fuzz(text, value);
 }
 
 #[cfg(test)]

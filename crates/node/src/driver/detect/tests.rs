@@ -1,12 +1,15 @@
 //! A shard on a node: what stops it, what it tells, and how its rules change.
 
-use crate::driver::bed::{BEGIN_MS, Bed, rules_of};
+use crate::driver::bed::{BEGIN_MS, Bed, Furniture, rules_of};
 use crate::driver::known::Known;
 use crate::driver::streams::TURN;
 use crate::machine::keys;
+use crate::machine::note::Note;
 use api::types::{RuleFilter, ShardReport};
 use detection::engine::COVERAGE_DEGRADED;
 use detection::rollout::Care;
+use model::TenantId;
+use pipeline::transform::enrich::Addresses;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -214,5 +217,42 @@ async fn that_a_rule_detects_no_more_is_told() {
     assert_eq!(bed.alerts_of("disabled"), 0, "a rule that changes is still there");
     bed.change_rules(&(rules(3).replace("name: knocks", "name: knocks\nshadow: true") + &own));
     bed.until(|bed| bed.alerts_of("disabled") == 1).await;
+    bed.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_logs_in_from_two_countries_or_is_at_a_door_in_another_is_noticed() {
+    let list = tempfile::NamedTempFile::with_suffix(".csv").unwrap();
+    std::fs::write(&list, "network,country\n198.51.100.0/24,DE\n203.0.113.0/24,\"F\"\"R\"\n").unwrap();
+    let furniture = Furniture {
+        rules: rules_of(include_str!("../../../../../cluster/rules/presence.yml")),
+        addresses: Some(Arc::new(Addresses::open(list.path()).unwrap())),
+        ..Furniture::default()
+    };
+    let bed = Bed::furnished(furniture).await;
+    for (user, address) in [
+        ("ann", "198.51.100.7"),
+        ("bob", "198.51.100.8"),
+        ("bob", "198.51.100.9"),
+        ("eve", "198.51.100.9"),
+        ("eve", "192.0.2.1"),
+        ("ann", "203.0.113.1"),
+    ] {
+        let (user, address) = (Some(user.to_owned()), Some(address.to_owned()));
+        let note = Note { action: "login".into(), user, address, node: bed.node.place.id, ..Note::default() };
+        bed.node.record(TenantId::PLATFORM, note).await.unwrap();
+    }
+    bed.ingest(["ann", "bob", "eve"].map(|user| {
+        let now_ms = bed.now_ms();
+        format!(
+            "{{\"product\":\"badge\",\"service\":\"access\",\"time\":{now_ms},\"status_id\":1,\
+             \"device\":{{\"location\":{{\"country\":\"DE\"}}}},\"user\":{{\"name\":\"{user}\"}}}}"
+        )
+    }))
+    .await;
+    bed.until(|bed| bed.alerts_of("impossible_presence") > 0).await;
+    let travel: Vec<_> = bed.alerts().into_iter().filter(|alert| &*alert.rule.id == "impossible_travel").collect();
+    assert_eq!(travel.iter().map(|alert| alert.group_key["user.name"].as_str()).collect::<Vec<_>>(), ["ann"]);
+    assert_eq!(bed.alerts_of("impossible_presence"), 1);
     bed.stop().await;
 }

@@ -58,7 +58,19 @@ impl List {
         }
         let text = std::fs::read_to_string(path).map_err(file)?;
         let is_toml = path.extension().is_some_and(|ending| ending == "toml");
-        let rows = if is_toml { toml_rows(&text) } else { csv_rows(&text, key) }.map_err(bad)?;
+        let (list, of_all) = Self::parse(&text, is_toml, key, columns, matches).map_err(bad)?;
+        Ok((list, of_all, stamp))
+    }
+
+    /// A list's text; where it is wrong the line, and why.
+    fn parse(
+        text: &str,
+        is_toml: bool,
+        key: &str,
+        columns: &[String],
+        matches: Matches,
+    ) -> Result<(Self, Columns), (u64, String)> {
+        let rows = if is_toml { toml_rows(text) } else { csv_rows(text, key) }?;
         let mut list = match matches {
             Matches::Same => Self::Folded(BTreeMap::new()),
             Matches::Exactly => Self::Exact(BTreeMap::new()),
@@ -68,9 +80,9 @@ impl List {
         for (line, row) in rows {
             let wanted = row.keys().filter(|column| *column != key && is_wanted(column, columns));
             of_all.extend(wanted.filter(|column| !of_all.contains(column.as_str())).cloned().collect::<Vec<_>>());
-            list.add(row, key, columns).map_err(|why| bad((line, why)))?;
+            list.add(row, key, columns).map_err(|why| (line, why))?;
         }
-        Ok((list, of_all, stamp))
+        Ok((list, of_all))
     }
 
     fn add(&mut self, mut row: Map<String, Value>, key: &str, columns: &[String]) -> Result<(), String> {
@@ -178,6 +190,18 @@ fn toml_rows(text: &str) -> Result<Rows, (u64, String)> {
         return Err((1, format!("more than {ROWS_MAX} rows")));
     }
     Ok(file.row.into_iter().map(|row| (line_at(row.span().start), row.into_inner())).collect())
+}
+
+/// A door for fuzzing: a list's text in both forms and for each way to look up, and then a value.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(text: &str, value: &str) {
+    for matches in [Matches::Same, Matches::Exactly, Matches::Network] {
+        for is_toml in [false, true] {
+            if let Ok((list, _)) = List::parse(text, is_toml, "key", &[], matches) {
+                let _ = list.find(value);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
