@@ -22,7 +22,6 @@ fuzz_target!(|text: &str| {
     let ask = Ask::Sql(text.to_owned());
     let question = Question { tenants: Tenants::one("acme"), audit: Tenants::All, span: Span::ALL, ask, rows_max: 50 };
     let limits = Limits { memory_bytes: 16 << 20, time: Duration::from_secs(2) };
-    if let Ok(answer) = run(&ARCHIVE, &question, limits, &Arc::new(Progress::default())) {
-        assert!(!format!("{answer:?}").contains(SECRET) || text.contains(SECRET), "another tenant's");
-    }
+    let answer = run(&ARCHIVE, &question, limits, &Arc::new(Progress::default()));
+    assert!(!format!("{answer:?}").contains(SECRET) || text.contains(SECRET), "another tenant's");
 });

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Milliseconds between ticks of the detector.
 const TICK_MS: u64 = 1_000;
-/// How long events come, before it is arithmetic's turn.
-const TURN_SECONDS: f64 = 0.2;
+/// How long events come at least, before it is arithmetic's turn.
+const TURN: Duration = Duration::from_millis(200);
 /// Steps of arithmetic by which its pace is measured.
 const PACE_STEPS: u64 = 200_000;
 /// The quickest of so many is its pace.
@@ -62,11 +62,9 @@ pub(super) fn run(rate: &Rate, rules: &Rules, raws: &[RawEvent], seconds: f64) -
     let (mut waited, mut machine) = (Waited::new()?, Waited::new()?);
     let mut effects = Vec::new();
     let mut next_tick_ms = BEGIN_MS;
-    let mut events = raws.iter().cycle().take(count).enumerate();
-    let turn = (per_second * TURN_SECONDS).max(1.0) as usize;
-    for begin in (0..count).step_by(turn) {
-        let size = turn.min(count - begin);
-        waited.offer(per_second, events.by_ref().take(size), |(number, raw)| {
+    let mut events = raws.iter().cycle().take(count).enumerate().peekable();
+    while events.peek().is_some() {
+        waited.offer(per_second, events.by_ref(), |(number, raw)| {
             if raw.received_ms >= next_tick_ms {
                 next_tick_ms = raw.received_ms + TICK_MS;
                 detector.step(raw.received_ms, Input::Tick, &mut effects);
@@ -75,7 +73,7 @@ pub(super) fn run(rate: &Rate, rules: &Rules, raws: &[RawEvent], seconds: f64) -
             effects.clear();
             taken.map(drop).map_err(|reject| anyhow::anyhow!("event {number}: {}", reject.reason))
         })?;
-        machine.offer(per_second, 0..size, |_| {
+        machine.offer(per_second, 0.., |_: u64| {
             arithmetic(steps);
             Ok(())
         })?;
@@ -102,7 +100,7 @@ impl Waited {
         Ok(Self(Histogram::new_with_bounds(1, 60_000_000_000, 3).context("a histogram")?))
     }
 
-    /// Offers so many a second.
+    /// Offers so many a second, for a turn: it ends once nothing waits, so that all that a stall holds up counts.
     fn offer<T>(
         &mut self,
         per_second: f64,
@@ -116,7 +114,11 @@ impl Waited {
                 std::hint::spin_loop();
             }
             serve(one)?;
-            self.0.saturating_record((Instant::now() - due).as_nanos() as u64);
+            let done = Instant::now();
+            self.0.saturating_record((done - due).as_nanos() as u64);
+            if done - begun >= TURN && (done - due).as_secs_f64() < 1.0 / per_second {
+                break;
+            }
         }
         Ok(())
     }

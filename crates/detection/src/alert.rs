@@ -124,8 +124,7 @@ impl Lately {
         }
         self.0.resize(LATELY_MAX, None);
         let hash = BuildHasherDefault::<FxHasher>::default().hash_one((kind, text));
-        // The upper bits of this hash are the better ones.
-        let place = &mut self.0[(hash >> 32) as usize % LATELY_MAX];
+        let place = &mut self.0[hash as usize % LATELY_MAX];
         match place {
             Some((known, entity)) if entity.kind == kind && **known == *text => entity.clone(),
             _ => place.insert((text.into(), entity(kind, text))).1.clone(),

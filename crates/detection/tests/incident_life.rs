@@ -313,8 +313,11 @@ fn the_largest_alert_and_the_longest_texts_are_stored_or_refused() {
     };
     let small = alert(1, NOW_MS, Severity::Low, &[(User, "ann")]);
     let large = detection::Alert::new(small.tenant, small.rule, small.severity, small.group_key, (0..9).map(summary));
+    // Events that were left out when it was stored count.
+    let large = detection::Alert { events_left_out: 991, ..large };
     let (incident, entry) = step(&mut desk, NOW_MS, Input::Alert(large));
     assert!(entry.change.encode().is_ok());
+    assert_eq!(incident.alerts.values().map(|line| line.count).collect::<Vec<_>>(), [1_000]);
     let comment = |bytes: usize, with: &str| Act::Comment { text: with.repeat(bytes) };
     assert_eq!(act(&mut desk, NOW_MS, incident.id, comment(16 * 1024 + 1, "x")), Err(Refusal::TextTooLong));
     assert_eq!(act(&mut desk, NOW_MS, incident.id, comment(16 * 1024, "\u{1}")), Err(Refusal::TextTooLong));

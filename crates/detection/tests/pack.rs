@@ -139,12 +139,7 @@ fn the_pack_is_about_what_it_should_be_and_says_what_nothing_sends_yet() {
     }
     let waits: BTreeSet<&str> =
         alerting.iter().filter(|header| header.is_experimental).map(|header| &*header.reference.id).collect();
-    let expect = [
-        "backup_overdue",
-        "key_destroyed",
-        "reads_outside_purpose",
-        "restore_failed",
-    ];
+    let expect = ["backup_overdue", "key_destroyed", "reads_outside_purpose", "restore_failed"];
     assert_eq!(waits, expect.into(), "docs/known-limits.md lists them");
 }
 

@@ -4,7 +4,7 @@ use archive::{Archive, Entry};
 use detection::normalise::normalise;
 use detection::{Position, RawEvent, SourceKind};
 
-/// 2026-11-24.
+/// The evening of 2026-11-23.
 pub const NOW_MS: u64 = 1_795_467_600_000;
 /// Events of each tenant.
 const EVENTS: u64 = 20;

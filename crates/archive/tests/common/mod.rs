@@ -8,7 +8,7 @@ use detection::normalise::normalise;
 use detection::{Position, RawEvent, SourceKind};
 use std::path::Path;
 
-/// 2026-11-24.
+/// The evening of 2026-11-23.
 pub const NOW_MS: u64 = 1_795_467_600_000;
 
 /// An event: ten users, a hundred addresses, five severities, one a second.

@@ -170,11 +170,9 @@ pub(crate) fn audit(
     let line = simdutf8::basic::from_utf8(line).map_err(|_| Odd)?.trim_end_matches([' ', '\n', '\r']);
     slots.begin(line);
     let mut record = Record { items: [None; KEYS.len()], slots, fields: fields.fields };
-    let is_usual = scan::read(line, path, &mut record)?;
+    let escapes = scan::read(line, path, &mut record)?;
     let items = record.items;
-    if !is_usual {
-        slots.is_unusual();
-    }
+    slots.escaped(escapes);
     for (key, item) in KEYS.iter().zip(&items) {
         check(key, *item)?;
     }

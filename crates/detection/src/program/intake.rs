@@ -166,9 +166,8 @@ pub(crate) fn ndjson(
     paths.containers.clear();
     paths.others.clear();
     let mut sink = Json { slots, index, system, containers: &mut paths.containers, others: &mut paths.others };
-    if !scan::read(line, &mut paths.text, &mut sink)? {
-        slots.is_unusual();
-    }
+    let escapes = scan::read(line, &mut paths.text, &mut sink)?;
+    slots.escaped(escapes);
     let time_ms = match system.times.iter().find(|field| slots.is_present(**field)) {
         Some(field) => time_ms(slots, *field)?,
         None => received_ms,

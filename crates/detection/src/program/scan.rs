@@ -48,9 +48,17 @@ pub(crate) trait Sink {
     fn container(&mut self, path: &str, array: u32, is_object: bool) -> Result<(), Odd>;
 }
 
-/// Reads a line that is one JSON object; items are places in that line. Whether all
-/// escapes are the usual ones.
-pub(crate) fn read(line: &str, path: &mut String, sink: &mut impl Sink) -> Result<bool, Odd> {
+/// Escapes of a line that nobody needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Escapes {
+    /// A character is written as its number.
+    pub(crate) numbers: bool,
+    /// A slash is escaped.
+    pub(crate) slashes: bool,
+}
+
+/// Reads a line that is one JSON object; items are places in that line.
+pub(crate) fn read(line: &str, path: &mut String, sink: &mut impl Sink) -> Result<Escapes, Odd> {
     let bytes = line.as_bytes();
     // Inside strings they must be escaped, and between tokens of one line nobody writes them.
     let is_control = |chunk: &[u8]| chunk.iter().fold(false, |found, byte| found | (*byte < 0x20));
@@ -58,12 +66,13 @@ pub(crate) fn read(line: &str, path: &mut String, sink: &mut impl Sink) -> Resul
         return Err(Odd);
     }
     path.clear();
-    let mut reader = Reader { line, bytes, at: 0, path, arrays: 0, values: 0, elements: 0, is_usual: true, sink };
+    let mut reader =
+        Reader { line, bytes, at: 0, path, arrays: 0, values: 0, elements: 0, escapes: Escapes::default(), sink };
     reader.space();
     reader.expect(b'{')?;
     reader.object(0, 0)?;
     reader.space();
-    if reader.at == bytes.len() { Ok(reader.is_usual) } else { Err(Odd) }
+    if reader.at == bytes.len() { Ok(reader.escapes) } else { Err(Odd) }
 }
 
 struct Reader<'a, S> {
@@ -74,8 +83,7 @@ struct Reader<'a, S> {
     arrays: u32,
     values: usize,
     elements: usize,
-    /// No escape is one that could be left out, or the number of a character.
-    is_usual: bool,
+    escapes: Escapes,
     sink: &'a mut S,
 }
 
@@ -223,7 +231,7 @@ impl<S: Sink> Reader<'_, S> {
             match rest.get(place + 1) {
                 Some(b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += place + 2,
                 Some(b'/') => {
-                    self.is_usual = false;
+                    self.escapes.slashes = true;
                     self.at += place + 2;
                 }
                 Some(b'u') => {
@@ -233,7 +241,7 @@ impl<S: Sink> Reader<'_, S> {
                     if is_half || !digits.iter().all(u8::is_ascii_hexdigit) {
                         return Err(Odd);
                     }
-                    self.is_usual = false;
+                    self.escapes.numbers = true;
                     self.at += place + 6;
                 }
                 _ => return Err(Odd),

@@ -3,6 +3,7 @@
 //! All text lies in one arena that begins with the event's own line, so nothing is allocated for an event once the
 //! arena has grown. It must show the same values as [`crate::sigma::View`] does.
 
+use super::scan::Escapes;
 use crate::event::Event;
 use crate::sigma::FieldId;
 use crate::sigma::view::{fold_character, raw_line};
@@ -34,6 +35,13 @@ pub(crate) enum Kind {
     Fraction,
     Flag,
     Null,
+}
+
+impl Kind {
+    /// Whether its text is in lower case and without escapes in any case.
+    fn is_word(self) -> bool {
+        matches!(self, Self::Number | Self::Flag | Self::Null)
+    }
 }
 
 /// A value: where its text lies in the arena.
@@ -113,8 +121,8 @@ pub(crate) struct Slots {
     line_end: usize,
     /// The line shows every value.
     is_line_whole: bool,
-    /// Its escapes are those that [`shown`] writes.
-    is_line_usual: bool,
+    /// Its escapes that [`shown`] does not write.
+    escapes: Escapes,
     /// Where the line begins in lower case, once that was asked for, and whether all of it is ASCII.
     lowered: Option<(usize, bool)>,
 }
@@ -133,14 +141,14 @@ impl Slots {
         self.arena.clear();
         self.arena.push_str(line);
         self.line_end = line.len();
-        (self.is_line_whole, self.is_line_usual) = (!line.is_empty(), true);
+        (self.is_line_whole, self.escapes) = (!line.is_empty(), Escapes::default());
         self.lowered = None;
     }
 
     /// The event's line, its ASCII in lower case, where every ASCII text without quotes and slashes that is in a value
     /// stands as it is.
     pub(crate) fn plain_line(&mut self) -> Option<&str> {
-        if !self.is_line_whole || !self.is_line_usual {
+        if !self.is_line_whole || self.escapes.numbers {
             return None;
         }
         let (start, is_ascii) = self.lowered();
@@ -154,9 +162,9 @@ impl Slots {
         self.is_line_whole = false;
     }
 
-    /// The line has escapes that nobody needs, such as numbers of characters.
-    pub(crate) fn is_unusual(&mut self) {
-        self.is_line_usual = false;
+    /// The line has escapes that nobody needs.
+    pub(crate) fn escaped(&mut self, escapes: Escapes) {
+        self.escapes = escapes;
     }
 
     /// Where the line begins in lower case, and whether all of it is ASCII: made once for all values, which are most of
@@ -368,10 +376,8 @@ impl Slots {
             return;
         }
         self.items[place].shown = match self.lowered_item(item) {
-            Some(lowered) if self.is_line_usual || item.kind != Kind::Escaped => lowered,
-            None if self.is_line_usual && item.end as usize <= self.line_end => {
-                self.fold(item.start as usize, item.end as usize)
-            }
+            Some(lowered) if self.is_shown(item) => lowered,
+            None if self.is_shown(item) => self.fold(item.start as usize, item.end as usize),
             _ => {
                 self.fold_item(place);
                 let folded = self.items[place].folded;
@@ -387,9 +393,16 @@ impl Slots {
         };
     }
 
+    /// Whether an item stands in the line as [`shown`] shows it, but for its case.
+    fn is_shown(&self, item: Item) -> bool {
+        let (start, end) = (item.start as usize, item.end as usize);
+        let is_usual = || self.escapes == Escapes::default() || !is_unusual(&self.arena.as_bytes()[start..end]);
+        item.kind.is_word() || end <= self.line_end && (item.kind != Kind::Escaped || is_usual())
+    }
+
     /// Where an item stands in lower case already, but for its escapes.
     fn lowered_item(&mut self, item: Item) -> Option<Part> {
-        if matches!(item.kind, Kind::Number | Kind::Flag | Kind::Null) {
+        if item.kind.is_word() {
             return Some(Part { start: item.start, end: item.end });
         }
         let (start, end) = (item.start as usize, item.end as usize);
@@ -450,6 +463,18 @@ impl Slots {
         }
         self.arena.extend_from_within(from..end);
     }
+}
+
+/// Whether a text of JSON has escapes that [`shown`] does not write.
+fn is_unusual(mut text: &[u8]) -> bool {
+    while let Some(slash) = memchr::memchr(b'\\', text) {
+        // The reader has seen that something follows.
+        if matches!(text[slash + 1], b'u' | b'/') {
+            return true;
+        }
+        text = &text[slash + 2..];
+    }
+    false
 }
 
 /// A text as JSON shows it, with the escapes that everyone writes and no others.

@@ -52,7 +52,7 @@ pub enum Matches {
 impl EnrichConfig {
     pub(super) fn open(&self, folder: &Path) -> Result<Enrich, BadTransform> {
         let path = folder.join(&self.list);
-        let read = List::read(&path, &self.key, &self.columns, self.matches)?;
+        let read = List::read(&path, &self.key, &self.columns, self.matches, |_, _| Ok(()))?;
         let config = self.clone();
         Ok(Enrich { config, path, list: ArcSwap::from_pointee(read) })
     }
@@ -60,6 +60,8 @@ impl EnrichConfig {
 
 /// The column that says where an address is.
 const COUNTRY: &str = "country";
+/// Most bytes of what stands there.
+const COUNTRY_BYTES_MAX: usize = 64;
 
 /// Adds what a list says.
 pub struct Enrich {
@@ -102,14 +104,17 @@ impl Transform for Enrich {
             return Ok(false);
         }
         let config = &self.config;
-        let read = List::read(&self.path, &config.key, &config.columns, config.matches)?;
+        let read = List::read(&self.path, &config.key, &config.columns, config.matches, |_, _| Ok(()))?;
         self.list.store(std::sync::Arc::new(read));
         Ok(true)
     }
 }
 
 /// Where addresses are: a list with the columns `network` and `country`.
-pub struct Addresses(Enrich);
+pub struct Addresses {
+    path: PathBuf,
+    list: ArcSwap<(List, Stamp)>,
+}
 
 impl Addresses {
     /// Reads the list.
@@ -117,25 +122,21 @@ impl Addresses {
     /// # Errors
     /// What is wrong with it.
     pub fn open(path: &Path) -> Result<Self, BadTransform> {
-        let config = EnrichConfig {
-            list: path.to_owned(),
-            key: "network".to_owned(),
-            field: "address".to_owned(),
-            into: "location".to_owned(),
-            columns: vec![COUNTRY.to_owned()],
-            matches: Matches::Network,
-        };
-        let found = config.open(Path::new(""))?;
-        if found.list.load().1.is_empty() {
+        Ok(Self { path: path.to_owned(), list: ArcSwap::from_pointee(Self::read(path)?) })
+    }
+
+    fn read(path: &Path) -> Result<(List, Stamp), BadTransform> {
+        let (list, _, stamp) = List::read(path, "network", &[COUNTRY.to_owned()], Matches::Network, is_country)?;
+        if list.is_empty() {
             let (path, why) = (path.display().to_string(), format!("no row has a '{COUNTRY}'"));
             return Err(BadTransform::Line { path, line: 1, why });
         }
-        Ok(Self(found))
+        Ok((list, stamp))
     }
 
     /// The country of an address, as the list writes it.
     pub fn country(&self, address: &str) -> Option<String> {
-        let loaded = self.0.list.load();
+        let loaded = self.list.load();
         loaded.0.find(address)?.iter().find_map(|(_, value)| value.as_str().map(str::to_owned))
     }
 
@@ -144,7 +145,18 @@ impl Addresses {
     /// # Errors
     /// What is wrong with the new one; the old one stays.
     pub fn reload(&self) -> Result<bool, BadTransform> {
-        self.0.reload()
+        if Stamp::of(&self.path).is_ok_and(|stamp| stamp == self.list.load().1) {
+            return Ok(false);
+        }
+        self.list.store(std::sync::Arc::new(Self::read(&self.path)?));
+        Ok(true)
+    }
+}
+
+fn is_country(_: &str, value: &Value) -> Result<(), String> {
+    match value.as_str() {
+        Some(text) if text.len() <= COUNTRY_BYTES_MAX => Ok(()),
+        _ => Err(format!("a {COUNTRY} is a text of at most {COUNTRY_BYTES_MAX} bytes, such as \"DE\"")),
     }
 }
 
@@ -254,5 +266,34 @@ mod tests {
         assert_eq!(reason("network").unwrap(), ":2: '10.0.0.0/33' is no address and no network");
         write("k,b\nx\n");
         assert!(reason("same").unwrap().starts_with(":2: "));
+    }
+
+    #[test]
+    fn a_list_of_addresses_says_where_they_are_or_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("addresses.csv");
+        let write = |text: &str| std::fs::write(&path, text).unwrap();
+        write("country,network,site\nDE,198.51.100.0/24,x\n,198.51.100.8/32,y\n");
+        let list = Addresses::open(&path).unwrap();
+        let of = |address| list.country(address);
+        assert_eq!(
+            (of("198.51.100.7").as_deref(), of("198.51.100.8"), of("192.0.2.1"), of("x")),
+            (Some("DE"), None, None, None)
+        );
+        assert!(!list.reload().unwrap());
+        let long = format!("network,country\n198.51.100.0/24,{}\n", "x".repeat(65));
+        for wrong in
+            ["network,land\n198.51.100.0/24,FR\n", "network,country\n", "network,country\n192.0.2.1,\n", &long, "", "x"]
+        {
+            write(wrong);
+            assert!(list.reload().is_err() && Addresses::open(&path).is_err(), "{wrong}");
+            assert_eq!(of("198.51.100.7").as_deref(), Some("DE"));
+        }
+        write("network,country\n198.51.100.0/24,FRA\n");
+        assert!(list.reload().unwrap());
+        assert_eq!(of("198.51.100.7").as_deref(), Some("FRA"));
+        let toml = folder.path().join("addresses.toml");
+        std::fs::write(&toml, "[[row]]\nnetwork = '192.0.2.0/24'\ncountry = 276\n").unwrap();
+        assert!(matches!(Addresses::open(&toml), Err(BadTransform::Line { line: 2, .. })));
     }
 }

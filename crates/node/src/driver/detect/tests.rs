@@ -239,7 +239,8 @@ async fn who_logs_in_from_two_countries_or_is_at_a_door_in_another_is_noticed() 
         ("ann", "203.0.113.1"),
     ] {
         let (user, address) = (Some(user.to_owned()), Some(address.to_owned()));
-        let note = Note { action: "login".into(), user, address, node: bed.node.place.id, ..Note::default() };
+        let tenant = Some("platform".to_owned());
+        let note = Note { action: "login".into(), tenant, user, address, node: bed.node.place.id, ..Note::default() };
         bed.node.record(TenantId::PLATFORM, note).await.unwrap();
     }
     bed.ingest(["ann", "bob", "eve"].map(|user| {
@@ -250,9 +251,9 @@ async fn who_logs_in_from_two_countries_or_is_at_a_door_in_another_is_noticed() 
         )
     }))
     .await;
-    bed.until(|bed| bed.alerts_of("impossible_presence") > 0).await;
+    bed.until(|bed| bed.alerts_of("own_impossible_presence") > 0).await;
     let travel: Vec<_> = bed.alerts().into_iter().filter(|alert| &*alert.rule.id == "impossible_travel").collect();
     assert_eq!(travel.iter().map(|alert| alert.group_key["user.name"].as_str()).collect::<Vec<_>>(), ["ann"]);
-    assert_eq!(bed.alerts_of("impossible_presence"), 1);
+    assert_eq!(bed.alerts_of("own_impossible_presence"), 1);
     bed.stop().await;
 }

@@ -17,6 +17,9 @@ const BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// The values of a row, by their columns.
 type Row = Vec<(Box<str>, Value)>;
 
+/// Says what is wrong with a column's value, if anything is.
+pub(super) type Check = fn(&str, &Value) -> Result<(), String>;
+
 /// The columns that rows of a list may add.
 pub(super) type Columns = BTreeSet<String>;
 
@@ -49,6 +52,7 @@ impl List {
         key: &str,
         columns: &[String],
         matches: Matches,
+        check: Check,
     ) -> Result<(Self, Columns, Stamp), BadTransform> {
         let file = |error| BadTransform::File { path: path.display().to_string(), error };
         let bad = |(line, why)| BadTransform::Line { path: path.display().to_string(), line, why };
@@ -58,7 +62,7 @@ impl List {
         }
         let text = std::fs::read_to_string(path).map_err(file)?;
         let is_toml = path.extension().is_some_and(|ending| ending == "toml");
-        let (list, of_all) = Self::parse(&text, is_toml, key, columns, matches).map_err(bad)?;
+        let (list, of_all) = Self::parse(&text, is_toml, key, columns, matches, check).map_err(bad)?;
         Ok((list, of_all, stamp))
     }
 
@@ -69,6 +73,7 @@ impl List {
         key: &str,
         columns: &[String],
         matches: Matches,
+        check: Check,
     ) -> Result<(Self, Columns), (u64, String)> {
         let rows = if is_toml { toml_rows(text) } else { csv_rows(text, key) }?;
         let mut list = match matches {
@@ -80,12 +85,12 @@ impl List {
         for (line, row) in rows {
             let wanted = row.keys().filter(|column| *column != key && is_wanted(column, columns));
             of_all.extend(wanted.filter(|column| !of_all.contains(column.as_str())).cloned().collect::<Vec<_>>());
-            list.add(row, key, columns).map_err(|why| (line, why))?;
+            list.add(row, key, columns, check).map_err(|why| (line, why))?;
         }
         Ok((list, of_all))
     }
 
-    fn add(&mut self, mut row: Map<String, Value>, key: &str, columns: &[String]) -> Result<(), String> {
+    fn add(&mut self, mut row: Map<String, Value>, key: &str, columns: &[String], check: Check) -> Result<(), String> {
         let key = match row.remove(key) {
             Some(Value::String(text)) => text,
             Some(Value::Number(number)) => number.to_string(),
@@ -94,6 +99,7 @@ impl List {
         let is_empty = |value: &Value| value.as_str() == Some("");
         let row = row.into_iter().filter(|(column, value)| is_wanted(column, columns) && !is_empty(value));
         let row: Row = row.map(|(column, value)| (column.into_boxed_str(), value)).collect();
+        row.iter().try_for_each(|(column, value)| check(column, value))?;
         let earlier = match self {
             Self::Folded(rows) => rows.insert(fold(&key).into(), row),
             Self::Exact(rows) => rows.insert(key.as_str().into(), row),
@@ -103,6 +109,14 @@ impl List {
             }
         };
         if earlier.is_some() { Err(format!("'{key}' is there twice")) } else { Ok(()) }
+    }
+
+    /// Whether no row says anything.
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Folded(rows) | Self::Exact(rows) => rows.values().all(Vec::is_empty),
+            Self::Networks(rows) => rows.values().flat_map(BTreeMap::values).all(Vec::is_empty),
+        }
     }
 
     pub(super) fn find(&self, value: &str) -> Option<&Row> {
@@ -197,7 +211,7 @@ fn toml_rows(text: &str) -> Result<Rows, (u64, String)> {
 pub(super) fn fuzz(text: &str, value: &str) {
     for matches in [Matches::Same, Matches::Exactly, Matches::Network] {
         for is_toml in [false, true] {
-            if let Ok((list, _)) = List::parse(text, is_toml, "key", &[], matches) {
+            if let Ok((list, _)) = List::parse(text, is_toml, "key", &[], matches, |_, _| Ok(())) {
                 let _ = list.find(value);
             }
         }
@@ -227,7 +241,7 @@ mod tests {
             for ((first, length), name) in &networks {
                 let text = format!("{first}.0.0.0/{length}");
                 let row = Map::from_iter([("k".to_owned(), text.clone().into()), ("n".to_owned(), (*name).into())]);
-                prop_assert_eq!(list.add(row, "k", &[]), Ok(()));
+                prop_assert_eq!(list.add(row, "k", &[], |_, _| Ok(())), Ok(()));
                 let holds = bits(address) & mask(96 + length) == network(&text).unwrap().0;
                 if holds && best.is_none_or(|(found, _)| *length > found) {
                     best = Some((*length, *name));
