@@ -36,7 +36,7 @@ pub struct Schema {
 }
 
 /// The fields of the platform's own events.
-const OWN_FIELDS: [&str; 37] = [
+const OWN_FIELDS: [&str; 38] = [
     "activity_id",
     "actor.app_name",
     "actor.session.uid",
@@ -60,6 +60,7 @@ const OWN_FIELDS: [&str; 37] = [
     "session.uid",
     "severity_id",
     "src_endpoint.ip",
+    "src_endpoint.location.country",
     "src_endpoint.name",
     "src_endpoint.svc_name",
     "status",

@@ -294,6 +294,6 @@ mod tests {
         assert_eq!(of("198.51.100.7").as_deref(), Some("FRA"));
         let toml = folder.path().join("addresses.toml");
         std::fs::write(&toml, "[[row]]\nnetwork = '192.0.2.0/24'\ncountry = 276\n").unwrap();
-        assert!(matches!(Addresses::open(&toml), Err(BadTransform::Line { line: 2, .. })));
+        assert!(matches!(Addresses::open(&toml), Err(BadTransform::Line { line: 1, .. })));
     }
 }
