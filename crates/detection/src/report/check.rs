@@ -304,7 +304,7 @@ mod tests {
             for outcome in ["success", "failure", "denied"] {
                 let body = json!({"action": action, "outcome": outcome, "time_ms": 5, "region": "eu", "node": "eu-1",
                     "group": 0, "tenant": "acme", "user": "ann", "session": "s", "resource": "users/bob", "count": 3,
-                    "request_id": "r", "reason": "why", "fields": ["name"], "detail_digest": "d"});
+                    "request_id": "r", "reason": "why", "fields": ["name"], "detail_digest": "d", "country": "DE"});
                 let (received_ms, bytes) = (5, body.to_string().into());
                 let raw = RawEvent { source: SourceKind::Audit, received_ms, position: None, bytes };
                 let event = normalise(&raw).unwrap();
