@@ -175,7 +175,7 @@ impl Detector {
     /// A detector without state.
     pub fn new(rules: impl Into<Arc<RuleSet>>, options: Options) -> Self {
         let rules: Arc<RuleSet> = rules.into();
-        let feeds = feeds_of(&rules);
+        let feeds = rules.feeds();
         let correlators = rules
             .correlations
             .iter()
@@ -473,17 +473,6 @@ impl Detector {
             effects.push(Effect::Extended { alert, count, last_ms });
         }
     }
-}
-
-/// For each rule or correlation, the correlations it feeds and as which of their rules.
-fn feeds_of(rules: &RuleSet) -> BTreeMap<Origin, Vec<(usize, usize)>> {
-    let mut feeds: BTreeMap<Origin, Vec<(usize, usize)>> = BTreeMap::new();
-    for (correlation, plan) in rules.correlations.iter().enumerate() {
-        for (place, feed) in plan.feeds.iter().enumerate() {
-            feeds.entry(feed.origin).or_default().push((correlation, place));
-        }
-    }
-    feeds
 }
 
 /// The text of a field that is counted or grouped by; a long one is cut, and told apart by its hash.

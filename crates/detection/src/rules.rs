@@ -111,6 +111,17 @@ impl Default for RuleSet {
 }
 
 impl RuleSet {
+    /// For each rule or correlation, the correlations it feeds and as which of their rules.
+    pub(crate) fn feeds(&self) -> BTreeMap<Origin, Vec<(usize, usize)>> {
+        let mut feeds: BTreeMap<Origin, Vec<(usize, usize)>> = BTreeMap::new();
+        for (correlation, plan) in self.correlations.iter().enumerate() {
+            for (place, feed) in plan.feeds.iter().enumerate() {
+                feeds.entry(feed.origin).or_default().push((correlation, place));
+            }
+        }
+        feeds
+    }
+
     /// The rules on single events.
     pub fn rules(&self) -> &[Rule] {
         &self.rules

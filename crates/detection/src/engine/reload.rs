@@ -1,6 +1,6 @@
 //! Other rules for a running detector, between two of its steps: what means the same goes on with its state.
 
-use super::{Detector, feeds_of, late};
+use super::{Detector, late};
 use crate::correlation::Correlator;
 use crate::correlation::rows::Name;
 use crate::rules::RuleSet;
@@ -90,7 +90,7 @@ impl Detector {
             .filter_map(|((place, group, from_ms), lane)| Some(((*places.get(&ids[place])?, group, from_ms), lane)));
         self.lanes = moved.collect();
         self.held = self.correlators.iter().map(Correlator::held).sum();
-        self.feeds = feeds_of(&rules);
+        self.feeds = rules.feeds();
         self.reaches = late::reaches(&rules);
         self.worker = rules.program.worker();
         self.rules = rules;

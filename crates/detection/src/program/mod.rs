@@ -5,6 +5,7 @@
 //! while it runs is in a [`Worker`]. It must agree with [`Rule::matches`] on every event.
 
 mod audit;
+mod escape;
 pub(crate) mod flat;
 mod intake;
 mod literal;

@@ -3,6 +3,7 @@
 //! All text lies in one arena that begins with the event's own line, so nothing is allocated for an event once the
 //! arena has grown. It must show the same values as [`crate::sigma::View`] does.
 
+use super::escape::{escaped, is_unusual};
 use super::scan::Escapes;
 use crate::event::Event;
 use crate::sigma::FieldId;
@@ -121,7 +122,7 @@ pub(crate) struct Slots {
     line_end: usize,
     /// The line shows every value.
     is_line_whole: bool,
-    /// Its escapes that [`shown`] does not write.
+    /// Its escapes that [`super::escape::shown`] does not write.
     escapes: Escapes,
     /// Where the line begins in lower case, once that was asked for, and whether all of it is ASCII.
     lowered: Option<(usize, bool)>,
@@ -300,7 +301,7 @@ impl Slots {
         })
     }
 
-    /// The values of a field that are not null, folded, as JSON shows them: what [`shown`] makes of them. Empty unless
+    /// The values of a field that are not null, folded, as JSON shows them: what [`super::escape::shown`] makes of them. Empty unless
     /// they were made ready.
     pub(crate) fn shown(&self, field: FieldId) -> impl Iterator<Item = &str> {
         let items = self.places(field).map(|place| self.items[place]).filter(|item| item.kind != Kind::Null);
@@ -393,7 +394,7 @@ impl Slots {
         };
     }
 
-    /// Whether an item stands in the line as [`shown`] shows it, but for its case.
+    /// Whether an item stands in the line as [`super::escape::shown`] shows it, but for its case.
     fn is_shown(&self, item: Item) -> bool {
         let (start, end) = (item.start as usize, item.end as usize);
         let is_usual = || self.escapes == Escapes::default() || !is_unusual(&self.arena.as_bytes()[start..end]);
@@ -465,48 +466,6 @@ impl Slots {
     }
 }
 
-/// Whether a text of JSON has escapes that [`shown`] does not write.
-fn is_unusual(mut text: &[u8]) -> bool {
-    while let Some(slash) = memchr::memchr(b'\\', text) {
-        // The reader has seen that something follows.
-        if matches!(text[slash + 1], b'u' | b'/') {
-            return true;
-        }
-        text = &text[slash + 2..];
-    }
-    false
-}
-
-/// A text as JSON shows it, with the escapes that everyone writes and no others.
-pub(crate) fn shown(text: &str) -> String {
-    escaped(text).unwrap_or_else(|| text.to_owned())
-}
-
-/// The same; nothing where it is the text itself.
-fn escaped(text: &str) -> Option<String> {
-    let letter = |byte| match byte {
-        b'"' | b'\\' => Some(char::from(byte)),
-        b'\n' => Some('n'),
-        b'\r' => Some('r'),
-        b'\t' => Some('t'),
-        0x8 => Some('b'),
-        0xc => Some('f'),
-        _ => None,
-    };
-    let count = text.bytes().filter(|byte| letter(*byte).is_some()).count();
-    if count == 0 {
-        return None;
-    }
-    let mut shown = String::with_capacity(text.len() + count);
-    for character in text.chars() {
-        match u8::try_from(character).ok().and_then(letter) {
-            Some(letter) => shown.extend(['\\', letter]),
-            None => shown.push(character),
-        }
-    }
-    Some(shown)
-}
-
 struct Places<'a> {
     items: &'a [Item],
     next: u32,
@@ -550,14 +509,6 @@ mod tests {
             slots.begin(text);
             slots.fold(0, text.len());
             assert_eq!(&slots.arena[text.len()..], fold(text), "{text}");
-        }
-    }
-
-    #[test]
-    fn texts_are_shown_as_in_json() {
-        for text in ["", "plain", "C:\\Users\\x", "\"q\"", "a\r\nb\tc\u{8}\u{c}", "é\u{7f}/"] {
-            let json = serde_json::to_string(text).unwrap();
-            assert_eq!(shown(text), json[1..json.len() - 1]);
         }
     }
 }

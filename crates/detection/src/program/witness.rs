@@ -2,9 +2,9 @@
 //!
 //! A witness may be seen where the rule does not match; it must never be missing where it does.
 
+use super::escape::shown;
 use super::literal;
 use super::probe::prefix_of;
-use super::slots::shown;
 use crate::sigma::FieldId;
 use crate::sigma::matcher::{Matcher, Node, Test};
 use crate::sigma::pattern::Pattern;
