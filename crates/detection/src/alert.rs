@@ -4,10 +4,10 @@
 
 use crate::event::Event;
 use crate::id::{AlertId, Digest, EventId, SemanticHash};
-use rustc_hash::FxHasher;
+use rustc_hash::FxBuildHasher;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher as _, BuildHasherDefault};
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 /// Most characters of a field's text kept in a summary.
@@ -123,7 +123,7 @@ impl Lately {
             return entity(kind, text);
         }
         self.0.resize(LATELY_MAX, None);
-        let hash = BuildHasherDefault::<FxHasher>::default().hash_one((kind, text));
+        let hash = FxBuildHasher.hash_one((kind, text));
         let place = &mut self.0[hash as usize % LATELY_MAX];
         match place {
             Some((known, entity)) if entity.kind == kind && **known == *text => entity.clone(),

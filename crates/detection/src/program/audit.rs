@@ -1,8 +1,9 @@
 //! The platform's own audit events straight into slots: the same fields as [`crate::normalise`] makes of them.
 
 use super::intake::{Intake, Origin};
+use super::item::{Item, Kind, Odd};
 use super::scan::{self, Sink};
-use super::slots::{FieldIndex, Item, Kind, Odd, Slots};
+use super::slots::{FieldIndex, Slots};
 use crate::normalise::{OCSF_VERSION, OWN_PRODUCT, UNKNOWN, audit as ocsf, class};
 use crate::sigma::FieldId;
 use crate::source::audit::has_failed;

@@ -3,8 +3,9 @@
 //! Only events it is sure of; any other is odd and goes through [`crate::normalise`], which alone says why an event
 //! is rejected.
 
+use super::item::{Item, Kind, Odd};
 use super::scan::{self, Sink};
-use super::slots::{FieldIndex, Item, Kind, Odd, Slots};
+use super::slots::{FieldIndex, Slots};
 use crate::event::{HOST_FIELD, Owner};
 use crate::normalise::{OWN_PRODUCT, class, json};
 use crate::rules::TENANT_FIELD;
@@ -107,8 +108,8 @@ struct Json<'a> {
 }
 
 fn hash(path: &str) -> u64 {
-    use std::hash::{BuildHasher as _, BuildHasherDefault};
-    BuildHasherDefault::<rustc_hash::FxHasher>::default().hash_one(path)
+    use std::hash::BuildHasher as _;
+    rustc_hash::FxBuildHasher.hash_one(path)
 }
 
 impl Sink for Json<'_> {

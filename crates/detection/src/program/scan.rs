@@ -3,7 +3,7 @@
 //! It takes what everyone writes and calls the rest odd, for the full parser to judge. It must never take a text that
 //! is not JSON.
 
-use super::slots::{Item, Kind, Odd};
+use super::item::{Item, Kind, Odd};
 use memchr::memchr2;
 
 /// Most nesting; deeper is odd.

@@ -4,6 +4,7 @@
 //! arena has grown. It must show the same values as [`crate::sigma::View`] does.
 
 use super::escape::{escaped, is_unusual};
+use super::item::{Item, Kind, NONE, Odd, Part};
 use super::scan::Escapes;
 use crate::event::Event;
 use crate::sigma::FieldId;
@@ -11,78 +12,10 @@ use crate::sigma::view::{fold_character, raw_line};
 use rustc_hash::FxHashMap;
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::ops::Range;
 use std::sync::Arc;
-
-/// No item.
-const NONE: u32 = u32::MAX;
 
 /// The characters outside of ASCII that are folded to some of ASCII.
 const FOLDED_TO_ASCII: [&str; 3] = ["\u{130}", "\u{17f}", "\u{212a}"];
-
-/// The fast reader does not vouch for this event: it is read the slow way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Odd;
-
-/// What a value is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Text,
-    /// Text with JSON's escapes still in it.
-    Escaped,
-    /// A whole number, written as everyone writes it.
-    Number,
-    /// A number that has other ways to be written.
-    Fraction,
-    Flag,
-    Null,
-}
-
-impl Kind {
-    /// Whether its text is in lower case and without escapes in any case.
-    fn is_word(self) -> bool {
-        matches!(self, Self::Number | Self::Flag | Self::Null)
-    }
-}
-
-/// A value: where its text lies in the arena.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Item {
-    pub(crate) start: u32,
-    pub(crate) end: u32,
-    pub(crate) kind: Kind,
-    folded: Part,
-    shown: Part,
-    /// The next value of the same field.
-    next: u32,
-}
-
-/// Where something lies in the arena.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Part {
-    start: u32,
-    end: u32,
-}
-
-impl Part {
-    const NONE: Self = Self { start: NONE, end: NONE };
-
-    fn new(start: usize, end: usize) -> Self {
-        let place = |place| u32::try_from(place).expect("events are far smaller than 4 GiB");
-        Self { start: place(start), end: place(end) }
-    }
-
-    fn range(self) -> Range<usize> {
-        self.start as usize..self.end as usize
-    }
-}
-
-impl Item {
-    pub(crate) fn new(start: usize, end: usize, kind: Kind) -> Self {
-        let Part { start, end } = Part::new(start, end);
-        Self { start, end, kind, folded: Part::NONE, shown: Part::NONE, next: NONE }
-    }
-}
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
